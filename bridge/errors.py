@@ -1,0 +1,105 @@
+"""Every error of the bridge, drawn once.
+
+    BridgeError
+    ├── UserError                 somebody's input is wrong; one clear line, never a traceback
+    │   ├── UsageError            the command line, an unreadable file, a missing secret      exit status 2
+    │   └── ProblemsFound         the config or the rules have problems, each with its place  exit status 1
+    ├── StartFailed               no broker, a refused key, a missing topic                    exit status 1
+    ├── RecordError               one record is bad: it ends as a dead letter, nothing stops
+    │   ├── DecodeError           its bytes are not the event that its topic promises
+    │   └── RuleError             a rule could not be applied to it
+    └── OutsideError              something outside failed; the work waits, nothing is lost
+        ├── LetterNotWritten      the dead letter was not acknowledged
+        └── SourceFailed          the consumer cannot go on
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class BridgeError(Exception):
+    """The root of all errors that this package raises on purpose."""
+
+
+class UserError(BridgeError):
+    """Input of a person is wrong. `str()` is one line that says what is wrong and what to do."""
+
+    exit_status = 1
+
+
+class UsageError(UserError):
+    """A wrong command line, a file that cannot be read, or a secret that is missing (exit status 2)."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a file, with its place: line and column count from 1; 0 means the file as a whole."""
+
+    code: str
+    """Stable, e.g. `MB012`; docs/problems.md lists them all."""
+    message: str
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    hint: str = ""
+    """What to write instead."""
+    severity: str = "error"
+    """`error` or `warning`."""
+
+    def __str__(self) -> str:
+        place = self.file
+        if self.line:
+            place += f":{self.line}"
+            if self.column:
+                place += f":{self.column}"
+        text = f"{place}: " if place else ""
+        text += f"{self.severity} {self.code}: {self.message}"
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class ProblemsFound(UserError):
+    """The configuration or the rules have problems; `problems` holds each with its place."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class StartFailed(UserError):
+    """The service cannot start as the world is: no broker, a refused key, a missing topic."""
+
+
+class RecordError(BridgeError):
+    """One record is bad. `message` goes into its dead letter; `path` is the field at fault, if any."""
+
+    kind = "decode"
+
+    def __init__(self, message: str, path: str = "") -> None:
+        self.message = message
+        self.path = path
+        super().__init__(message)
+
+
+class DecodeError(RecordError):
+    """A record's bytes are not the event that its topic promises (dead letter `decode`)."""
+
+
+class RuleError(RecordError):
+    """A rule could not be applied to an event (dead letter `rule`)."""
+
+    kind = "rule"
+
+
+class OutsideError(BridgeError):
+    """Something outside failed. The work that needs it waits; nothing is lost."""
+
+
+class LetterNotWritten(OutsideError):
+    """The broker did not acknowledge a dead letter, so its offset must wait."""
+
+
+class SourceFailed(OutsideError):
+    """The consumer met an error that it cannot get over by waiting."""

@@ -1,0 +1,99 @@
+"""The outside, as the inside sees it. Each port has a real adapter and a fake, proved by one contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, TopicPartition
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def wall(self) -> float:
+        """Unix seconds."""
+
+
+class Meisa(Protocol):
+    """The API, one call at a time. Retries, order and quota are not its business but the delivery's."""
+
+    async def send(self, call: Call) -> Outcome:
+        """Makes one call and judges it. Never raises for what the network or the server did.
+
+        A cancelled send may have been carried out: whoever cancels treats it as `Verdict.UNKNOWN`.
+        """
+
+    async def close(self) -> None: ...
+
+
+class SourceListener(Protocol):
+    """What a source tells; every method is called on the event loop, in the order in which things happened."""
+
+    def assigned(self, partitions: Sequence[Assigned]) -> None: ...
+
+    def records(self, batch: Sequence[Record]) -> None:
+        """Records of one partition come in offset order. Returning lets the source fetch more."""
+
+    async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """The partitions go to another owner once this returns: drain, commit, release within the budget.
+
+        The polling thread waits for this and carries out commits meanwhile.
+        """
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """The partitions are gone already: nothing of them may be committed."""
+
+    def committed(self, positions: Sequence[Position], error: str | None) -> None:
+        """The broker acknowledged these positions, or refused them with `error`."""
+
+    def failed(self, message: str, *, fatal: bool) -> None:
+        """Something is wrong with the connection. Unless fatal the source goes on trying."""
+
+
+class Source(Protocol):
+    """A consumer group member. It polls for as long as it lives, whatever the listener does."""
+
+    def start(self, listener: SourceListener) -> None: ...
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """No new records of these. Records already on their way still come."""
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None: ...
+
+    def commit(self, positions: Sequence[Position]) -> None:
+        """Asks for a commit; `listener.committed` tells how it went."""
+
+    async def close(self) -> None:
+        """Revokes what is owned (the listener drains and commits), then leaves the group."""
+
+
+class Letters(Protocol):
+    """The dead-letter topic."""
+
+    async def write(self, letter: Letter) -> None:
+        """Returns once the broker has acknowledged the letter.
+
+        Raises LetterNotWritten; the letter may have been written all the same (at least once).
+        """
+
+    async def close(self) -> None: ...
+
+
+class Meter(Protocol):
+    """What is counted. bridge/observe holds the catalogue; labels are the interface's."""
+
+    def consumed(self, topic: str, count: int) -> None: ...
+
+    def finished(self, topic: str, outcome: str) -> None: ...
+
+    def called(self, endpoint: str, status: str, seconds: float) -> None: ...
+
+    def delayed(self, lane: str, seconds: float) -> None: ...
+
+    def dead_letter(self, kind: str, rule: str) -> None: ...
+
+    def committed(self, result: str) -> None: ...
+
+    def rebalanced(self, kind: str) -> None: ...
