@@ -43,9 +43,12 @@ JsonObject = dict[str, Any]
 
 
 class ActionModel(BaseModel):
-    """What all actions share. Unknown fields are errors: a typo would silently send nothing."""
+    """What all actions share. Unknown fields are errors: a typo would silently send nothing.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    Numbers become text where text is due: producers send ids as numbers, and 7 and "7" are one contact.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, coerce_numbers_to_str=True)
 
     KIND: ClassVar[Kind]
     OPTIONS: ClassVar[frozenset[str]] = frozenset({"max_age", "lane", "contact", "on_suppressed"})
