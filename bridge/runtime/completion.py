@@ -1,0 +1,75 @@
+"""Running `carry` without a task: a coroutine that goes on where it is told to.
+
+An asyncio task per record would cost more than decoding it, and would start it only in the loop's next round: records
+could then overtake each other on their way into the ordering queues. So a carry is driven by hand: `start` runs it at
+once up to its first wait on a Completion, and whoever completes that runs it further, in the same breath.
+
+The trap: a carry may await Completions only. Awaiting an asyncio future in it is an error, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Completion(Generic[T]):
+    """A value that comes later, for one waiting coroutine."""
+
+    __slots__ = ("_done", "_resume", "_value")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._value: T | None = None
+        self._resume: Callable[[], None] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self._done
+
+    def complete(self, value: T) -> None:
+        """Hands over the value; the waiting coroutine runs on before this returns."""
+        assert not self._done, "completed twice"
+        self._done = True
+        self._value = value
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            resume()
+
+    def then(self, resume: Callable[[], None]) -> None:
+        assert self._resume is None and not self._done, "one coroutine waits for a completion"
+        self._resume = resume
+
+    def __await__(self) -> Generator[Completion[T], None, T]:
+        if not self._done:
+            yield self
+        return self._value  # type: ignore[return-value]
+
+
+def start(coroutine: Coroutine[Any, None, None], failed: Callable[[BaseException], None]) -> None:
+    """Runs a coroutine up to its first wait, and on whenever what it waits for completes.
+
+    `failed` receives an exception that the coroutine lets out. Completing never raises into the completer: one
+    record's bug must not stop another's delivery.
+    """
+
+    def step() -> None:
+        while True:
+            try:
+                waited = coroutine.send(None)
+            except StopIteration:
+                return
+            except Exception as error:
+                failed(error)
+                return
+            if not isinstance(waited, Completion):
+                coroutine.close()
+                failed(TypeError(f"a carry may await completions only, not {type(waited).__name__}"))
+                return
+            if not waited.done:
+                waited.then(step)
+                return
+
+    step()
