@@ -63,6 +63,11 @@ class PartitionOffsets:
         """The highest offset whose commit the broker acknowledged."""
         return self._acknowledged
 
+    @property
+    def commit_under_way(self) -> bool:
+        """Whether a commit was asked for and its answer has not come."""
+        return self._requested is not None
+
     def fits(self, offset: int) -> bool:
         """Whether taking `offset` keeps the window within its bound."""
         return not self._open or offset - self._open[0] < self.window_max
@@ -101,6 +106,13 @@ class PartitionOffsets:
         frontier = self.frontier
         assert frontier is not None and offset <= frontier, "a commit beyond the frontier would lose records"
         self._requested = offset
+
+    def commit_forgotten(self) -> None:
+        """Nobody will tell how the commit under way went (a revocation): a new one may be asked for.
+
+        Both may reach the broker, in order; that is harmless, because a frontier never moves backwards.
+        """
+        self._requested = None
 
     def commit_settled(self, offset: int, *, acknowledged: bool) -> None:
         """The broker answered (or never will): a refused commit is due again."""

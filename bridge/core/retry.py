@@ -184,7 +184,7 @@ class _Delivery:
         action = self.action
         contact = action.contact
         tag_body = dict(action.body)
-        for again in (False, True):
+        for again in (False, True):  # pragma: no branch
             contact_id = self.facts.contact_id(contact)
             if contact_id is None:
                 if contact.email is None:
@@ -201,7 +201,11 @@ class _Delivery:
                 contact_id = made.contact_id
                 if contact_id is None:
                     return dead(
-                        LetterKind.REJECTED, made, made_call, self.attempts, "Meisa's upsert answer lacks the contact's id"
+                        LetterKind.REJECTED,
+                        made,
+                        made_call,
+                        self.attempts,
+                        "Meisa's upsert answer lacks the contact's id",
                     )
             call = Call(action.kind.value, tag_body, contact_id=contact_id, key=self.key)
             ended = yield from self._settle(call)
@@ -210,9 +214,9 @@ class _Delivery:
             if ended.verdict is Verdict.DELIVERED:
                 return self._done(ended)
             if ended.detail != "no_contact" or again:
-                break
+                return self._refused(ended, call)
             self.facts.forget_contact_id(contact)  # the id we knew is gone: learn it anew, once
-        return self._refused(ended, call)
+        raise AssertionError("unreachable")
 
     def _make_contact(self, tag_names: list[str] | None = None) -> Call:
         body: dict[str, Any] = {"email": self.action.contact.email}
@@ -224,9 +228,7 @@ class _Delivery:
 
     # One call until its answer is final
 
-    def _settle(
-        self, call: Call, not_before: float = 0.0
-    ) -> Generator[Attempt, Reply, Outcome | Result]:
+    def _settle(self, call: Call, not_before: float = 0.0) -> Generator[Attempt, Reply, Outcome | Result]:
         """Repeats a call until it is delivered, refused or needs a contact, or until repeating must end."""
         policy, facts = self.policy, self.facts
         trigger = self.action.kind is Kind.TRIGGER
@@ -298,7 +300,11 @@ class _Delivery:
 
     def _unknown_contact(self, call: Call) -> Result:
         return dead(
-            LetterKind.UNKNOWN_CONTACT, None, call, self.attempts, "no email is known for the contact that this action names"
+            LetterKind.UNKNOWN_CONTACT,
+            None,
+            call,
+            self.attempts,
+            "no email is known for the contact that this action names",
         )
 
 

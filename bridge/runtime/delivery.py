@@ -1,0 +1,470 @@
+"""Drives the machines of delivery: order per contact, lanes, quota, retries, calls in flight.
+
+    deliver(event, actions)   each action stands in its contact's queue
+      → its turn              its dialogue says what to call, and when (core/retry.py)
+      → dispatch              lanes, lowest first (core/dispatch.py)
+      → a slot of the quota   booked before the request leaves (core/quota.py)
+      → send                  one asyncio task per call in flight, at most `max_in_flight`
+      → the answer            goes back into the dialogue: a further attempt, or the action's result
+
+Decisions are the machines'; this room only moves items between them. Everything runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from bridge.core.dispatch import Dispatch
+from bridge.core.ordering import Ordering, Ticket
+from bridge.core.quota import NEVER, Quota, WindowUse
+from bridge.core.retry import Attempt, Dialogue, Policy, Reply, deliver
+from bridge.model import (
+    Action,
+    Call,
+    Contact,
+    Ending,
+    Event,
+    Kind,
+    Lane,
+    Outcome,
+    Record,
+    Result,
+    TopicPartition,
+    Verdict,
+    Waiting,
+)
+from bridge.ports import Clock, Meisa, Meter
+from bridge.runtime.completion import Completion
+
+log = structlog.get_logger(__name__)
+
+CONTACT_IDS_MAX = 100_000
+"""Meisa ids remembered for the tag calls: about 20 MB. A forgotten one costs one upsert more."""
+
+
+class _Batch:
+    """The actions of one event, and how they ended."""
+
+    __slots__ = ("completion", "event", "missing", "results")
+
+    def __init__(self, event: Event, actions: Sequence[Action]) -> None:
+        self.event = event
+        self.completion: Completion[Sequence[Result]] = Completion()
+        self.results: dict[int, Result | None] = {action.position: None for action in actions}
+        self.missing = len(actions)
+
+
+class _Item:
+    """One action on its way."""
+
+    __slots__ = ("action", "attempt", "batch", "dialogue", "gone", "in_flight", "lane", "sequence", "ticket")
+
+    def __init__(self, batch: _Batch, action: Action, sequence: int) -> None:
+        self.batch = batch
+        self.action = action
+        self.sequence = sequence
+        self.lane = action.handling.lane
+        self.ticket: Ticket[_Item] | None = None
+        self.dialogue: Dialogue | None = None
+        self.attempt: Attempt | None = None
+        self.in_flight = False
+        self.gone = False
+        """Its partition was revoked: nothing new leaves for it."""
+
+    @property
+    def partition(self) -> TopicPartition:
+        record = self.batch.event.record
+        return TopicPartition(record.topic, record.partition)
+
+
+@dataclass(slots=True)
+class Key:
+    """One API key with its quota, and the items that wait for it."""
+
+    name: str
+    quota: Quota
+    dispatch: Dispatch[_Item]
+    refused: bool = False
+    """Answered with 401: nothing leaves until it works again."""
+
+
+class KeyState(NamedTuple):
+    name: str
+    windows: tuple[WindowUse, ...]
+    braked_until: float | None
+    refused: bool
+
+
+class Delivery:
+    """See the module's text. `identify` gives an action's id; `key_refused` hears of a 401, once per refusal."""
+
+    def __init__(
+        self,
+        meisa: Meisa,
+        quotas: Mapping[str, Quota],
+        *,
+        clock: Clock,
+        meter: Meter,
+        policy: Policy,
+        identify: Callable[[Record, Action], str],
+        max_in_flight: int = 64,
+        key_refused: Callable[[str, Outcome], None] = lambda key, outcome: None,
+        dice: random.Random | None = None,
+    ) -> None:
+        self._meisa = meisa
+        self._clock = clock
+        self._meter = meter
+        self._policy = policy
+        self._identify = identify
+        self._max_in_flight = max_in_flight
+        self._key_refused = key_refused
+        self._dice = dice or random.Random()
+        self.keys = {name: Key(name, quota, Dispatch([*Lane])) for name, quota in quotas.items()}
+        self._key_order = sorted(self.keys)
+        self._ordering: Ordering[_Item] = Ordering()
+        self._sequence = 0
+        self._items: dict[TopicPartition, set[_Item]] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._waiters: list[tuple[frozenset[TopicPartition], asyncio.Future[None]]] = []
+        self._last_success: dict[str, float] = {}
+        self._contact_ids: OrderedDict[str, str] = OrderedDict()
+        self._pump_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._held = True
+        self._running: deque[Ticket[_Item]] | None = None
+
+    # The station on the path
+
+    def deliver(self, event: Event, actions: Sequence[Action]) -> Completion[Sequence[Result]]:
+        """Enters an event's actions into the queues of their contacts, in this order, now."""
+        batch = _Batch(event, actions)
+        ready = []
+        for action in actions:
+            self._sequence += 1
+            item = _Item(batch, action, self._sequence)
+            keys = action.contact.ordering_keys() if action.handling.ordered else ()
+            item.ticket = self._ordering.admit(item, keys)
+            self._items.setdefault(item.partition, set()).add(item)
+            if item.ticket.ready:
+                ready.append(item.ticket)
+        self._begin(ready)
+        self.wake()
+        return batch.completion
+
+    # Life
+
+    def open(self) -> None:
+        """Lets calls leave; before, actions only queue up."""
+        self._held = False
+        self.wake()
+
+    def hold(self) -> None:
+        """Nothing new leaves; what is in flight goes on."""
+        self._held = True
+
+    def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
+        """Drops what is unsent of these partitions; what is in flight may still end well."""
+        for partition in partitions:
+            for item in list(self._items.get(partition, ())):
+                item.gone = True
+                assert item.ticket is not None
+                if item.ticket.ready and not item.in_flight:
+                    self._leave(item)
+
+    async def drained(self, partitions: Iterable[TopicPartition]) -> None:
+        """Returns once no call of these partitions is in flight."""
+        wanted = frozenset(partitions)
+        if self._in_flight_of(wanted):
+            future = asyncio.get_running_loop().create_future()
+            self._waiters.append((wanted, future))
+            await future
+
+    def _in_flight_of(self, partitions: frozenset[TopicPartition]) -> bool:
+        return any(item.in_flight for partition in partitions for item in self._items.get(partition, ()))
+
+    async def close(self) -> None:
+        """Cancels the calls that are still in flight: their outcome stays unknown."""
+        self._held = True
+        if self._timer is not None:
+            self._timer.cancel()
+        calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    def key_works(self, name: str) -> None:
+        """A refused key was accepted again."""
+        self.keys[name].refused = False
+        self.wake()
+
+    # Turns
+
+    def _begin(self, tickets: Iterable[Ticket[_Item]]) -> None:
+        """Starts the items whose turn it is. One loop, however many end at once and free others."""
+        if self._running is not None:
+            self._running.extend(tickets)
+            return
+        self._running = running = deque(tickets)
+        try:
+            while running:
+                item = running.popleft().item
+                if item.gone:
+                    self._leave(item)
+                    continue
+                blocked = self._blocked_by(item)
+                if blocked is not None:
+                    self._end(item, blocked)
+                    continue
+                event = item.batch.event
+                item.dialogue = deliver(
+                    item.action,
+                    self._identify(event.record, item.action) if item.action.kind is Kind.TRIGGER else "",
+                    event.time_wall_seconds,
+                    self._policy,
+                    self,
+                    self._key_of(item.action.kind),
+                )
+                self._go_on(item, None)
+        finally:
+            self._running = None
+
+    def _blocked_by(self, item: _Item) -> Result | None:
+        """The result of an item whose upsert was refused: Meisa does not know the contact as this event has it."""
+        needed = item.action.needs
+        result = item.batch.results.get(needed) if needed is not None else None
+        return result if result is not None and result.letter is not None else None
+
+    def _key_of(self, kind: Kind) -> str:
+        return kind.value if kind.value in self.keys else "default"
+
+    def _go_on(self, item: _Item, reply: Reply | None) -> None:
+        """Hands a reply to the item's dialogue, and takes its next attempt or its result."""
+        assert item.dialogue is not None
+        try:
+            attempt = next(item.dialogue) if reply is None else item.dialogue.send(reply)
+        except StopIteration as end:
+            self._end(item, end.value)
+            return
+        if item.gone:
+            self._leave(item)
+            return
+        item.attempt = attempt
+        self.keys[attempt.call.key].dispatch.put(
+            item,
+            lane=item.lane,
+            sequence=item.sequence,
+            not_before=attempt.not_before,
+            now=self._clock.now(),
+        )
+
+    def _end(self, item: _Item, result: Result) -> None:
+        """An action has ended: its contact's next one may go, and with the last of its event the event goes on."""
+        batch = item.batch
+        batch.results[item.action.position] = result
+        batch.missing -= 1
+        if result.ending is Ending.DELIVERED:
+            timestamp_ms = batch.event.record.timestamp_ms
+            if timestamp_ms >= 0:
+                self._meter.delayed(item.lane, max(0.0, self._clock.wall() - timestamp_ms / 1000))
+        self._leave(item)
+        if batch.missing == 0:
+            batch.completion.complete([result for result in batch.results.values() if result is not None])
+
+    def _leave(self, item: _Item) -> None:
+        items = self._items[item.partition]
+        items.discard(item)
+        if not items:
+            del self._items[item.partition]
+        item.gone = True
+        assert item.ticket is not None
+        freed = self._ordering.release(item.ticket)
+        if freed:
+            self._begin(freed)
+
+    # Calls
+
+    def wake(self) -> None:
+        """Something changed: looks, once in this round of the loop, whether something may leave."""
+        if not self._pump_due:
+            self._pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._held:
+            return
+        now = self._clock.now()
+        wake_at = NEVER
+        for name in self._key_order:
+            key = self.keys[name]
+            if key.refused:
+                continue
+            while len(self._calls) < self._max_in_flight and self._send_next(key, now):
+                pass
+            if len(self._calls) >= self._max_in_flight:
+                return  # an answer wakes the pump
+            deadline = key.dispatch.next_deadline()
+            if deadline is not None:
+                wake_at = min(wake_at, deadline)
+            for lane in key.dispatch.ready_lanes():
+                wake_at = min(wake_at, key.quota.earliest(now, urgent=lane == Lane.TRANSACTIONAL))
+        if wake_at != NEVER:
+            # A millisecond late rather than early: a timer that fires early would spin until the moment has come.
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, wake_at - now) + 0.001, self.wake)
+
+    def _send_next(self, key: Key, now: float) -> bool:
+        item = key.dispatch.next(now, lambda lane: key.quota.acquire(now, urgent=lane == Lane.TRANSACTIONAL))
+        if item is None:
+            return False
+        if item.gone:
+            key.quota.unsent()
+            return True
+        attempt = item.attempt
+        assert attempt is not None
+        wall = self._clock.wall()
+        if wall > attempt.not_after_wall:
+            key.quota.unsent()
+            self._go_on(item, Reply(None, now, wall))
+            return True
+        item.in_flight = True
+        call = asyncio.get_running_loop().create_task(self._send(key, item, attempt.call, now, wall))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return True
+
+    async def _send(self, key: Key, item: _Item, call: Call, sent_now: float, sent_wall: float) -> None:
+        try:
+            outcome = await self._meisa.send(call)
+        except asyncio.CancelledError:
+            key.quota.unanswered(self._clock.now())
+            raise
+        except Exception as error:
+            # The port promises not to raise. If it does it is a bug, and the call may have been carried out.
+            log.exception(
+                "a call to Meisa failed in the bridge itself; it is treated as unanswered", call=call.endpoint
+            )
+            outcome = Outcome(Verdict.UNKNOWN, message=f"internal error: {type(error).__name__}")
+        now = self._clock.now()
+        self._book(key, call, item, outcome, now)
+        self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
+        item.in_flight = False
+        self._go_on(item, Reply(outcome, now, self._clock.wall(), sent_wall))
+        self._wake_waiters()
+        # The task still counts as in flight until it is done, one round of the loop later.
+        asyncio.get_running_loop().call_soon(self.wake)
+
+    def _book(self, key: Key, call: Call, item: _Item, outcome: Outcome, now: float) -> None:
+        """What an answer means for its key, its endpoint and what is known of its contact."""
+        quota = key.quota
+        if outcome.status is not None:
+            quota.answered(now)
+        elif outcome.sent:
+            quota.unanswered(now)
+        else:
+            quota.unsent()
+        if outcome.verdict is Verdict.THROTTLED:
+            until = quota.throttled(now, outcome.retry_after_seconds)
+            log.info("Meisa throttles the key; its calls wait", key=key.name, seconds=round(until - now, 1))
+        elif outcome.verdict is Verdict.KEY_REFUSED:
+            if not key.refused:
+                key.refused = True
+                self._key_refused(key.name, outcome)
+        elif outcome.status is not None and outcome.verdict is not Verdict.RETRY:
+            quota.accepted()
+            self._last_success[call.endpoint] = now
+            if outcome.contact_id is not None:
+                self._remember_contact_id(item.action.contact, outcome.contact_id)
+
+    def _wake_waiters(self) -> None:
+        if self._waiters:
+            still = []
+            for wanted, future in self._waiters:
+                if self._in_flight_of(wanted):
+                    still.append((wanted, future))
+                elif not future.done():
+                    future.set_result(None)
+            self._waiters = still
+
+    # Facts for the dialogues (core/retry.py)
+
+    def contact_id(self, contact: Contact) -> str | None:
+        for name in contact.ordering_keys():
+            found = self._contact_ids.get(name)
+            if found is not None:
+                return found
+        return None
+
+    def forget_contact_id(self, contact: Contact) -> None:
+        for name in contact.ordering_keys():
+            self._contact_ids.pop(name, None)
+
+    def succeeded_since(self, endpoint: str, now: float) -> bool:
+        return self._last_success.get(endpoint, -1.0) > now
+
+    def random(self) -> float:
+        return self._dice.random()
+
+    def _remember_contact_id(self, contact: Contact, contact_id: str) -> None:
+        ids = self._contact_ids
+        for name in contact.ordering_keys():
+            ids[name] = contact_id
+            ids.move_to_end(name)
+        while len(ids) > CONTACT_IDS_MAX:
+            ids.popitem(last=False)
+
+    # What status shows
+
+    @property
+    def pending(self) -> int:
+        """Actions that have not ended."""
+        return self._ordering.size
+
+    @property
+    def pending_contacts(self) -> int:
+        return self._ordering.contacts
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._calls)
+
+    def key_states(self) -> list[KeyState]:
+        now = self._clock.now()
+        return [
+            KeyState(key.name, key.quota.snapshot(now), key.quota.braked_until(now), key.refused)
+            for key in self.keys.values()
+        ]
+
+    def waiting(self) -> list[Waiting]:
+        """Why work waits, each reason with its count of actions."""
+        now = self._clock.now()
+        reasons = []
+        for key in self.keys.values():
+            queued = len(key.dispatch) - key.dispatch.waiting
+            braked = key.quota.braked_until(now)
+            if key.dispatch.waiting:
+                reasons.append(Waiting("retry", key.dispatch.waiting, key.dispatch.next_deadline(), key.name))
+            if not queued:
+                continue
+            if key.refused:
+                reasons.append(Waiting("key_refused", queued, None, key.name))
+            elif braked is not None:
+                reasons.append(Waiting("throttled", queued, braked, key.name))
+            elif key.quota.earliest(now, urgent=True) > now:
+                reasons.append(Waiting("quota", queued, key.quota.earliest(now, urgent=True), key.name))
+        return reasons
+
+
+def _status_label(outcome: Outcome) -> str:
+    if outcome.status is not None:
+        return str(outcome.status)
+    return "never_sent" if not outcome.sent else "unanswered"

@@ -1,0 +1,396 @@
+"""The service while it runs: what is assigned, what is taken in, what is committed; the stations of the path.
+
+The engine is the source's listener and the pipeline's line. It owns the windows of the assigned partitions: it takes
+records in while they fit, holds and pauses where they do not, lets offsets finish, and commits frontiers.
+
+What may still go wrong, and what then: a commit that is never acknowledged makes the next owner read again from the
+last acknowledged one; a bug in a record's path leaves its offset open, is logged once with its place, and the record
+comes again after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+
+from bridge.core.offsets import PartitionOffsets
+from bridge.errors import LetterNotWritten
+from bridge.model import (
+    Action,
+    Assigned,
+    Ending,
+    Event,
+    Letter,
+    Plan,
+    Position,
+    Record,
+    Result,
+    TopicPartition,
+    Waiting,
+    action_id,
+)
+from bridge.pipeline import carry
+from bridge.ports import Clock, Letters, Meter, Source
+from bridge.runtime.completion import Completion, start
+from bridge.runtime.delivery import Delivery
+
+log = structlog.get_logger(__name__)
+
+Decode = Callable[[Record], Event | None]
+
+WINDOW_MAX = 20_000
+"""Offsets per partition between the frontier and the next one to take; see core/offsets.py."""
+
+PENDING_MAX = 50_000
+"""Actions waiting over all partitions: about 2 KB each, so about 100 MB, whatever the number of partitions."""
+
+RESUME_AT = 0.5
+"""A paused partition resumes once its window is half empty: pausing drops librdkafka's prefetch, so it must be rare."""
+
+COMMIT_INTERVAL_SECONDS = 0.1
+"""At most this much finished work is unacknowledged, beside the commit under way (about 8 ms)."""
+
+COMMIT_ATTEMPTS_AT_REVOCATION = 3
+"""A commit that a rebalance refuses must not block the revocation; the next owner repeats what it covered."""
+
+
+@dataclass(slots=True)
+class Partition:
+    """An assigned partition."""
+
+    name: TopicPartition
+    epoch: int
+    offsets: PartitionOffsets
+    held: deque[Record] = field(default_factory=deque)
+    """Came after the window was full. Bounded by what the source had on its way when it was paused."""
+    paused: bool = False
+    letters: int = 0
+    """Dead letters waiting for their acknowledgement."""
+    closing: bool = False
+    letting_in: bool = False
+    """Records that finish at once must not let in further ones recursively."""
+
+
+class Engine:
+    """See the module's text. `opened` hears of the first assignment; `failed` of an error that ends the service."""
+
+    def __init__(
+        self,
+        *,
+        group: str,
+        decoders: Mapping[str, Decode],
+        plan: Callable[[Event], Plan],
+        source: Source,
+        letters: Letters,
+        clock: Clock,
+        meter: Meter,
+        delivery: Delivery,
+        revoke_seconds: float = 20.0,
+        failed: Callable[[str], None] = lambda message: None,
+        window_max: int = WINDOW_MAX,
+        pending_max: int = PENDING_MAX,
+    ) -> None:
+        self._group = group
+        self._decoders = decoders
+        self.plan = plan  # a station of the line
+        self._source = source
+        self._letters = letters
+        self._clock = clock
+        self._meter = meter
+        self._delivery = delivery
+        self._revoke_seconds = revoke_seconds
+        self._failed = failed
+        self._window_max = window_max
+        self._pending_max = pending_max
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self._full = False
+        self._commit_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._settled = asyncio.Event()
+        self._last_commit_ok = True
+        self._broken_places: set[str] = set()
+        self.joined = False
+        self.kafka_trouble = ""
+        """What the source last complained about; empty while all is well."""
+        self.letters_trouble = ""
+
+    # The line: stations of the path (pipeline.py)
+
+    def decode(self, record: Record) -> Event | None:
+        return self._decoders[record.topic](record)
+
+    def too_old(self, action: Action, event: Event) -> bool:
+        max_age = action.handling.max_age_seconds
+        return max_age is not None and self._clock.wall() - event.time_wall_seconds > max_age
+
+    def deliver(self, event: Event, actions: Sequence[Action]) -> Completion[Sequence[Result]]:
+        return self._delivery.deliver(event, actions)
+
+    def identify(self, record: Record, action: Action) -> str:
+        return action_id(self._group, record, action)
+
+    def bury(self, letter: Letter) -> Completion[None]:
+        """Writes a dead letter until the broker acknowledges it; its offset waits as long as that takes."""
+        completion: Completion[None] = Completion()
+        partition = self._owned(letter.record)
+        if partition is not None:
+            partition.letters += 1
+        letter = replace(letter, failed_at_wall_seconds=self._clock.wall())
+        self._spawn(self._bury(letter, completion, partition))
+        return completion
+
+    async def _bury(self, letter: Letter, completion: Completion[None], partition: Partition | None) -> None:
+        wait = 0.5
+        try:
+            while True:
+                try:
+                    await self._letters.write(letter)
+                    break
+                except LetterNotWritten as error:
+                    log.warning(
+                        "a dead letter was not acknowledged; its record's offset waits, and it is written again",
+                        place=letter.record.place,
+                        error=str(error),
+                        again_in_seconds=wait,
+                    )
+                    self.letters_trouble = str(error)
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, 30.0)
+        finally:
+            if partition is not None:
+                partition.letters -= 1
+                self._settled.set()
+        self.letters_trouble = ""
+        self._meter.dead_letter(letter.kind, letter.rule)
+        completion.complete(None)
+
+    def finish(self, record: Record, ending: Ending) -> None:
+        partition = self._owned(record)
+        if partition is None or not partition.offsets.finish(record.offset):
+            return  # of an older assignment: its new owner has it
+        self._meter.finished(record.topic, ending)
+        if self._commit_timer is None and not partition.closing:
+            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_INTERVAL_SECONDS, self._commit)
+        if partition.paused or self._full:
+            self._let_in(partition)
+        if partition.closing:
+            self._settled.set()
+
+    # The source's listener
+
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
+        for new in partitions:
+            self.partitions[new.partition] = Partition(
+                new.partition, new.epoch, PartitionOffsets(start=new.offset, window_max=self._window_max)
+            )
+        self.joined = True
+        self.kafka_trouble = ""
+        self._meter.rebalanced("assigned")
+        log.info("partitions assigned; their events are taken in from here", partitions=_names(partitions))
+
+    def records(self, batch: Sequence[Record]) -> None:
+        counts: dict[str, int] = {}
+        self.kafka_trouble = ""
+        for record in batch:
+            partition = self._owned(record)
+            if partition is None:
+                continue
+            counts[record.topic] = counts.get(record.topic, 0) + 1
+            if partition.held or not self._fits(partition, record):
+                partition.held.append(record)
+                self._pause(partition)
+            else:
+                self._take(partition, record)
+        for topic, count in counts.items():
+            self._meter.consumed(topic, count)
+
+    async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Drops what is unsent, waits for what is in flight, commits; the budget bounds all of it together."""
+        leaving = [self.partitions[name] for name in partitions if name in self.partitions]
+        for partition in leaving:
+            partition.closing = True
+            partition.held.clear()
+        names = [partition.name for partition in leaving]
+        try:
+            async with asyncio.timeout(self._revoke_seconds):
+                self._delivery.withdraw(names)
+                await self._delivery.drained(names)
+                while any(partition.letters for partition in leaving):
+                    self._settled.clear()
+                    await self._settled.wait()
+                await self._commit_last(leaving)
+        except TimeoutError:
+            log.warning(
+                "the drain budget ended before all calls were answered; the next owner repeats what had no answer",
+                partitions=_names(leaving),
+                budget_seconds=self._revoke_seconds,
+            )
+        self._forget(names)
+        self._meter.rebalanced("revoked")
+        log.info("partitions given up; the next owner goes on from what was committed", partitions=_names(leaving))
+
+    async def _commit_last(self, leaving: Sequence[Partition]) -> None:
+        """Commits the frontiers of partitions that go away; a refusal is tried again, but never for long."""
+        for partition in leaving:
+            partition.offsets.commit_forgotten()
+        for _ in range(COMMIT_ATTEMPTS_AT_REVOCATION):
+            if not self._request_commits(leaving):
+                return
+            while any(partition.offsets.commit_under_way for partition in leaving):
+                self._settled.clear()
+                await self._settled.wait()
+            await asyncio.sleep(0 if self._last_commit_ok else 0.2)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        names = [name for name in partitions if name in self.partitions]
+        self._delivery.withdraw(names)
+        self._forget(names)
+        self._meter.rebalanced("lost")
+        log.warning(
+            "partitions lost without notice; nothing of them is committed, and their new owner may repeat calls",
+            partitions=[str(name) for name in names],
+        )
+
+    def committed(self, positions: Sequence[Position], error: str | None) -> None:
+        for position in positions:
+            partition = self.partitions.get(position.partition)
+            if partition is not None:
+                partition.offsets.commit_settled(position.offset, acknowledged=error is None)
+        self._last_commit_ok = error is None
+        self._meter.committed("error" if error else "ok")
+        if error:
+            log.warning("a commit was refused; it is tried again, and nothing is lost", error=error)
+        self._settled.set()
+        if self._commit_timer is None and any(
+            not partition.closing and partition.offsets.commit_due() is not None
+            for partition in self.partitions.values()
+        ):
+            # After a refusal slower: during a rebalance the broker refuses for seconds.
+            delay = 1.0 if error else COMMIT_INTERVAL_SECONDS
+            self._commit_timer = asyncio.get_running_loop().call_later(delay, self._commit)
+
+    def failed(self, message: str, *, fatal: bool) -> None:
+        self.kafka_trouble = message
+        if fatal:
+            log.error(
+                "the consumer has failed; the service ends, and nothing that was not committed is lost", error=message
+            )
+            self._failed(message)
+        else:
+            log.warning("Kafka: the consumer goes on trying", error=message)
+
+    # Intake
+
+    def _take(self, partition: Partition, record: Record) -> None:
+        if partition.offsets.take(record.offset):
+            start(carry(record, self), lambda error: self._broken(record, error))
+
+    def _fits(self, partition: Partition, record: Record) -> bool:
+        if self._delivery.pending >= self._pending_max:
+            self._full = True
+            return False
+        return partition.offsets.fits(record.offset)
+
+    def _pause(self, partition: Partition) -> None:
+        if not partition.paused:
+            partition.paused = True
+            self._source.pause([partition.name])
+
+    def _let_in(self, partition: Partition) -> None:
+        """Goes on with what was held back, once enough room is there."""
+        if self._full:
+            if self._delivery.pending > self._pending_max * RESUME_AT:
+                return
+            self._full = False
+            for other in self.partitions.values():
+                if other is not partition and other.paused:
+                    self._let_in(other)
+        if not partition.paused or partition.closing or partition.letting_in:
+            return
+        if partition.offsets.window > self._window_max * RESUME_AT:
+            return
+        held = partition.held
+        partition.letting_in = True
+        while held and self._fits(partition, held[0]):
+            self._take(partition, held.popleft())
+        partition.letting_in = False
+        if not held and partition.paused:
+            partition.paused = False
+            self._source.resume([partition.name])
+
+    def _owned(self, record: Record) -> Partition | None:
+        # A plain tuple equals and hashes like the TopicPartition, and is three times cheaper to make.
+        partition = self.partitions.get((record.topic, record.partition))  # type: ignore[call-overload]
+        if partition is None or partition.epoch != record.epoch:
+            return None
+        return partition  # type: ignore[no-any-return]
+
+    def _broken(self, record: Record, error: BaseException) -> None:
+        self._broken_places.add(record.place)
+        log.error(
+            "a record's path broke in the bridge itself: its offset stays open, and it comes again after a restart",
+            place=record.place,
+            error=repr(error),
+            exc_info=error,
+        )
+
+    # Commits
+
+    def _commit(self) -> None:
+        self._commit_timer = None
+        self._request_commits([partition for partition in self.partitions.values() if not partition.closing])
+
+    def _request_commits(self, partitions: Iterable[Partition]) -> bool:
+        """Asks for a commit of every frontier that moved; True where there was one."""
+        positions = []
+        for partition in partitions:
+            due = partition.offsets.commit_due()
+            if due is not None:
+                partition.offsets.commit_requested(due)
+                positions.append(Position(partition.name, due))
+        if positions:
+            self._source.commit(positions)
+        return bool(positions)
+
+    def _forget(self, names: Iterable[TopicPartition]) -> None:
+        for name in names:
+            self.partitions.pop(name, None)
+
+    # Life
+
+    async def stop(self, budget_seconds: float) -> None:
+        """Leaves the group: the source revokes everything, which drains and commits within the budget."""
+        self._delivery.hold()
+        self._revoke_seconds = budget_seconds
+        await self._source.close()
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def waiting(self) -> list[Waiting]:
+        """Why work waits, for status and metrics."""
+        reasons = self._delivery.waiting()
+        letters = sum(partition.letters for partition in self.partitions.values())
+        if letters:
+            reasons.append(Waiting("dead_letters", letters, detail=self.letters_trouble))
+        if self._broken_places:
+            reasons.append(Waiting("broken", len(self._broken_places), detail=sorted(self._broken_places)[0]))
+        if self.kafka_trouble:
+            reasons.append(Waiting("kafka", 0, detail=self.kafka_trouble))
+        return reasons
+
+
+def _names(partitions: Iterable[Assigned | Partition]) -> list[str]:
+    return [str(each.partition if isinstance(each, Assigned) else each.name) for each in partitions]
