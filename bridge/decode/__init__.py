@@ -1,0 +1,31 @@
+"""Bytes → Event. One decoder per topic, by the topic's `format`; pure: no clock, no I/O, nothing fetched.
+
+A decoder answers each record in one of three ways: an Event; None for a tombstone (a null value: compaction's way to
+say "deleted"), which is counted as filtered; or DecodeError, which makes the record a dead letter of kind `decode`.
+No message of a DecodeError contains what the record holds, only where and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bridge.decode.json import DEFAULT_ENVELOPE, Envelope, Field, JsonDecoder
+from bridge.errors import StartFailed
+from bridge.model import Event, Record
+
+__all__ = ["DEFAULT_ENVELOPE", "FORMATS", "Decoder", "Envelope", "Field", "JsonDecoder", "decoder_for"]
+
+FORMATS: tuple[str, ...] = ("json",)
+"""What `decoder_for` can make."""
+
+
+class Decoder(Protocol):
+    def decode(self, record: Record) -> Event | None:
+        """The record's event; None for a tombstone. Raises DecodeError."""
+
+
+def decoder_for(format: str, *, envelope: Envelope | None = None) -> Decoder:
+    """The decoder for a topic's `format`. Raises StartFailed where this version knows no such format."""
+    if format == "json":
+        return JsonDecoder(envelope)
+    raise StartFailed(f"format {format!r} is not supported by this version; write one of: {', '.join(FORMATS)}")
