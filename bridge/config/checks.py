@@ -1,0 +1,223 @@
+"""What no single value shows: settings that do not go together, or that this version does not carry out yet.
+
+Each check names the sections it needs and is left out where one of them is broken already.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from bridge.config import codes
+from bridge.config.document import Place
+from bridge.config.explain import HINTS, Route
+from bridge.config.secret import Secret
+from bridge.config.settings import (
+    RESERVED_PROPERTIES,
+    Admin,
+    DeadLetters,
+    Delivery,
+    Kafka,
+    Meisa,
+    State,
+    Topic,
+    nearest_place,
+    split_address,
+)
+from bridge.errors import Problem, UsageError
+
+HANDLER_ENTRY_POINTS: Final = "meisa_bridge.handlers"
+Where = Callable[..., Place]
+
+
+def run_checks(sections: Mapping[str, Any], places: Mapping[Route, Place], file: str) -> list[Problem]:
+    """All checks whose sections are there."""
+
+    def where(*route: str | int) -> Place:
+        return nearest_place(places, route, file)
+
+    problems: list[Problem] = []
+    for needed, check in CHECKS:
+        if all(name in sections for name in needed):
+            problems += check(*(sections[name] for name in needed), where)
+    return problems
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name means this machine alone; an unknown name does not."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _kafka(kafka: Kafka, where: Where) -> Iterator[Problem]:
+    for name in kafka.properties:
+        if name in RESERVED_PROPERTIES:
+            yield where("kafka", "properties", name).problem(
+                codes.RESERVED_PROPERTY, f"`{name}` is set by the bridge itself", RESERVED_PROPERTIES[name]
+            )
+    for server in kafka.bootstrap_servers.split(","):
+        try:
+            host, _ = split_address(server.strip().rpartition("://")[2])
+        except ValueError:
+            host = ""
+        if not host:
+            yield where("kafka", "bootstrap_servers").problem(
+                codes.BAD_ADDRESS, "`kafka.bootstrap_servers` should be host:port", "e.g. broker-1:9092,broker-2:9092"
+            )
+            return
+
+
+def _topics(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
+    for name, topic in topics.items():
+        if topic.format != "json":
+            yield where("topics", name, "format").problem(
+                codes.NOT_YET, f"format {topic.format} is not in this version yet", "this version reads format: json"
+            )
+            continue
+        for key, value in (("schema", topic.schema_path), ("registry", topic.registry), ("encoding", topic.encoding)):
+            if value is not None:
+                yield where("topics", name, key).problem(
+                    codes.NOT_YET, f"`{key}` is not in this version yet", "remove it: format json needs none"
+                )
+
+
+def _rules(rules: list[str], handlers: list[str], where: Where) -> Iterator[Problem]:
+    if not rules and not handlers and not entry_points(group=HANDLER_ENTRY_POINTS):
+        yield where().problem(codes.NO_RULES, "neither `rules` nor `handlers` is given", f"add {HINTS['rules'][5:]}")
+
+
+def _meisa_url(meisa: Meisa, where: Where) -> Iterator[Problem]:
+    place = where("meisa", "base_url")
+    if re.search(r"\s", meisa.base_url):
+        parts = None
+    else:
+        try:
+            parts = urlsplit(meisa.base_url)
+            parts.port  # noqa: B018  (raises where the port is no number)
+        except ValueError:
+            parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        yield place.problem(codes.BAD_URL, "`meisa.base_url` is not a URL", "e.g. https://api.meisa.io/api/v1")
+        return
+    if meisa.allow_http and meisa.environment != "test":
+        yield where("meisa", "allow_http").problem(
+            codes.PLAIN_HTTP,
+            "`meisa.allow_http` is only for environment: test",
+            "a live key never goes over plain http",
+        )
+    elif parts.scheme == "http" and not is_loopback(parts.hostname) and not meisa.allow_http:
+        yield place.problem(
+            codes.PLAIN_HTTP,
+            "`meisa.base_url` would send the API key unencrypted to another host",
+            "write https://…; for a sandbox in a private network set allow_http: true with environment: test",
+        )
+
+
+def _meisa_keys(meisa: Meisa, where: Where) -> Iterator[Problem]:
+    """Keys show their environment in their prefix; one that does not is left to Meisa to judge."""
+    routes: list[tuple[tuple[str, ...], Secret]] = [(("meisa", "api_key"), meisa.api_key)]
+    routes += [(("meisa", "keys", kind), key) for kind, key in meisa.keys.items()]
+    for route, secret in routes:
+        try:
+            value = secret.read()
+        except UsageError:
+            continue  # reported by the loader
+        found = re.match(r"meisa_(live|test)_", value)
+        if found and found[1] != meisa.environment:
+            yield where(*route).problem(
+                codes.WRONG_ENVIRONMENT,
+                f"`{'.'.join(route)}` is a key of the {found[1]} environment, but environment is {meisa.environment}",
+                f"set environment: {found[1]}, or give a meisa_{meisa.environment}_… key",
+            )
+        elif re.search(r"\s", value) or not value.isascii():
+            yield where(*route).problem(
+                codes.WRONG_TYPE,
+                f"`{'.'.join(route)}` holds white space or characters that no key has",
+                "the variable or file should hold the key alone",
+            )
+
+
+def _meisa_numbers(meisa: Meisa, where: Where) -> Iterator[Problem]:
+    if meisa.timeout >= meisa.idempotency_window:
+        yield where("meisa", "timeout").problem(
+            codes.CONTRADICTION,
+            "`meisa.timeout` must be shorter than `meisa.idempotency_window`",
+            "else no trigger could ever be repeated safely",
+        )
+    shared = meisa.quota.shared
+    if shared.startswith(("redis://", "rediss://", "unix://")):
+        yield where("meisa", "quota", "shared").problem(
+            codes.NOT_YET, "a quota shared through Redis is not in this version yet", "write shared: partitions"
+        )
+    elif shared != "partitions":
+        yield where("meisa", "quota", "shared").problem(
+            codes.NOT_A_CHOICE, "`meisa.quota.shared` is neither partitions nor redis://…", "write shared: partitions"
+        )
+
+
+def _drain(meisa: Meisa, delivery: Delivery, where: Where) -> Iterator[Problem]:
+    if delivery.shutdown_timeout < meisa.timeout + 2:
+        yield where("delivery", "shutdown_timeout").problem(
+            codes.CONTRADICTION,
+            "`delivery.shutdown_timeout` leaves no time for calls under way",
+            "at least meisa.timeout + 2s; a call without an answer may be made again after a restart",
+            "warning",
+        )
+
+
+def _dead_letters(topics: Mapping[str, Topic], dead_letters: DeadLetters, where: Where) -> Iterator[Problem]:
+    if dead_letters.topic in topics:
+        yield where("dead_letters", "topic").problem(
+            codes.CONSUMED_DEAD_LETTERS,
+            f"the dead-letter topic `{dead_letters.topic}` is also listed under topics",
+            "its letters would be read as events again, for ever; name another topic",
+        )
+
+
+def _state(state: State, where: Where) -> Iterator[Problem]:
+    if state.url == "memory":
+        return
+    place = where("state", "url")
+    if re.match(r"(sqlite|redis|rediss|unix)://", state.url):
+        yield place.problem(codes.NOT_YET, "only state in memory is in this version", "write url: memory")
+    else:
+        yield place.problem(
+            codes.NOT_A_CHOICE, "`state.url` is neither memory, sqlite:///… nor redis://…", "write url: memory"
+        )
+
+
+def _admin(admin: Admin, where: Where) -> Iterator[Problem]:
+    place = where("admin", "listen")
+    try:
+        host, _ = admin.address
+    except ValueError:
+        yield place.problem(codes.BAD_ADDRESS, "`admin.listen` should be host:port", "e.g. 127.0.0.1:8080")
+        return
+    if admin.token is None and not is_loopback(host):
+        yield place.problem(
+            codes.OPEN_ADMIN,
+            "`admin.listen` is open to the network and there is no `admin.token`",
+            "add token: {env: NAME}, or listen on 127.0.0.1",
+        )
+
+
+CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...]] = (
+    (("kafka",), _kafka),
+    (("topics",), _topics),
+    (("rules", "handlers"), _rules),
+    (("meisa",), _meisa_url),
+    (("meisa",), _meisa_keys),
+    (("meisa",), _meisa_numbers),
+    (("meisa", "delivery"), _drain),
+    (("topics", "dead_letters"), _dead_letters),
+    (("state",), _state),
+    (("admin",), _admin),
+)

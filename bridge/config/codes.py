@@ -1,0 +1,65 @@
+"""The stable codes of everything that can be wrong with a configuration. A code never changes its meaning."""
+
+from __future__ import annotations
+
+SYNTAX = "MB001"
+DUPLICATE_KEY = "MB002"
+UNSUPPORTED_YAML = "MB003"
+UNKNOWN_KEY = "MB004"
+MISSING_KEY = "MB005"
+WRONG_TYPE = "MB006"
+NOT_A_DURATION = "MB007"
+OUT_OF_RANGE = "MB008"
+NOT_A_CHOICE = "MB009"
+UNKNOWN_OVERRIDE = "MB010"
+BAD_OVERRIDE = "MB011"
+LITERAL_SECRET = "MB012"  # noqa: S105  (a code, not a secret)
+UNREADABLE_REFERENCE = "MB013"
+BAD_REFERENCE = "MB014"
+NO_TOPIC = "MB020"
+NO_RULES = "MB021"
+BAD_URL = "MB022"
+PLAIN_HTTP = "MB023"
+WRONG_ENVIRONMENT = "MB024"
+BAD_ADDRESS = "MB025"
+OPEN_ADMIN = "MB026"
+CONSUMED_DEAD_LETTERS = "MB027"
+RESERVED_PROPERTY = "MB028"
+BAD_TOPIC_NAME = "MB029"
+BAD_START = "MB030"
+NOT_YET = "MB031"
+CONTRADICTION = "MB032"
+BAD_MODULE_NAME = "MB033"
+BAD_ENVELOPE = "MB034"
+
+CODES: dict[str, str] = {
+    SYNTAX: "the file is not YAML",
+    DUPLICATE_KEY: "a key is written twice in one map",
+    UNSUPPORTED_YAML: "YAML that a configuration does not need: tags, several documents, keys that are not text",
+    UNKNOWN_KEY: "a key that does not exist",
+    MISSING_KEY: "a setting without a default is missing",
+    WRONG_TYPE: "a value of the wrong type",
+    NOT_A_DURATION: "a value that is not a duration such as 30s, 10m, 2h or 1d",
+    OUT_OF_RANGE: "a value outside its range",
+    NOT_A_CHOICE: "a value that is not among the possible ones",
+    UNKNOWN_OVERRIDE: "an environment variable MEISA_BRIDGE__… that names no setting",
+    BAD_OVERRIDE: "an environment variable MEISA_BRIDGE__… whose value or name is not clear",
+    LITERAL_SECRET: "a secret written into the file",
+    UNREADABLE_REFERENCE: "{env: NAME} or {file: PATH} that cannot be read (exit status 2)",
+    BAD_REFERENCE: "{env: NAME} or {file: PATH} that is written wrongly",
+    NO_TOPIC: "no topic to read from",
+    NO_RULES: "neither rules nor handlers",
+    BAD_URL: "a value that is not a URL of the right kind",
+    PLAIN_HTTP: "an API key would leave this machine unencrypted",
+    WRONG_ENVIRONMENT: "an API key of the other environment",
+    BAD_ADDRESS: "a listening address that is not host:port",
+    OPEN_ADMIN: "the dashboard would be open to the network without a token",
+    CONSUMED_DEAD_LETTERS: "the dead-letter topic is also read from",
+    RESERVED_PROPERTY: "a Kafka property that the bridge sets itself",
+    BAD_TOPIC_NAME: "a name that Kafka does not allow for a topic",
+    BAD_START: "a start that is neither earliest, latest nor an ISO 8601 time",
+    NOT_YET: "a setting that this version does not carry out yet",
+    CONTRADICTION: "two settings that contradict each other",
+    BAD_MODULE_NAME: "a handler that is not the name of a Python module",
+    BAD_ENVELOPE: "an envelope expression that cannot be compiled",
+}
