@@ -1,16 +1,17 @@
 """Every error of the bridge, drawn once.
 
-    BridgeError
-    ├── UserError                 somebody's input is wrong; one clear line, never a traceback
-    │   ├── UsageError            the command line, an unreadable file, a missing secret      exit status 2
-    │   └── ProblemsFound         the config or the rules have problems, each with its place  exit status 1
-    ├── StartFailed               no broker, a refused key, a missing topic                    exit status 1
-    ├── RecordError               one record is bad: it ends as a dead letter, nothing stops
-    │   ├── DecodeError           its bytes are not the event that its topic promises
-    │   └── RuleError             a rule could not be applied to it
-    └── OutsideError              something outside failed; the work waits, nothing is lost
-        ├── LetterNotWritten      the dead letter was not acknowledged
-        └── SourceFailed          the consumer cannot go on
+BridgeError
+├── UserError                 somebody's input is wrong; one clear line, never a traceback
+│   ├── UsageError            the command line, an unreadable file, a missing secret      exit status 2
+│   └── ProblemsFound         the config or the rules have problems, each with its place  exit status 1
+├── StartFailed               no broker, a refused key, a missing topic                    exit status 1
+├── RecordError               one record is bad: it ends as a dead letter, nothing stops
+│   ├── DecodeError           its bytes are not the event that its topic promises
+│   └── RuleError             a rule could not be applied to it
+│       └── MissingField      an expression named a field that it lacks
+└── OutsideError              something outside failed; the work waits, nothing is lost
+    ├── LetterNotWritten      the dead letter was not acknowledged
+    └── SourceFailed          the consumer cannot go on
 """
 
 from __future__ import annotations
@@ -93,8 +94,33 @@ class RuleError(RecordError):
     kind = "rule"
 
 
+class MissingField(RuleError):
+    """An expression named a field that the event lacks: `path`. It makes a `when` false; elsewhere it fails the rule."""
+
+
 class OutsideError(BridgeError):
     """Something outside failed. The work that needs it waits; nothing is lost."""
+
+
+class MeisaFailed(OutsideError):
+    """A typed call to Meisa did not give what it was asked for. `str()` is one line and never holds a key."""
+
+    def __init__(self, endpoint: str, verdict: str, status: int | None, message: str, detail: str = "") -> None:
+        self.endpoint = endpoint
+        self.verdict = verdict
+        """A value of `bridge.model.Verdict`."""
+        self.status = status
+        self.message = message
+        self.detail = detail
+        super().__init__(f"Meisa {endpoint}: {message}" + (f" (HTTP {status})" if status is not None else ""))
+
+
+class MeisaRefused(MeisaFailed):
+    """Meisa's answer is final: the same call fails again."""
+
+
+class MeisaUnanswered(MeisaFailed):
+    """No final answer, after such repeats as are harmless; with verdict `unknown` it may have been carried out."""
 
 
 class LetterNotWritten(OutsideError):

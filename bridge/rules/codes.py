@@ -1,0 +1,47 @@
+"""Codes of the problems that rules can have: stable, never reused. Settings use MB0xx, rules MB100 to MB199."""
+
+from __future__ import annotations
+
+CODES: dict[str, str] = {
+    # The file
+    "MB100": "The file is not valid YAML.",
+    "MB101": "A pattern under `rules` matches no file.",
+    "MB102": "A key stands twice in one mapping; YAML would silently keep one of them.",
+    "MB103": "An unknown key; the nearest known one is named.",
+    "MB104": "A value has the wrong shape, e.g. text where a list is due.",
+    "MB105": "A required key is missing.",
+    "MB106": "Two rules, or a rule and a handler, have the same name; names identify actions for ever.",
+    "MB107": "An option has a value that it cannot have.",
+    "MB108": "The file is too large or nested too deeply.",
+    # YAML traps
+    "MB110": "`*` begins an alias in YAML: a glob that begins with it needs quotes.",
+    "MB111": "`${…}` inside `{ }` or `[ ]` needs quotes: its braces end the YAML mapping.",
+    "MB112": "`!` begins a tag in YAML: write `not`, or quote the text.",
+    "MB113": "A text that begins with a quote ends with that quote in YAML: quote the whole.",
+    # Actions
+    "MB120": "An unknown action.",
+    "MB121": "An item of `do` holds no action, or more than one.",
+    "MB122": "A field that this action does not have.",
+    "MB123": "A literal value that this field cannot have.",
+    "MB124": "A required field of the action is missing.",
+    "MB125": "The action names no contact.",
+    "MB126": "An option stands inside the action; it belongs beside it.",
+    "MB127": "An option that this action does not have.",
+    # Expressions
+    "MB130": "An expression cannot be read.",
+    "MB131": "An unknown name in an expression.",
+    "MB132": "An unknown function or method in an expression.",
+    "MB133": "Something of Python that expressions leave out.",
+    "MB134": "An expression is too long or nested too deeply.",
+    "MB135": "A function with the wrong number of arguments.",
+    "MB136": "`${` without its end, or with nothing inside.",
+    "MB137": "`${…}` where an expression is due: `when` takes the bare expression.",
+    # Handlers
+    "MB140": "A module under `handlers` is not found.",
+    "MB141": "A module under `handlers` fails while it is imported.",
+    "MB142": "A module under `handlers` has no function marked with @handles.",
+    # What rules need
+    "MB150": "An action names its contact by an id alone; that needs an identity table that lasts (`state.url`).",
+    # Tests beside rules
+    "MB160": "A test beside a rule is not well formed.",
+}
