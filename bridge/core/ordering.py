@@ -72,6 +72,8 @@ class Ordering(Generic[T]):
             else:
                 ticket.blockers += 1
                 queue.append(ticket)
+        if len(self._groups) > self._links_max:
+            self._forget_oldest()  # only now: the item's own names must count as in use
         self._admitted += 1
         return ticket
 
@@ -121,9 +123,7 @@ class Ordering(Generic[T]):
             return ()
         known = groups.get(keys[0])
         if known is not None and all(name in known for name in keys):
-            for name in keys:
-                if name in groups:
-                    groups.move_to_end(name)
+            groups.move_to_end(keys[0])
             return known
         # Own names first, so that a bounded group drops the oldest names of the contact, not those in use.
         names = list(dict.fromkeys(keys))
@@ -145,7 +145,6 @@ class Ordering(Generic[T]):
         for name in remembered:
             groups[name] = remembered
             groups.move_to_end(name)
-        self._forget_oldest()
         return group
 
     def _forget_oldest(self) -> None:

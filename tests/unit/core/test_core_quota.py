@@ -1,0 +1,148 @@
+"""Both windows hold, exactly, whatever the answers do."""
+
+import pytest
+
+from bridge.core.quota import EXACT_MAX, NEVER, Quota
+
+
+def spend(quota: Quota, count: int, now: float, answered_after: float = 0.0) -> None:
+    for _ in range(count):
+        assert quota.acquire(now, urgent=True)
+    for _ in range(count):
+        quota.answered(now + answered_after)
+
+
+@pytest.mark.parametrize("limits", [[(0, 60.0)], [(60, 0.0)]])
+def test_a_window_needs_calls_and_seconds(limits: list[tuple[int, float]]) -> None:
+    """A window without either would let nothing or everything pass."""
+    with pytest.raises(ValueError, match="at least one call"):
+        Quota(limits)
+
+
+@pytest.mark.parametrize("reserve", [-0.1, 1.0])
+def test_the_reserve_is_a_share(reserve: float) -> None:
+    """A reserve of everything would stop all but urgent work for ever."""
+    with pytest.raises(ValueError, match="share"):
+        Quota([(60, 60.0)], reserve=reserve)
+
+
+def test_a_call_counts_until_its_answer_plus_the_window() -> None:
+    """The server may have counted it as late as its answer."""
+    quota = Quota([(1, 60.0)])
+    assert quota.acquire(0.0)
+    assert not quota.acquire(59.0)
+    assert quota.earliest(59.0) == NEVER
+    quota.answered(5.0)
+    assert not quota.acquire(64.999)
+    assert quota.earliest(6.0) == 65.0
+    assert quota.acquire(65.0)
+
+
+def test_the_hour_binds_where_the_minute_does_not() -> None:
+    """A call needs room in every window, and takes nothing where one of them refuses."""
+    quota = Quota([(60, 60.0), (100, 3600.0)])
+    spend(quota, 60, 0.0)
+    assert not quota.acquire(1.0)
+    spend(quota, 40, 61.0)
+    assert not quota.acquire(62.0)
+    assert quota.snapshot(62.0)[0].used == 40
+    assert quota.earliest(62.0) == 3600.0
+    assert quota.acquire(3600.0)
+
+
+def test_a_call_without_an_answer_counts_longer() -> None:
+    """It may still be on its way to the server."""
+    quota = Quota([(1, 60.0)], unanswered_seconds=60.0)
+    assert quota.acquire(0.0)
+    quota.unanswered(10.0)
+    assert quota.earliest(10.0) == 130.0
+
+
+def test_a_call_that_never_left_counts_nowhere() -> None:
+    """A slot that was booked and not used is free again."""
+    quota = Quota([(1, 60.0)])
+    assert quota.acquire(0.0)
+    quota.unsent()
+    assert quota.in_flight == 0
+    assert quota.acquire(0.0)
+
+
+def test_the_reserve_is_kept_for_urgent_calls() -> None:
+    """A tenth of sixty: 54 for all, six more for the urgent."""
+    quota = Quota([(60, 60.0)], reserve=0.1)
+    assert sum(quota.acquire(0.0) for _ in range(100)) == 54
+    assert sum(quota.acquire(0.0, urgent=True) for _ in range(100)) == 6
+
+
+def test_a_reserve_leaves_at_least_one_call_for_all() -> None:
+    """A large share of a small limit must not stop all other work."""
+    quota = Quota([(1, 60.0)], reserve=0.9)
+    assert quota.acquire(0.0)
+
+
+def test_when_others_may_go_again_while_urgent_calls_used_the_reserve() -> None:
+    """Several calls must run out before there is room outside the reserve."""
+    quota = Quota([(10, 60.0)], reserve=0.2)
+    for second in range(10):
+        spend(quota, 1, float(second))
+    assert quota.earliest(20.0, urgent=True) == 60.0
+    assert quota.earliest(20.0) == 62.0
+    assert not quota.acquire(61.9)
+    assert quota.acquire(62.0)
+
+
+def test_room_that_depends_on_answers_is_never_until_they_come() -> None:
+    """With all calls in flight nobody can say when there will be room."""
+    quota = Quota([(10, 60.0)], reserve=0.2)
+    spend(quota, 1, 0.0)
+    for _ in range(9):
+        assert quota.acquire(1.0, urgent=True)
+    assert quota.earliest(1.0) == NEVER
+
+
+def test_retry_after_holds_the_whole_key_back() -> None:
+    """The server's word goes before our own count."""
+    quota = Quota([(60, 60.0)])
+    assert quota.throttled(10.0, 7.0) == 17.0
+    assert not quota.acquire(16.9)
+    assert quota.earliest(11.0) == 17.0
+    assert quota.braked_until(16.0) == 17.0
+    assert quota.braked_until(17.0) is None
+    assert quota.acquire(17.0)
+
+
+def test_a_shorter_retry_after_does_not_release_a_longer_brake() -> None:
+    """Answers under way together may carry different waits: the longest holds."""
+    quota = Quota([(60, 60.0)])
+    quota.throttled(10.0, 30.0)
+    assert quota.throttled(11.0, 1.0) == 40.0
+
+
+def test_without_retry_after_the_brake_doubles_and_starts_small_after_success() -> None:
+    """1, 2, 4 … up to a minute; a burst of refusals counts once; an accepted call resets it."""
+    quota = Quota([(600, 60.0)], brake_seconds=1.0, brake_seconds_max=4.0)
+    now = 0.0
+    waits = []
+    for _ in range(5):
+        until = quota.throttled(now, None)
+        assert quota.throttled(now + 0.1, None) == until
+        waits.append(until - now)
+        now = until
+    assert waits == [1.0, 2.0, 4.0, 4.0, 4.0]
+    quota.accepted()
+    assert quota.throttled(now, None) == now + 1.0
+
+
+def test_large_limits_are_counted_in_fractions_of_the_window() -> None:
+    """Memory stays bounded for a raised key, and the count errs on the safe side."""
+    limit = EXACT_MAX * 3
+    quota = Quota([(limit, 60.0)])
+    for call in range(limit):
+        assert quota.acquire(call * 0.001)
+        quota.answered(call * 0.001)
+    assert not quota.acquire(30.0)
+    assert len(quota._windows[0]._ends) <= EXACT_MAX + 1
+    first = quota.earliest(30.0)
+    assert 60.0 <= first <= 60.0 + 60.0 / EXACT_MAX
+    assert not quota.acquire(first - 0.001)
+    assert quota.acquire(first)
