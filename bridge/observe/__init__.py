@@ -1,0 +1,1 @@
+"""What an operator sees: the catalogue of metrics, snapshots, logs. Nothing here decides anything."""

@@ -1,0 +1,110 @@
+"""What the bridge looks like at one moment: plain frozen values that status, metrics and pages are made from.
+
+The runtime makes one on request, on its event loop, in one go: the parts of a snapshot belong together. Ages and waits
+are seconds; points in time are Unix seconds and end in `_wall_seconds`, so that a reader needs no clock of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """One partition that this instance owns."""
+
+    topic: str
+    partition: int
+    epoch: int
+    frontier: int
+    """The lowest offset not yet finished: what is committed, or about to be."""
+    lag: int | None = None
+    """Offsets from the frontier to the log's end; None while the end is not known yet."""
+    window: int = 0
+    """Offsets from the frontier to the highest taken in."""
+    paused: bool = False
+    oldest_wait_seconds: float | None = None
+    """How long the record at the frontier has been here; None if nothing is open."""
+    retention_seconds: float | None = None
+    """Until the broker deletes what the frontier stands at; None if unknown or never."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaState:
+    """One window of one API key."""
+
+    key: str
+    """`default`, or the action kind that has a key of its own."""
+    window: str
+    """minute | hour"""
+    used: int
+    limit: int
+    gated_until_wall_seconds: float | None = None
+    """Set while a 429 holds the whole key back."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """What waits in one lane."""
+
+    lane: str
+    contacts: int = 0
+    events: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WaitState:
+    """One reason why work waits."""
+
+    reason: str
+    count: int = 0
+    detail: str = ""
+    since_wall_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerState:
+    """One endpoint's breaker."""
+
+    endpoint: str
+    open: bool
+    since_wall_seconds: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    version: str
+    started_at_wall_seconds: float
+    taken_at_wall_seconds: float
+    in_group: bool = False
+    """The group has assigned us our share, even if that is no partition at all."""
+    group_state: str = "starting"
+    """For people: starting, joining, member, draining, left …"""
+    refused_keys: tuple[str, ...] = ()
+    """Names (never values) of the API keys that Meisa refuses at present."""
+    partitions: tuple[PartitionState, ...] = ()
+    quota: tuple[QuotaState, ...] = ()
+    pending: tuple[LaneState, ...] = ()
+    in_flight: int = 0
+    waiting_for: tuple[WaitState, ...] = ()
+    breakers: tuple[BreakerState, ...] = ()
+    totals: Mapping[str, int] = field(default_factory=dict)
+    """Events finished since the start, by outcome."""
+    dead_letters: Mapping[str, int] = field(default_factory=dict)
+    """Dead letters written since the start, by kind."""
+
+    def unready(self) -> str | None:
+        """Why work cannot be done at present, in one line; None when ready. Readiness needs no partition."""
+        if not self.in_group:
+            return f"not in the consumer group yet ({self.group_state})"
+        if self.refused_keys:
+            return f"Meisa refuses the API key: {', '.join(self.refused_keys)}; work waits until it is accepted again"
+        return None
+
+    @property
+    def lag(self) -> int | None:
+        """Over all partitions; None while that of any is unknown."""
+        lags = [partition.lag for partition in self.partitions]
+        return None if None in lags else sum(lag for lag in lags if lag is not None)
