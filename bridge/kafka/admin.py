@@ -1,0 +1,132 @@
+"""Questions to the cluster before and beside the work: is it there, which topics, which group protocol."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from bridge.errors import StartFailed
+from bridge.kafka.properties import reason, shared
+
+_HEARTBEAT = re.compile(r"ApiKey ConsumerGroupHeartbeat \(68\) Versions (\d+)\.\.(\d+)")
+_HEARTBEAT_VERSION = 1
+"""What librdkafka speaks; version 0 (Kafka 3.7 to 3.9) was an early access that it does not."""
+_LINES_MAX = 2_000
+"""A broker lists some 90 APIs and 140 features; a cluster's first few brokers fit, and more is not needed."""
+
+
+class Cluster(NamedTuple):
+    """What a probe found out."""
+
+    brokers: int
+    topics: Mapping[str, int]
+    """Name → number of partitions, without Kafka's internal ones."""
+    consumer_protocol: bool
+    """Whether the brokers offer KIP-848 (`group.protocol=consumer`)."""
+
+    def missing(self, *names: str) -> list[str]:
+        return [name for name in names if name not in self.topics]
+
+
+class _Listening:
+    """librdkafka's debug lines: the only place where it tells which APIs a broker offers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.fault = ""
+
+    def log(self, level: int, text: str, *arguments: object) -> None:
+        line = text % arguments if arguments else text
+        if level >= logging.WARNING and not self.fault:
+            self.fault = line.rsplit(": ", 1)[-1] if "[thrd:" not in line else line.split("]: ", 1)[-1]
+        if len(self.lines) < _LINES_MAX:
+            self.lines.append(line)
+
+    def consumer_protocol(self) -> bool:
+        found = [match for line in self.lines if (match := _HEARTBEAT.search(line))]
+        return bool(found) and all(int(m[1]) <= _HEARTBEAT_VERSION <= int(m[2]) for m in found)
+
+
+def _unreachable(bootstrap_servers: str, fault: str) -> StartFailed:
+    detail = f" ({fault})" if fault else ""
+    return StartFailed(
+        f"no Kafka broker answers at {bootstrap_servers}{detail}; check kafka.bootstrap_servers, that the broker is up, "
+        "and kafka.properties for security.protocol and credentials"
+    )
+
+
+def probe(bootstrap_servers: str, properties: Mapping[str, Any], timeout_seconds: float = 5.0) -> Cluster:
+    """Connects once and asks; about 10 ms on a local broker. Blocking. Raises StartFailed in one clear line."""
+    listening = _Listening()
+    errors: list[str] = []
+    config = {
+        **shared(bootstrap_servers, properties),
+        "debug": "feature",
+        "log_level": 7,
+        "error_cb": lambda error: errors.append(reason(error)),
+    }
+    try:
+        client = AdminClient(config, logger=listening)
+        metadata = client.list_topics(timeout=timeout_seconds)
+        client.poll(0)  # delivers the log lines, which wait for a poll
+    except KafkaException as error:
+        problem = error.args[0]
+        if problem.code() == KafkaError._INVALID_ARG:
+            raise StartFailed(f"kafka.properties: {problem.str()}") from None
+        client.poll(0)
+        raise _unreachable(bootstrap_servers, listening.fault or (errors[0] if errors else "")) from None
+    topics = {
+        name: len(topic.partitions)
+        for name, topic in metadata.topics.items()
+        if topic.error is None and not name.startswith("__")
+    }
+    return Cluster(len(metadata.brokers), topics, listening.consumer_protocol())
+
+
+def supports_consumer_protocol(
+    bootstrap_servers: str, properties: Mapping[str, Any], timeout_seconds: float = 5.0
+) -> bool:
+    """Whether KIP-848 can be used. A broker may still refuse it by configuration; the source then falls back."""
+    return probe(bootstrap_servers, properties, timeout_seconds).consumer_protocol
+
+
+def create_topics(
+    bootstrap_servers: str,
+    properties: Mapping[str, Any],
+    topics: Mapping[str, int],
+    *,
+    replication: int = -1,
+    settings: Mapping[str, str] | None = None,
+    timeout_seconds: float = 15.0,
+) -> list[str]:
+    """Creates those of `topics` (name → partitions, -1 the broker's default) that do not exist; returns their names.
+
+    Raises StartFailed. The embedded broker does not answer this request: use its own `create_topic`.
+    """
+    client = AdminClient(shared(bootstrap_servers, properties), logger=_Listening())
+    wanted = [
+        NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(settings or {}))
+        for name, partitions in topics.items()
+    ]
+    if not wanted:
+        return []
+    created = []
+    for name, future in client.create_topics(wanted, operation_timeout=timeout_seconds).items():
+        try:
+            future.result(timeout_seconds)
+        except KafkaException as error:
+            problem = error.args[0]
+            if problem.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            raise StartFailed(f"topic {name} could not be created: {reason(problem)}") from None
+        except TimeoutError:
+            raise StartFailed(
+                f"topic {name} could not be created: {bootstrap_servers} did not answer within {timeout_seconds:g} s"
+            ) from None
+        created.append(name)
+    return created

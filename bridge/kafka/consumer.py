@@ -1,0 +1,551 @@
+"""KafkaSource: one member of a consumer group, polled by a thread of its own.
+
+    polling thread                                         event loop
+    ──────────────                                         ──────────
+    poll → batch of records  ── one hop per batch ───────▶ listener.records
+    on_assign: read what is committed ───────────────────▶ listener.assigned
+    on_revoke: waits for ────────────────────────────────▶ await listener.revoked
+    on_lost ─────────────────────────────────────────────▶ listener.lost
+    ◀── pause, resume (taken at the next poll) ─────────── runtime
+    committing thread (committer.py) ◀── commit ────────── runtime
+                      └── acknowledged or refused ───────▶ listener.committed
+
+Rules that never break:
+
+- Everything the listener is told reaches it on the loop in the order in which it happened.
+- The polling thread waits for the loop in one place only, `_on_revoke`, for a bounded time, and nothing that the
+  listener awaits there waits for the polling thread.
+- It polls at least every second whatever the loop does, so the group never takes us for dead. A loop that does not
+  take its batches stops the *fetching*: all partitions are paused until it has caught up.
+- A record is delivered under the assignment epoch under which it was read, or not at all.
+- A position that is not known is asked for again, never guessed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from bridge.errors import StartFailed
+from bridge.kafka import faults
+from bridge.kafka.admin import supports_consumer_protocol
+from bridge.kafka.committer import Committer
+from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, reason, validate
+from bridge.kafka.starting import EARLIEST, Beginning, offsets_at, parse_start, resolve
+from bridge.model import Assigned, Position, Record, TopicPartition
+from bridge.ports import SourceListener
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.05
+"""The longest that a pause or resume waits for the polling thread; 20 polls a second cost nothing measurable."""
+BATCHES_OUT_MAX = 4
+"""Batches on their way to the loop: one in work, the others hide the hop. With 500 records each, 2,000 records."""
+HOLD_AFTER_SECONDS = 0.5
+"""A loop that takes no batch for so long is behind: only then is it worth dropping the prefetch to go on polling."""
+ASK_SECONDS = 5.0
+"""For each question to the coordinator while partitions are assigned; after that it is asked again without blocking."""
+ASK_AGAIN_SECONDS = 1.0
+
+_Where = Iterable[TopicPartition]
+
+
+class KafkaSource:
+    """Implements ports.Source. Raises UsageError for a property or a start that cannot be used.
+
+    `topics` maps a name to its `start` (earliest, latest, or an ISO 8601 time), which counts only where the group has
+    no offset. `revoke_seconds` bounds the listener's draining and must stay below max.poll.interval.ms, which is the
+    group's patience; `close_seconds` bounds everything that `close` does.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        group_id: str,
+        topics: Mapping[str, str],
+        properties: Mapping[str, Any] | None = None,
+        *,
+        batch_records: int = 500,
+        revoke_seconds: float = 30.0,
+        close_seconds: float = 45.0,
+    ) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._group_id = group_id
+        self._properties = checked(properties or {})
+        validate(bootstrap_servers, self._properties)
+        self._starts = {topic: parse_start(topic, start) for topic, start in topics.items()}
+        self._batch_records = batch_records
+        patience = float(self._properties.get("max.poll.interval.ms", 300_000)) / 1000
+        self._revoke_seconds = min(revoke_seconds, patience * 0.8)
+        self._close_seconds = close_seconds
+        self.protocol = ""
+        """`consumer` or `classic`, once the group has been joined."""
+
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: SourceListener | None = None
+        self._thread: threading.Thread | None = None
+        self._ended = asyncio.Event()
+
+        # Shared between the threads; guarded by _changed.
+        self._changed = threading.Condition()
+        self._closing = False
+        self._orders: deque[tuple[bool, tuple[TopicPartition, ...]]] = deque()
+        self._batches_out = 0
+        self._committer: Committer | None = None
+
+        # The polling thread's own. `_epochs` is read by the committing thread too (one dict look-up: atomic).
+        self._consumer: Consumer | None = None
+        self._epoch_numbers = itertools.count(1)
+        self._epochs: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._held = False
+        self._full_since: float | None = None
+        self._in_hand: list[Message] = []
+        self._adrift: dict[TopicPartition, int | None] = {}
+        """Assigned but without a position: None before the first, else the offset that the log does not have."""
+        self._ask_at = 0.0
+        self._verdict: faults.Verdict | None = None
+        self._notices = faults.Notices(self._tell_failed)
+
+    # --- ports.Source: called on the loop -----------------------------------------------------------------------------
+
+    def start(self, listener: SourceListener) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._thread = threading.Thread(target=self._run, name="kafka-poll", daemon=True)
+        self._thread.start()
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        self._order(True, partitions)
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        self._order(False, partitions)
+
+    def _order(self, pause: bool, partitions: Sequence[TopicPartition]) -> None:
+        with self._changed:
+            self._orders.append((pause, tuple(partitions)))
+            self._changed.notify_all()
+
+    def commit(self, positions: Sequence[Position]) -> None:
+        committer = self._committer
+        if committer is None:
+            self._report_commit(positions, "the consumer is not connected")
+        else:
+            committer.submit(tuple(positions))
+
+    async def close(self) -> None:
+        """Returns when the group has been left, or after `close_seconds` with a line in the log.
+
+        With group.instance.id the group is not left: the member's place waits for its return (delivery.md, 21).
+        """
+        if self._thread is None:
+            return
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        try:
+            await asyncio.wait_for(self._ended.wait(), self._close_seconds)
+        except TimeoutError:
+            log.error(
+                "the Kafka consumer did not stop in time; it is left behind, and the group gives its partitions to "
+                "others after the session timeout",
+                seconds=self._close_seconds,
+            )
+
+    # --- on the loop, called from the threads -------------------------------------------------------------------------
+
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(what, *arguments)
+        except RuntimeError:  # the loop is closed: nobody is left to tell
+            with self._changed:
+                self._closing = True
+
+    def _report_commit(self, positions: Sequence[Position], error: str | None) -> None:
+        assert self._listener is not None
+        self._tell(self._listener.committed, positions, error)
+
+    def _tell_failed(self, message: str, fatal: bool) -> None:
+        assert self._listener is not None
+        listener = self._listener
+        self._tell(lambda: listener.failed(message, fatal=fatal))
+
+    def _deliver(self, batch: list[Record]) -> None:
+        assert self._listener is not None
+        try:
+            self._listener.records(batch)
+        except Exception as error:
+            # The batch may be half taken in. A later record must not carry the frontier past it: stop here.
+            log.exception("taking records in failed; nothing more is read, and what was not committed comes again")
+            with self._changed:
+                self._closing = True
+            self._listener.failed(f"taking records in failed: {error}", fatal=True)
+        finally:
+            with self._changed:
+                self._batches_out -= 1
+                self._changed.notify_all()
+
+    # --- the polling thread -------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            protocol = self._find_protocol()
+            while not self._closing:
+                verdict = self._member(protocol)
+                if verdict is None:
+                    break
+                protocol = verdict.protocol or protocol
+                self._wait(verdict.wait_seconds)
+        except Exception as error:
+            log.exception("the Kafka consumer broke; what was not committed comes again after a restart")
+            self._tell_failed(f"the Kafka consumer broke: {error}", True)
+        finally:
+            self._tell(self._ended.set)
+
+    def _wait(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing, seconds)
+
+    def _find_protocol(self) -> str:
+        """Asks the brokers once; with none in reach it goes on asking."""
+        if wanted := self._properties.get("group.protocol"):
+            return str(wanted).lower()
+        while not self._closing:
+            try:
+                offered = supports_consumer_protocol(self._bootstrap_servers, self._properties, ASK_SECONDS)
+                return CONSUMER if offered else CLASSIC
+            except StartFailed as error:
+                self._notices.say("unreachable", f"{error}. Nothing is read; trying again")
+                self._wait(ASK_AGAIN_SECONDS)
+        return CLASSIC
+
+    def _member(self, protocol: str) -> faults.Verdict | None:
+        """One life in the group. None when closed in order, else why and how to begin the next one."""
+        self.protocol = protocol
+        config = for_source(self._bootstrap_servers, self._group_id, self._properties, protocol)
+        config["error_cb"] = self._on_error
+        consumer = Consumer(config, logger=LibrdkafkaLog())
+        self._consumer = consumer
+        self._verdict = None
+        self._committer = committer = Committer(consumer, self._epochs.__contains__, self._report_commit)
+        log.info("joining the consumer group", group=self._group_id, protocol=protocol, topics=sorted(self._starts))
+        try:
+            consumer.subscribe(
+                list(self._starts), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            while not self._closing and self._verdict is None:
+                self._turn(consumer)
+        finally:
+            if not self._epochs:  # else the revocation that `close` brings about still needs it
+                committer.stop(self._revoke_seconds)
+            consumer.close()
+            if self._epochs:
+                self._on_lost(consumer, [KafkaPartition(*tp) for tp in self._epochs])
+            committer.stop(ASK_SECONDS)
+            self._committer = None
+            self._adrift.clear()
+            self._held = False
+            self._full_since = None
+        return None if self._closing else self._verdict
+
+    def _turn(self, consumer: Consumer) -> None:
+        """One poll: carries out orders, then brings at most one batch to the loop."""
+        self._carry_out_orders(consumer)
+        if self._adrift and time.monotonic() >= self._ask_at:
+            self._find_positions(consumer)
+        if self._loop_is_behind(consumer):
+            return
+        first = consumer.poll(POLL_SECONDS)
+        if first is None:
+            return
+        # poll() answers as soon as there is one record; what has come with it is taken without waiting. (consume(n, t)
+        # alone would wait out its timeout for a full batch.) `first` is kept where a rebalance in between finds it.
+        self._in_hand.append(first)
+        more = consumer.consume(self._batch_records - 1, 0)
+        self._in_hand.extend(more)
+        self._send_in_hand()
+
+    def _loop_is_behind(self, consumer: Consumer) -> bool:
+        """Holds back while the loop has not taken its batches; True if this turn must not fetch."""
+        with self._changed:
+            full = self._batches_out >= BATCHES_OUT_MAX or (self._held and self._batches_out > 0)
+            if full and not self._held:
+                # Most often this is over in a moment, and the prefetch need not be thrown away.
+                self._changed.wait(POLL_SECONDS)
+        now = time.monotonic()
+        if not full:
+            self._full_since = None
+            if self._held:
+                self._held = False
+                self._resume(consumer, set(self._epochs) - self._paused - set(self._adrift))
+            return False
+        if self._held:
+            if (message := consumer.poll(POLL_SECONDS)) is not None:
+                self._in_hand.append(message)  # an error: records do not come from paused partitions
+                self._send_in_hand()
+            return True
+        if self._full_since is None:
+            self._full_since = now
+        elif now - self._full_since > HOLD_AFTER_SECONDS:
+            self._held = True
+            log.warning("the event loop is behind; fetching stops until it has caught up", batches=self._batches_out)
+            self._pause(consumer, self._epochs)
+        return True
+
+    def _carry_out_orders(self, consumer: Consumer) -> None:
+        while True:
+            with self._changed:
+                if not self._orders:
+                    return
+                pause, partitions = self._orders.popleft()
+            ours = [tp for tp in partitions if tp in self._epochs]
+            if pause:
+                self._paused.update(ours)
+                self._pause(consumer, ours)
+            else:
+                self._paused.difference_update(ours)
+                if not self._held:
+                    self._resume(consumer, [tp for tp in ours if tp not in self._adrift])
+
+    def _pause(self, consumer: Consumer, partitions: _Where) -> None:
+        if chosen := [KafkaPartition(*tp) for tp in partitions]:
+            consumer.pause(chosen)
+
+    def _resume(self, consumer: Consumer, partitions: _Where) -> None:
+        if chosen := [KafkaPartition(*tp) for tp in partitions]:
+            consumer.resume(chosen)
+
+    def _send_in_hand(self) -> None:
+        messages, self._in_hand = self._in_hand, []
+        batch: list[Record] = []
+        epochs = self._epochs
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._send(batch)
+                batch = []
+                self._on_message_error(message, error)
+                continue
+            topic, partition = message.topic(), message.partition()
+            epoch = epochs.get(TopicPartition(topic, partition))
+            if epoch is None:
+                continue  # it went to another owner meanwhile, who reads it again
+            headers = message.headers()
+            batch.append(
+                Record(
+                    topic,
+                    partition,
+                    message.offset(),
+                    message.timestamp()[1],
+                    message.key(),
+                    message.value(),
+                    tuple(headers) if headers else (),
+                    epoch,
+                )
+            )
+        self._send(batch)
+
+    def _send(self, batch: list[Record]) -> None:
+        if not batch:
+            return
+        self._notices.clear()
+        with self._changed:
+            self._batches_out += 1
+        self._tell(self._deliver, batch)
+
+    # --- rebalance: called by librdkafka within poll, consume and close -----------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, given: Sequence[KafkaPartition]) -> None:
+        self._send_in_hand()
+        partitions = [TopicPartition(tp.topic, tp.partition) for tp in given]
+        resolved = resolve(consumer, partitions, self._starts, ASK_SECONDS) if partitions else None
+        beginnings = resolved.beginnings if resolved else ()
+        unresolved = resolved.unresolved if resolved else ()
+        offsets = {beginning.partition: beginning.offset for beginning in beginnings}
+        consumer.incremental_assign([KafkaPartition(*tp, offsets.get(tp, EARLIEST)) for tp in partitions])
+        # Without a position a partition is assigned, so that the group moves on, but not read.
+        self._pause(consumer, partitions if self._held else unresolved)
+        if unresolved:
+            assert resolved is not None
+            self._adrift.update(dict.fromkeys(unresolved))
+            self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
+            self._notices.say(
+                "positions",
+                f"the committed offsets of {faults.names(unresolved)} cannot be read ({resolved.why}); these partitions "
+                "wait, and the question is repeated",
+            )
+        for tp in partitions:
+            self._epochs[tp] = next(self._epoch_numbers)
+        self._notices.clear("group")
+        self._tell_assigned(beginnings)
+
+    def _tell_assigned(self, beginnings: Sequence[Beginning]) -> None:
+        assert self._listener is not None
+        for beginning in beginnings:
+            if beginning.lost_from is not None:
+                self._say_lost(beginning.partition, beginning.lost_from, beginning.offset)
+        assigned = [Assigned(b.partition, self._epochs[b.partition], b.offset, b.metadata) for b in beginnings]
+        self._tell(self._listener.assigned, assigned)
+
+    def _on_revoke(self, consumer: Consumer, taken: Sequence[KafkaPartition]) -> None:
+        self._send_in_hand()
+        partitions = [TopicPartition(tp.topic, tp.partition) for tp in taken]
+        told = [tp for tp in partitions if tp in self._epochs and self._adrift.get(tp, 0) is not None]
+        deadline = time.monotonic() + self._revoke_seconds
+        if told and not self._drain(told):
+            assert self._listener is not None
+            self._tell(self._listener.lost, told)
+        committer = self._committer
+        if committer is not None:
+            # What was asked for before now is still ours to commit.
+            done = committer.flush(max(0.0, deadline - time.monotonic()))
+            if not done:
+                log.error("a commit did not end before its partitions had to go; their next owner may repeat some calls")
+        self._forget(partitions)
+        if committer is not None and self._closing and not self._epochs:
+            committer.stop(max(0.1, deadline - time.monotonic()))
+        if partitions:
+            consumer.incremental_unassign([KafkaPartition(*tp) for tp in partitions])
+
+    def _drain(self, partitions: list[TopicPartition]) -> bool:
+        """Lets the listener finish on the loop; False when it did not within the budget."""
+        assert self._listener is not None and self._loop is not None
+        draining = self._listener.revoked(partitions)
+        try:
+            future = asyncio.run_coroutine_threadsafe(draining, self._loop)
+        except RuntimeError:
+            draining.close()
+            return True
+        try:
+            future.result(self._revoke_seconds)
+        except FutureTimeout:
+            future.cancel()
+            log.error(
+                "the partitions had to be given up before all calls had their answer; their next owner repeats those",
+                partitions=faults.names(partitions),
+                seconds=self._revoke_seconds,
+            )
+            return False
+        except FutureCancelled:
+            return False
+        except Exception:
+            log.exception("draining failed; the partitions are given up, and their next owner repeats what is uncommitted")
+            return False
+        return True
+
+    def _on_lost(self, consumer: Consumer, taken: Sequence[KafkaPartition]) -> None:
+        assert self._listener is not None
+        self._send_in_hand()
+        partitions = [TopicPartition(tp.topic, tp.partition) for tp in taken]
+        told = [tp for tp in partitions if tp in self._epochs and self._adrift.get(tp, 0) is not None]
+        self._forget(partitions)
+        if told:
+            log.warning(
+                "partitions were lost to the group; nothing of them is committed, and their next owner repeats what is "
+                "uncommitted",
+                partitions=faults.names(told),
+            )
+            self._tell(self._listener.lost, told)
+        # The partitions are unassigned by confluent-kafka, which does so when a callback has not.
+
+    def _forget(self, partitions: _Where) -> None:
+        for tp in partitions:
+            self._epochs.pop(tp, None)
+            self._adrift.pop(tp, None)
+            self._paused.discard(tp)
+
+    # --- positions that the log does not have -------------------------------------------------------------------------
+
+    def _find_positions(self, consumer: Consumer) -> None:
+        """Asks again for what could not be known before; what stays unknown waits for the next time."""
+        self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
+        fresh = [tp for tp, offset in self._adrift.items() if offset is None]
+        if fresh:
+            found = resolve(consumer, fresh, self._starts, ASK_AGAIN_SECONDS).beginnings
+            if found:
+                self._move(consumer, {b.partition: b.offset for b in found})
+                self._tell_assigned(found)
+        outside = {tp: offset for tp, offset in self._adrift.items() if offset is not None}
+        try:
+            lows = offsets_at(consumer, dict.fromkeys(outside, EARLIEST), ASK_AGAIN_SECONDS)
+        except KafkaException as error:
+            log.debug("the log's start cannot be found out", error=reason(error.args[0]))
+            return
+        for tp, low in lows.items():
+            self._back_into_the_log(consumer, tp, outside[tp], low)
+
+    def _back_into_the_log(self, consumer: Consumer, tp: TopicPartition, offset: int, low: int) -> None:
+        assert self._listener is not None
+        if offset < low:
+            # Retention overtook us. What has been read stays valid; the rest is a gap (delivery.md, 5 and 7).
+            self._move(consumer, {tp: low})
+            self._say_lost(tp, offset, low)
+            return
+        # Beyond the log's end: truncated or recreated. The old positions mean other records now, or none.
+        self._notices.say(
+            f"recreated {tp}",
+            f"{tp} does not reach offset {offset}: it was truncated or recreated. Its progress is dropped and it is read "
+            f"from its beginning, offset {low}; what was delivered from its former records is not taken back",
+        )
+        self._tell(self._listener.lost, [tp])
+        self._epochs[tp] = next(self._epoch_numbers)
+        self._paused.discard(tp)
+        self._move(consumer, {tp: low})
+        self._tell_assigned([Beginning(tp, low)])
+
+    def _move(self, consumer: Consumer, offsets: Mapping[TopicPartition, int]) -> None:
+        """Reads on at `offsets`. Not by seek: that is refused for a partition whose fetching has stopped."""
+        consumer.incremental_unassign([KafkaPartition(*tp) for tp in offsets])
+        consumer.incremental_assign([KafkaPartition(*tp, offset) for tp, offset in offsets.items()])
+        for tp in offsets:
+            self._adrift.pop(tp, None)
+        self._pause(consumer, offsets if self._held else [tp for tp in offsets if tp in self._paused])
+
+    def _say_lost(self, tp: TopicPartition, first: int, low: int) -> None:
+        self._notices.say(
+            f"retention {tp}",
+            f"{tp} begins at offset {low}: offsets {first} to {low - 1} were removed by retention before they were read. "
+            "They are lost to the bridge; it goes on at the beginning of what is there",
+        )
+
+    # --- errors -------------------------------------------------------------------------------------------------------
+
+    def _on_message_error(self, message: Message, error: KafkaError) -> None:
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            return
+        if code == KafkaError._AUTO_OFFSET_RESET:
+            tp = TopicPartition(message.topic() or "", message.partition() or 0)
+            if tp in self._epochs:
+                self._adrift[tp] = message.offset() or 0
+                self._ask_at = 0.0
+            return
+        self._on_error(error, message.topic())
+
+    def _on_error(self, error: KafkaError, topic: str | None = None) -> None:
+        """Both ways in which librdkafka complains lead here, always within a poll."""
+        verdict = faults.judge(error, self._bootstrap_servers, topic, self._properties)
+        if verdict is None:
+            return
+        if verdict.ends_membership and self._verdict is None:
+            if verdict.protocol and ("group.protocol" in self._properties or self.protocol == verdict.protocol):
+                verdict = faults.final(error)
+            self._verdict = verdict
+        if verdict.fatal:
+            with self._changed:
+                self._closing = True
+            self._tell_failed(verdict.message, True)
+        elif verdict.message:
+            self._notices.say(verdict.key, verdict.message)

@@ -1,0 +1,154 @@
+"""What librdkafka's errors mean to an operator: in words, with the consequence, and not a line too many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import structlog
+from confluent_kafka import KafkaError
+
+from bridge.kafka.properties import CLASSIC, reason
+from bridge.model import TopicPartition
+
+log = structlog.get_logger(__name__)
+
+REPEAT_SECONDS = 60.0
+"""A trouble that lasts is told again after this long; a changed one at once."""
+NOTICES_MAX = 1_000
+"""Different troubles remembered; partitions are named in some, so this grows with their number only."""
+
+
+class Verdict(NamedTuple):
+    """What follows from an error."""
+
+    key: str
+    """Which trouble it is: told once per change."""
+    message: str = ""
+    fatal: bool = False
+    ends_membership: bool = False
+    """The client cannot be used further; a new one may."""
+    protocol: str = ""
+    """The group protocol that the next one uses."""
+    wait_seconds: float = 0.0
+
+
+def judge(
+    error: KafkaError, bootstrap_servers: str, topic: str | None, properties: Mapping[str, Any]
+) -> Verdict | None:
+    """None for what librdkafka gets over by itself and nobody need know."""
+    code = error.code()
+    text = error.str()
+    if error.fatal() or code in _FATAL_HERE:
+        return _fatal(error, properties)
+    if code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE):
+        return Verdict(
+            "unreachable",
+            f"no Kafka broker of {bootstrap_servers} can be reached ({text}); nothing is read or committed, and "
+            "connecting is tried again for as long as it takes",
+        )
+    if code in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL):
+        return Verdict(
+            "credentials",
+            f"Kafka refuses the connection ({text}); nothing is read until the credentials in kafka.properties are right, "
+            "and connecting is tried again",
+        )
+    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+        name = topic or "a topic"
+        return Verdict(
+            f"topic {name}",
+            f"topic {name} does not exist; the other topics are read, and it will be as soon as it is created (check its "
+            "name under topics, or create it)",
+        )
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return Verdict(
+            f"topic {topic}",
+            f"Kafka does not permit reading topic {topic or '?'}; it waits until the principal in kafka.properties may READ it",
+        )
+    if code == KafkaError._MAX_POLL_EXCEEDED:
+        return Verdict(
+            "poll",
+            "the group took this consumer for dead because the machine or process stood still (max.poll.interval.ms); it "
+            "joins again, and what was not committed is repeated",
+        )
+    if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
+        return None  # one broker's connection: librdkafka reconnects, and says so when all are down
+    return Verdict(f"code {code}", f"Kafka reports: {reason(error)}; reading goes on as far as it can")
+
+
+_FATAL_HERE = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED})
+
+
+def _fatal(error: KafkaError, properties: Mapping[str, Any]) -> Verdict:
+    code = error.code()
+    if code in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
+        log.info("the brokers do not offer KIP-848 groups; the classic protocol is used")
+        return Verdict("protocol", ends_membership=True, protocol=CLASSIC)
+    if code == _UNRELEASED_INSTANCE_ID:
+        name = properties.get("group.instance.id")
+        return Verdict(
+            "group",
+            f"the group still holds a place for group.instance.id {name}: its former process ended without leaving, or "
+            "another uses the same name. Joining is tried again until the session timeout has freed it",
+            ends_membership=True,
+            wait_seconds=2.0,
+        )
+    if code in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.COORDINATOR_NOT_AVAILABLE):
+        return Verdict(
+            "group",
+            f"the group is not known to its coordinator any more ({error.str()}); joining again",
+            ends_membership=True,
+            wait_seconds=1.0,
+        )
+    return final(error)
+
+
+_UNRELEASED_INSTANCE_ID = 111
+"""Kafka's error code; confluent-kafka has no name for it."""
+
+
+def final(error: KafkaError) -> Verdict:
+    """An error that no waiting gets over."""
+    code = error.code()
+    what = f"Kafka ended this consumer: {reason(error)}"
+    if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        what = "Kafka does not permit using this group: grant READ on kafka.group_id to the principal in kafka.properties"
+    elif code == KafkaError.FENCED_INSTANCE_ID:
+        what = "another process uses the same group.instance.id and has taken this one's place: give each its own"
+    elif code == KafkaError.GROUP_MAX_SIZE_REACHED:
+        what = "the group has as many members as the broker permits (group.consumer.max.size): run fewer instances"
+    return Verdict("fatal", what, fatal=True, ends_membership=True)
+
+
+class Notices:
+    """Tells a trouble once, and again only after a minute or after it had gone."""
+
+    def __init__(self, tell: Callable[[str, bool], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._tell = tell
+        self._now = now
+        self._told: dict[str, tuple[str, float]] = {}
+
+    def say(self, key: str, message: str) -> None:
+        now = self._now()
+        before = self._told.get(key)
+        if before is not None and now - before[1] < REPEAT_SECONDS:
+            return
+        if len(self._told) >= NOTICES_MAX:
+            self._told.clear()
+        self._told[key] = (message, now)
+        log.warning(message)
+        self._tell(message, False)
+
+    def clear(self, key: str | None = None) -> None:
+        """Things work again: `key`, or whatever kept the brokers from being reached."""
+        for gone in (key,) if key else ("unreachable", "credentials", "poll", "group"):
+            if self._told.pop(gone, None) is not None:
+                log.info("Kafka is reached again; reading goes on", trouble=gone)
+
+
+def names(partitions: Iterable[TopicPartition]) -> str:
+    """`orders/0, orders/1 and 14 more`"""
+    listed = [str(tp) for tp in partitions]
+    shown = ", ".join(listed[:6])
+    return f"{shown} and {len(listed) - 6} more" if len(listed) > 6 else shown
