@@ -6,6 +6,7 @@ API keys are masked always; email addresses unless `admin.show_contacts` says ot
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # Characters that cannot stand in an address as programs write it. `%40` is an @ in a URL's query; other %xx belong to
@@ -38,7 +39,7 @@ def mask(value: Any, *, show_contacts: bool = False, _depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if _depth < _DEPTH_MAX:
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             return {
                 mask(str(key), show_contacts=show_contacts): mask(item, show_contacts=show_contacts, _depth=_depth + 1)
                 for key, item in value.items()

@@ -1,0 +1,266 @@
+"""Health, metrics and status over HTTP, in the bridge's own process and on its event loop.
+
+`/livez`, `/readyz` and `/metrics` are for machines and never need the token; `/api/status` and `/` do where one is
+set: as `Authorization: Bearer …`, or as the password of basic authentication, which is what a browser can ask for.
+
+starlette and uvicorn take a third of a second to import, so they are imported in a thread while the bridge joins its
+group, after the port was taken: a busy port is told at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import importlib
+import ipaddress
+import socket
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Protocol
+
+from bridge.errors import StartFailed, UsageError
+from bridge.observe.metrics import CONTENT_TYPE
+from bridge.observe.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from uvicorn import Server
+
+CONNECTIONS_MAX = 100
+"""More than probes, a scraper and a few people ever hold; beyond it uvicorn answers 503 instead of growing."""
+STOP_SECONDS = 2
+"""How long open requests may go on at a stop; none here takes longer than a scrape."""
+
+HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+class Exposition(Protocol):
+    """The part of bridge.observe.metrics.Metrics that is needed here."""
+
+    def render(self) -> bytes: ...
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Host and port of `127.0.0.1:8080`, `[::1]:8080` or `:8080` (all addresses). Raises UsageError."""
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise UsageError(f"admin.listen: {listen!r} is not an address; write host:port, e.g. 127.0.0.1:8080")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class AdminServer:
+    """Serves from `start()` to `stop()`. Raises UsageError for a listen address that is not one or needs a token."""
+
+    def __init__(
+        self,
+        listen: str,
+        metrics: Exposition,
+        snapshot: Callable[[], Snapshot],
+        token: str | None = None,
+        *,
+        show_contacts: bool = False,
+    ) -> None:
+        self._host, self._port = parse_listen(listen)
+        if not token and not is_loopback(self._host):
+            raise UsageError(
+                f"admin.listen: {listen} can be reached from other machines, so it needs a token; "
+                "set admin.token: {env: NAME}, or listen on 127.0.0.1"
+            )
+        self._listen = listen
+        self._metrics = metrics
+        self._snapshot = snapshot
+        self._token = token or None
+        self._show_contacts = show_contacts
+        self._server: Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is served: the one given, or the one the system chose for 0."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        host = self._host or "127.0.0.1"
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Returns once requests are answered. Raises StartFailed where the port is not to be had."""
+        listener = self._bind()
+        try:
+            await asyncio.to_thread(_import)
+            started = asyncio.Event()
+            self._server = _server(self._app(), started)
+            self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="admin server")
+            waiting = asyncio.create_task(started.wait())
+            await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if self._task.done():
+                self._task.result()
+                raise StartFailed(f"the admin server on {self._listen} ended while starting")
+        except BaseException:
+            await self.stop()
+            listener.close()
+            raise
+
+    async def stop(self) -> None:
+        """Stops listening; open requests get a moment to end. Does nothing if it never started."""
+        server, task = self._server, self._task
+        self._server = self._task = None
+        if server is None or task is None:
+            return
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=STOP_SECONDS + 1)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
+
+    def _bind(self) -> socket.socket:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                self._host or None, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listener = socket.socket(family, kind, protocol)
+        except OSError as error:
+            raise StartFailed(f"admin.listen: {self._listen} cannot be used: {error.strerror or error}") from None
+        try:
+            # Without it a restart would have to wait for the last connections' TIME_WAIT.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(CONNECTIONS_MAX)
+        except OSError as error:
+            listener.close()
+            raise StartFailed(
+                f"admin.listen: {self._listen} cannot be used: {error.strerror or error}; "
+                "stop what holds it, or set admin.listen (MEISA_BRIDGE__ADMIN__LISTEN) to another port"
+            ) from None
+        listener.setblocking(False)
+        self._port = listener.getsockname()[1]
+        return listener
+
+    def _app(self) -> Starlette:
+        from starlette.applications import Starlette
+        from starlette.responses import JSONResponse, PlainTextResponse, Response
+        from starlette.routing import Route
+
+        from bridge.web import page
+
+        async def livez(request: Request) -> Response:
+            return PlainTextResponse("ok", headers=HEADERS)
+
+        async def readyz(request: Request) -> Response:
+            reason = self._snapshot().unready()
+            if reason is None:
+                return JSONResponse({"ready": True}, headers=HEADERS)
+            return JSONResponse({"ready": False, "reason": reason}, status_code=503, headers=HEADERS)
+
+        async def metrics(request: Request) -> Response:
+            return Response(self._metrics.render(), headers={**HEADERS, "content-type": CONTENT_TYPE})
+
+        async def status(request: Request) -> Response:
+            if not self._admits(request):
+                return denied()
+            facts = page.facts(self._snapshot(), show_contacts=self._show_contacts)
+            return Response(page.as_json(facts), media_type="application/json", headers=HEADERS)
+
+        async def index(request: Request) -> Response:
+            if not self._admits(request):
+                return denied()
+            facts = page.facts(self._snapshot(), show_contacts=self._show_contacts)
+            return Response(page.as_html(facts), media_type="text/html", headers=HEADERS)
+
+        async def favicon(request: Request) -> Response:
+            return Response(page.FAVICON, media_type="image/svg+xml", headers=HEADERS)
+
+        def denied() -> Response:
+            return JSONResponse(
+                {"error": "this page needs the token of admin.token: Authorization: Bearer …"},
+                status_code=401,
+                headers={**HEADERS, "www-authenticate": 'Basic realm="meisa-bridge, the token is the password"'},
+            )
+
+        return Starlette(
+            routes=[
+                Route("/livez", livez),
+                Route("/readyz", readyz),
+                Route("/metrics", metrics),
+                Route("/api/status", status),
+                Route("/", index),
+                Route("/favicon.ico", favicon),
+            ]
+        )
+
+    def _admits(self, request: Request) -> bool:
+        if self._token is None:
+            return True
+        offered = _offered_token(request.headers.get("authorization", ""))
+        # Bytes, in constant time: compare_digest refuses text beyond ASCII.
+        return hmac.compare_digest(offered, self._token.encode())
+
+
+def _offered_token(header: str) -> bytes:
+    scheme, _, credentials = header.partition(" ")
+    credentials = credentials.strip()
+    if scheme.lower() == "bearer":
+        return credentials.encode("latin-1")  # header bytes, as starlette decoded them
+    if scheme.lower() == "basic":
+        with contextlib.suppress(binascii.Error, ValueError):
+            return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    return b""
+
+
+def _import() -> None:
+    for name in ("starlette.applications", "uvicorn", "uvicorn.lifespan.off", "uvicorn.protocols.http.httptools_impl"):
+        importlib.import_module(name)
+
+
+def _server(app: Starlette, started: asyncio.Event) -> Server:
+    import uvicorn
+
+    class QuietServer(uvicorn.Server):
+        """Leaves signals to the bridge: SIGTERM means drain and commit, not only: stop this server."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None, None, None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            started.set()
+
+    return QuietServer(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_keep_alive=30,  # Prometheus scrapes every 15 s by default and keeps its connection
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+    )
