@@ -1,0 +1,129 @@
+"""A whole engine over fakes, on the virtual loop."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from bridge.core.quota import Quota
+from bridge.core.retry import Policy
+from bridge.errors import DecodeError
+from bridge.model import (
+    Action,
+    Contact,
+    Event,
+    Handling,
+    Kind,
+    Lane,
+    Plan,
+    Record,
+    RuleFailure,
+    TopicPartition,
+    action_id,
+)
+from bridge.runtime.delivery import Delivery
+from bridge.runtime.engine import Engine
+from tests.support.fakes import CountingMeter, FakeLetters, FakeMeisa, FakeSource
+from tests.support.virtual import VirtualClock
+
+TOPIC = "events"
+P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
+
+
+def record(offset: int, email: str | None = "a@x", *, partition: int = 0, **data: Any) -> Record:
+    """A record whose value says what to do: see `decode` and `plan`."""
+    value = json.dumps({"email": email, "seq": offset, **data}).encode()
+    return Record(TOPIC, partition, offset, 1_780_000_000_000, None, value)
+
+
+def decode(each: Record) -> Event | None:
+    if each.value is None:
+        return None
+    try:
+        data = json.loads(each.value)
+    except ValueError as error:
+        raise DecodeError("not JSON") from error
+    wall = data.get("wall", VirtualClock.WALL_AT_START)
+    return Event(id=each.place, type="t", time="", time_wall_seconds=wall, data=data, record=each)
+
+
+def plan(event: Event) -> Plan:
+    """`do` lists kinds; default one upsert. `do: []` plans nothing; `fail` adds a failed rule."""
+    data = event.data
+    actions = []
+    upsert = None
+    for position, name in enumerate(data.get("do", ["upsert"])):
+        kind = Kind(name)
+        handling = Handling(
+            lane=Lane(data.get("lane", "sync")),
+            max_age_seconds=data.get("max_age"),
+            ordered=not data.get("independent"),
+        )
+        body = {"email": data["email"], "seq": data["seq"]}
+        needs = upsert if kind in (Kind.TRACK, Kind.ADD_TAG) else None
+        actions.append(Action(kind, "rule", position, body, Contact(data["email"]), handling, needs=needs))
+        if kind is Kind.UPSERT:
+            upsert = position
+    failures = (RuleFailure("broken", "data.plan is missing", "data.plan"),) if data.get("fail") else ()
+    return Plan(tuple(actions), failures)
+
+
+class House:
+    """Everything wired together, with what a test may change."""
+
+    def __init__(
+        self,
+        *,
+        meisa: FakeMeisa | None = None,
+        letters: FakeLetters | None = None,
+        limits: list[tuple[int, float]] | None = None,
+        max_in_flight: int = 64,
+        policy: Policy | None = None,
+        window_max: int = 20_000,
+        pending_max: int = 50_000,
+        revoke_seconds: float = 20.0,
+        plan: Callable[[Event], Plan] = plan,
+    ) -> None:
+        self.clock = VirtualClock()
+        self.meisa = meisa or FakeMeisa()
+        self.letters = letters or FakeLetters()
+        self.source = FakeSource()
+        self.meter = CountingMeter()
+        self.refused_keys: list[str] = []
+        self.failures: list[str] = []
+        self.delivery = Delivery(
+            self.meisa,
+            {"default": Quota(limits or [(1_000_000, 60.0)])},
+            clock=self.clock,
+            meter=self.meter,
+            policy=policy or Policy(),
+            identify=lambda each, action: action_id("group", each, action),
+            max_in_flight=max_in_flight,
+            key_refused=lambda key, outcome: self.refused_keys.append(key),
+        )
+        self.engine = Engine(
+            group="group",
+            decoders={TOPIC: decode},
+            plan=plan,
+            source=self.source,
+            letters=self.letters,
+            clock=self.clock,
+            meter=self.meter,
+            delivery=self.delivery,
+            revoke_seconds=revoke_seconds,
+            failed=self.failures.append,
+            window_max=window_max,
+            pending_max=pending_max,
+        )
+        self.source.start(self.engine)
+        self.delivery.open()
+
+    def seqs(self, email: str | None = None) -> list[int]:
+        """The sequence numbers that Meisa was sent, in the order of sending."""
+        return [
+            call.body["seq"]
+            for call in self.meisa.calls
+            if call.body and "seq" in call.body and email in (None, call.body["email"])
+        ]
+
+    def endings(self) -> dict[str, int]:
+        return {name[1]: count for name, count in self.meter.counts.items() if name[0] == "finished"}

@@ -1,0 +1,80 @@
+"""A carry runs at once, and on where it is told to."""
+
+import asyncio
+
+import pytest
+
+from bridge.runtime.completion import Completion, start
+
+
+def unexpected(error: BaseException) -> None:
+    raise AssertionError(error)
+
+
+def test_it_runs_up_to_its_first_wait_at_once_and_on_when_completed() -> None:
+    """No loop is needed, and no round of one lies between."""
+    said: list[object] = []
+    first: Completion[str] = Completion()
+    second: Completion[str] = Completion()
+
+    async def carry() -> None:
+        said.append("begun")
+        said.append(await first)
+        said.append(await second)
+
+    start(carry(), unexpected)
+    assert said == ["begun"]
+    first.complete("one")
+    assert said == ["begun", "one"]
+    second.complete("two")
+    assert said == ["begun", "one", "two"]
+
+
+def test_what_is_complete_already_is_not_waited_for() -> None:
+    """A dead letter may be acknowledged before anybody waits."""
+    done: Completion[int] = Completion()
+    done.complete(7)
+    assert done.done
+    said: list[int] = []
+
+    async def carry() -> None:
+        said.append(await done)
+
+    start(carry(), unexpected)
+    assert said == [7]
+
+
+def test_an_exception_goes_to_failed_and_not_to_the_completer() -> None:
+    """One record's bug must not stop another's delivery."""
+    wait: Completion[None] = Completion()
+    failures: list[BaseException] = []
+
+    async def carry() -> None:
+        await wait
+        raise ValueError("bug")
+
+    start(carry(), failures.append)
+    wait.complete(None)
+    assert [repr(failure) for failure in failures] == ["ValueError('bug')"]
+
+
+def test_awaiting_anything_else_is_refused_loudly() -> None:
+    """An asyncio future would never resume a carry."""
+    failures: list[BaseException] = []
+
+    async def carry() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def main() -> None:
+        start(carry(), failures.append)
+
+    asyncio.run(main())
+    assert "completions only" in str(failures[0])
+
+
+def test_completing_twice_is_a_bug() -> None:
+    """The second value would be lost."""
+    wait: Completion[None] = Completion()
+    wait.complete(None)
+    with pytest.raises(AssertionError, match="twice"):
+        wait.complete(None)

@@ -1,0 +1,604 @@
+"""The engine over fakes on a virtual clock: order, back-pressure, commits, dead letters, drains."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from bridge.core.retry import Policy
+from bridge.model import Call, LetterKind, Outcome, Position, Verdict
+from tests.support.engine import P0, P1, House, record
+from tests.support.fakes import DELIVERED, FakeLetters, FakeMeisa
+from tests.support.virtual import run
+
+UNAVAILABLE = Outcome(Verdict.RETRY, 503, "unavailable")
+REFUSED = Outcome(Verdict.REFUSED, 400, "bad email")
+
+
+def virtually(coroutine: Coroutine[Any, Any, None]) -> None:
+    run(coroutine)
+
+
+def test_events_of_a_contact_go_one_after_the_other_and_contacts_in_parallel() -> None:
+    """Ten contacts with ten events each at 50 ms: ten rounds, ten calls at a time, each contact in order."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset % 10}@x") for offset in range(100)])
+        await asyncio.sleep(0.05 * 10 + 0.2)
+        assert len(house.meisa.done) == 100
+        assert house.meisa.active_max == 10
+        assert house.meisa.overlaps == 0
+        for contact in range(10):
+            seqs = house.seqs(f"{contact}@x")
+            assert seqs == sorted(seqs) and len(seqs) == 10
+        assert house.source.committed == {P0: 100}
+
+    virtually(story())
+
+
+def test_a_contact_in_two_partitions_is_still_one_at_a_time() -> None:
+    """Partitions are no lanes: the same contact never has two calls in flight."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0, P1)
+        for offset in range(20):
+            house.source.feed([record(offset, partition=0), record(offset, partition=1)])
+        await asyncio.sleep(3)
+        assert len(house.meisa.done) == 40
+        assert house.meisa.overlaps == 0
+
+    virtually(story())
+
+
+def test_calls_in_flight_are_bounded() -> None:
+    """However many contacts are ready, only `max_in_flight` calls are out."""
+
+    async def story() -> None:
+        house = House(max_in_flight=7)
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(100)])
+        await asyncio.sleep(2)
+        assert len(house.meisa.done) == 100
+        assert house.meisa.active_max == 7
+
+    virtually(story())
+
+
+def test_one_stuck_contact_holds_back_the_frontier_and_nobody_else() -> None:
+    """Commits stay below the event that is retried; the rest is delivered."""
+
+    async def story() -> None:
+        stuck = {"is": True}
+        house = House(meisa=FakeMeisa(lambda c: UNAVAILABLE if stuck["is"] and c.body["email"] == "3@x" else DELIVERED))  # type: ignore[index]
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset % 10}@x") for offset in range(100)])
+        await asyncio.sleep(60)
+        assert len({tuple(c.body.items()) for c in house.meisa.calls if c.body}) == 91  # 90 others, one of 3@x
+        assert house.source.committed == {P0: 3}
+        stuck["is"] = False
+        await asyncio.sleep(120)
+        assert house.source.committed == {P0: 100}
+        assert sorted(set(house.seqs("3@x"))) == list(range(3, 100, 10))
+
+    virtually(story())
+
+
+def test_a_full_window_pauses_its_partition_and_half_of_it_resumes() -> None:
+    """Records beyond the window are held in order, and the source is paused meanwhile: bounded, nothing lost."""
+
+    async def story() -> None:
+        house = House(window_max=10)
+        house.source.assign(P0, P1)
+        house.source.feed([record(offset) for offset in range(30)])
+        house.source.feed([record(0, "b@x", partition=1)])
+        await asyncio.sleep(0.01)
+        assert house.source.paused == {P0}
+        assert house.engine.partitions[P0].offsets.window == 10
+        assert len(house.engine.partitions[P0].held) == 20
+        await asyncio.sleep(10)
+        assert house.seqs("a@x") == list(range(30))
+        assert house.source.paused == set()
+        assert house.source.committed == {P0: 30, P1: 1}
+        assert house.source.pauses < 5, "pausing drops the prefetch: it needs hysteresis"
+
+    virtually(story())
+
+
+def test_a_backlog_of_filtered_events_passes_a_full_window_without_recursion() -> None:
+    """Thousands of held records that finish at once must not nest."""
+
+    async def story() -> None:
+        house = House(window_max=10)
+        house.source.assign(P0)
+        house.source.feed([record(offset) for offset in range(11)])
+        house.source.feed([record(offset, do=[]) for offset in range(11, 20_000)])
+        await asyncio.sleep(5)
+        assert house.source.committed == {P0: 20_000}
+        assert house.endings() == {"delivered": 11, "filtered": 19_989}
+
+    virtually(story())
+
+
+def test_the_number_of_waiting_actions_is_bounded_over_all_partitions() -> None:
+    """Where the total is reached every partition waits, and goes on together."""
+
+    async def story() -> None:
+        house = House(pending_max=20)
+        house.source.assign(P0, P1)
+        for partition in (0, 1):
+            house.source.feed([record(offset, f"{partition}@x", partition=partition) for offset in range(50)])
+        await asyncio.sleep(0.01)
+        assert house.delivery.pending == 20
+        assert house.source.paused == {P0, P1}
+        await asyncio.sleep(10)
+        assert house.source.committed == {P0: 50, P1: 50}
+        assert house.source.paused == set()
+
+    virtually(story())
+
+
+def test_a_record_that_comes_twice_is_carried_once() -> None:
+    """A source that repeats itself within an assignment causes no second call."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(0), record(1)])
+        house.source.feed([record(1), record(2)])
+        await asyncio.sleep(1)
+        assert house.seqs() == [0, 1, 2]
+
+    virtually(story())
+
+
+# Dead letters
+
+
+def test_bad_records_become_dead_letters_and_nothing_stops() -> None:
+    """A record that cannot be decoded, a failed rule and a refused call: each with its kind; good ones go on."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: REFUSED if c.body["email"] == "bad" else DELIVERED))  # type: ignore[index]
+        house.source.assign(P0)
+        broken = record(0)._replace(value=b"{")
+        tombstone = record(1)._replace(value=None)
+        house.source.feed([broken, tombstone, record(2, fail=True), record(3, "bad"), record(4)])
+        await asyncio.sleep(1)
+        letters = {letter.record.offset: letter for letter in house.letters.letters}
+        assert {offset: letter.kind for offset, letter in letters.items()} == {
+            0: LetterKind.DECODE,
+            2: LetterKind.RULE,
+            3: LetterKind.REJECTED,
+        }
+        assert letters[2].rule == "broken" and letters[2].undelivered == ()
+        assert letters[3].status == 400 and letters[3].undelivered == (0,)
+        assert letters[3].failed_at_wall_seconds > 0
+        assert house.seqs() == [2, 3, 4], "the other rule of the failed event was carried out"
+        assert house.endings() == {"dead_lettered": 3, "filtered": 1, "delivered": 1}
+        assert house.source.committed == {P0: 5}
+
+    virtually(story())
+
+
+def test_an_offset_waits_for_its_dead_letters_acknowledgement() -> None:
+    """While the dead-letter topic refuses, the frontier stays; the letter is written again and again."""
+
+    async def story() -> None:
+        house = House(letters=FakeLetters(refusals=5))
+        house.source.assign(P0)
+        house.source.feed([record(0)._replace(value=b"{"), record(1)])
+        await asyncio.sleep(3)
+        assert house.letters.letters == []
+        assert house.source.committed == {}
+        assert [waiting.reason for waiting in house.engine.waiting()] == ["dead_letters"]
+        await asyncio.sleep(60)
+        assert len(house.letters.letters) == 1
+        assert house.source.committed == {P0: 2}
+        assert house.engine.waiting() == []
+
+    virtually(story())
+
+
+def test_an_upsert_refused_takes_its_track_with_it_and_leaves_the_trigger() -> None:
+    """The letter names both undelivered actions by position and id; the third action went out."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: REFUSED if c.endpoint == "upsert" else DELIVERED))
+        house.source.assign(P0)
+        house.source.feed([record(0, do=["upsert", "track", "trigger"])])
+        await asyncio.sleep(1)
+        (letter,) = house.letters.letters
+        assert (letter.action, letter.undelivered) == ("upsert", (0, 1))
+        assert len(set(letter.undelivered_ids)) == 2
+        assert [call.endpoint for call in house.meisa.calls] == ["upsert", "trigger"]
+
+    virtually(story())
+
+
+def test_two_refused_actions_are_two_letters() -> None:
+    """Each cause has its own status and message."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: REFUSED))
+        house.source.assign(P0)
+        house.source.feed([record(0, do=["upsert", "trigger"])])
+        await asyncio.sleep(1)
+        assert [(letter.action, letter.undelivered) for letter in house.letters.letters] == [
+            ("upsert", (0,)),
+            ("trigger", (1,)),
+        ]
+        assert house.source.committed == {P0: 1}
+
+    virtually(story())
+
+
+def test_history_is_finished_as_expired_and_not_sent() -> None:
+    """Too old when first read: no call and no letter; the event's other actions are carried out."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(0, max_age=60, wall=1_700_000_000), record(1, max_age=60)])
+        await asyncio.sleep(1)
+        assert house.seqs() == [1]
+        assert house.endings() == {"expired": 1, "delivered": 1}
+        assert house.letters.letters == []
+
+    virtually(story())
+
+
+def test_too_old_by_waiting_for_the_quota_is_a_dead_letter() -> None:
+    """It was fresh when it was read: somebody must know that it never went out."""
+
+    async def story() -> None:
+        house = House(limits=[(1, 60.0)])
+        house.source.assign(P0)
+        house.source.feed([record(0), record(1, max_age=30)])
+        await asyncio.sleep(200)
+        assert house.seqs() == [0]
+        assert [letter.kind for letter in house.letters.letters] == [LetterKind.EXPIRED]
+        assert house.source.committed == {P0: 2}
+
+    virtually(story())
+
+
+# Quota and keys
+
+
+def test_no_minute_has_more_calls_than_the_quota_however_many_wait() -> None:
+    """Ten a minute: after 150 s thirty calls went out, in three rounds, and the rest waits visibly."""
+
+    async def story() -> None:
+        house = House(limits=[(10, 60.0)])
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(100)])
+        await asyncio.sleep(150)
+        assert len(house.meisa.done) == 30
+        assert [waiting.reason for waiting in house.engine.waiting()] == ["quota"]
+
+    virtually(story())
+
+
+def test_retry_after_holds_all_calls_of_the_key() -> None:
+    """One 429 stops everybody until its moment; no attempt is counted, nothing is lost."""
+
+    async def story() -> None:
+        throttle = [Outcome(Verdict.THROTTLED, 429, retry_after_seconds=30.0)]
+        house = House(meisa=FakeMeisa(lambda c: throttle.pop() if throttle else DELIVERED))
+        house.source.assign(P0)
+        house.source.feed([record(0, "a@x")])
+        await asyncio.sleep(1)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(1, 10)])
+        await asyncio.sleep(28)
+        assert house.seqs() == [0]
+        assert [waiting.reason for waiting in house.engine.waiting()] == ["throttled"]
+        await asyncio.sleep(3)
+        assert len(house.meisa.done) == 11
+        assert house.source.committed == {P0: 10}
+
+    virtually(story())
+
+
+def test_a_refused_key_stops_all_and_loses_nothing() -> None:
+    """401: no further call, no commit beyond, no letter; everything goes out once the key works."""
+
+    async def story() -> None:
+        key = {"works": False}
+        meisa = FakeMeisa(lambda c: DELIVERED if key["works"] else Outcome(Verdict.KEY_REFUSED, 401))
+        house = House(meisa=meisa, max_in_flight=4)
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(20)])
+        await asyncio.sleep(3600)
+        assert len(house.meisa.calls) == 4
+        assert house.refused_keys == ["default"], "told once"
+        assert house.source.committed == {} and house.letters.letters == []
+        assert [waiting.reason for waiting in house.engine.waiting()] == ["key_refused"]
+        key["works"] = True
+        house.delivery.key_works("default")
+        await asyncio.sleep(5)
+        assert house.source.committed == {P0: 20}
+
+    virtually(story())
+
+
+def test_urgent_calls_go_before_others_that_wait() -> None:
+    """With one call a minute the transactional one goes next, though it came last."""
+
+    async def story() -> None:
+        house = House(limits=[(1, 60.0)])
+        house.source.assign(P0)
+        house.source.feed([record(0, "a@x"), record(1, "b@x"), record(2, "c@x", lane="transactional")])
+        await asyncio.sleep(150)
+        assert house.seqs() == [2, 0, 1]
+
+    virtually(story())
+
+
+def test_independent_actions_do_not_wait_for_their_contact() -> None:
+    """`order: independent` leaves at once, beside the contact's other calls."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(0), record(1), record(2, independent=True)])
+        await asyncio.sleep(0.01)
+        assert house.seqs() == [0, 2]
+
+    virtually(story())
+
+
+# Commits
+
+
+def test_a_refused_commit_is_tried_again() -> None:
+    """Only an acknowledged commit counts; a refusal loses nothing and stops nothing."""
+
+    async def story() -> None:
+        house = House()
+        house.source.commit_error = "REBALANCE_IN_PROGRESS"
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(5)
+        assert house.source.committed == {}
+        house.source.commit_error = None
+        await asyncio.sleep(5)
+        assert house.source.committed == {P0: 1}
+        assert house.meter.counts["committed", "error"] > 1
+
+    virtually(story())
+
+
+def test_a_planned_revocation_repeats_nothing() -> None:
+    """Calls in flight are awaited and committed, what was not sent is dropped: the next owner sends the rest once."""
+
+    async def story() -> None:
+        house = House(max_in_flight=5)
+        house.source.assign(P0, P1)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(40)])
+        house.source.feed([record(offset, f"p{offset}@x", partition=1) for offset in range(40)])
+        await asyncio.sleep(0.12)
+        await house.source.revoke(P0)
+        assert set(house.engine.partitions) == {P1}
+        committed = house.source.committed[P0]
+        sent = [
+            call.body["email"] for call in house.meisa.calls if call.body and not call.body["email"].startswith("p")
+        ]
+        assert len(sent) == committed, "every call that left is committed"
+        await asyncio.sleep(3)
+        assert house.source.committed[P1] == 40
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(committed, 40)])
+        await asyncio.sleep(3)
+        assert house.source.committed[P0] == 40
+        assert len(house.meisa.calls) == 80, "nothing twice"
+
+    virtually(story())
+
+
+def test_the_last_commit_does_not_wait_for_one_that_nobody_answers() -> None:
+    """A commit under way when the revocation begins may never be answered: a new one is asked for."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.answer_commits = False
+        house.source.feed([record(0)])
+        await asyncio.sleep(1)
+        house.source.answer_commits = True
+        await house.source.revoke(P0)
+        assert house.source.committed == {P0: 1}
+
+    virtually(story())
+
+
+def test_a_rebalance_that_refuses_commits_does_not_block_the_revocation() -> None:
+    """The partition is given up all the same; its next owner repeats."""
+
+    async def story() -> None:
+        house = House(revoke_seconds=100.0)
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(0.06)
+        house.source.commit_error = "ILLEGAL_GENERATION"
+        begun = house.clock.now()
+        await house.source.revoke(P0)
+        assert house.clock.now() - begun < 5
+        assert house.engine.partitions == {}
+
+    virtually(story())
+
+
+def test_a_drain_ends_with_its_budget() -> None:
+    """A call that hangs longer than the budget is given up; its late answer touches nothing."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(latency=60.0), revoke_seconds=5.0)
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(1)
+        begun = house.clock.now()
+        await house.source.revoke(P0)
+        assert house.clock.now() - begun == pytest.approx(5.0, abs=0.1)
+        assert house.source.committed == {}
+        house.source.assign(P0)
+        await asyncio.sleep(120)
+        assert house.source.committed == {}, "a result of the older assignment finished an offset of the new one"
+
+    virtually(story())
+
+
+def test_a_revocation_waits_for_dead_letters_too() -> None:
+    """A letter on its way is acknowledged and its offset committed before the partition goes."""
+
+    async def story() -> None:
+        house = House(letters=FakeLetters(refusals=2))
+        house.source.assign(P0)
+        house.source.feed([record(0)._replace(value=b"{")])
+        await house.source.revoke(P0)
+        assert len(house.letters.letters) == 1
+        assert house.source.committed == {P0: 1}
+
+    virtually(story())
+
+
+def test_lost_partitions_commit_nothing() -> None:
+    """Somebody else owns them already; calls in flight may end, and count nowhere."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(latency=1.0))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(3)])
+        await asyncio.sleep(0.5)
+        house.source.lose(P0)
+        await asyncio.sleep(5)
+        assert house.source.committed == {}
+        assert house.delivery.pending == 0
+        assert house.meter.counts["rebalanced", "lost"] == 1
+
+    virtually(story())
+
+
+def test_records_of_an_older_assignment_are_ignored() -> None:
+    """A batch that was on its way when the partition went and came back is read again anyway."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        await house.source.revoke(P0)
+        house.source.assign(P0)
+        assert house.source.listener is not None
+        house.source.listener.records([record(0)._replace(epoch=1)])
+        await asyncio.sleep(1)
+        assert house.meisa.calls == []
+
+    virtually(story())
+
+
+def test_stop_drains_and_commits() -> None:
+    """SIGTERM: what is in flight ends, the rest stays for the next start."""
+
+    async def story() -> None:
+        house = House(max_in_flight=5)
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(40)])
+        await asyncio.sleep(0.07)
+        await house.engine.stop(25.0)
+        assert house.source.closed
+        assert house.source.committed == {P0: len(house.meisa.calls)}
+        assert 0 < len(house.meisa.calls) < 40
+        await house.delivery.close()
+
+    virtually(story())
+
+
+def test_a_retry_that_waits_does_not_hold_up_a_drain() -> None:
+    """An action between two attempts is not in flight: its partition goes at once."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: UNAVAILABLE), policy=Policy(backoff_seconds=50.0))
+        house.source.assign(P0)
+        house.source.feed([record(0), record(1)])
+        await asyncio.sleep(1)
+        begun = house.clock.now()
+        await house.source.revoke(P0)
+        assert house.clock.now() - begun < 1
+        assert house.delivery.pending == 0
+
+    virtually(story())
+
+
+def test_a_bug_in_one_records_path_stops_only_its_offset() -> None:
+    """It is reported with its place; everything else goes on; nothing of it is committed."""
+
+    def plan_with_a_bug(event: Any) -> Any:
+        if event.data.get("bug"):
+            raise RuntimeError("a bug")
+        from tests.support.engine import plan
+
+        return plan(event)
+
+    async def story() -> None:
+        house = House(plan=plan_with_a_bug)
+        house.source.assign(P0)
+        house.source.feed([record(0), record(1, bug=True), record(2)])
+        await asyncio.sleep(1)
+        assert house.seqs() == [0, 2]
+        assert house.source.committed == {P0: 1}
+        assert [(waiting.reason, waiting.detail) for waiting in house.engine.waiting()] == [("broken", "events/0/1")]
+
+    virtually(story())
+
+
+def test_a_client_that_raises_is_an_unanswered_call() -> None:
+    """The port promises not to raise; if it does, the call may have been carried out and is repeated."""
+
+    async def story() -> None:
+        bugs = [RuntimeError("a bug")]
+
+        def answer(call: Call) -> Outcome:
+            if bugs:
+                raise bugs.pop()
+            return DELIVERED
+
+        house = House(meisa=FakeMeisa(answer))
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(5)
+        assert house.source.committed == {P0: 1}
+        assert house.meter.counts["called", "upsert", "unanswered"] == 1
+
+    virtually(story())
+
+
+def test_trouble_with_kafka_is_shown_until_records_come_again() -> None:
+    """A broker that is away is no reason to end; a fatal error is."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.engine.failed("all brokers are down", fatal=False)
+        assert [(waiting.reason, waiting.detail) for waiting in house.engine.waiting()] == [
+            ("kafka", "all brokers are down")
+        ]
+        house.source.feed([record(0)])
+        assert house.failures == []
+        house.engine.failed("fenced", fatal=True)
+        assert house.failures == ["fenced"]
+        await asyncio.sleep(1)
+
+    virtually(story())
+
+
+def test_an_answer_to_a_commit_of_a_partition_that_went_is_ignored() -> None:
+    """It says nothing about the present assignment."""
+
+    async def story() -> None:
+        house = House()
+        house.engine.committed([Position(P1, 7)], None)
+        assert house.engine.partitions == {}
+
+    virtually(story())
