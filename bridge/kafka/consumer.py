@@ -6,15 +6,16 @@
     on_assign: read what is committed ───────────────────▶ listener.assigned
     on_revoke: waits for ────────────────────────────────▶ await listener.revoked
     on_lost ─────────────────────────────────────────────▶ listener.lost
-    ◀── pause, resume (taken at the next poll) ─────────── runtime
-    committing thread (committer.py) ◀── commit ────────── runtime
-                      └── acknowledged or refused ───────▶ listener.committed
+    ◀── pause, resume, commit (taken between two polls) ── runtime
+    commit acknowledged or refused ──────────────────────▶ listener.committed
 
 Rules that never break:
 
 - Everything the listener is told reaches it on the loop in the order in which it happened.
-- The polling thread waits for the loop in one place only, `_on_revoke`, for a bounded time, and nothing that the
-  listener awaits there waits for the polling thread.
+- All calls to the consumer are made by the polling thread: confluent-kafka 2.16 holds a lock on the consumer for as
+  long as a poll lasts, so a call from elsewhere would wait, and within a rebalance callback for ever.
+- The polling thread waits for the loop in one place only, `_drain`, for a bounded time, and there it goes on carrying
+  out what the listener asks for.
 - It polls at least every second whatever the loop does, so the group never takes us for dead. A loop that does not
   take its batches stops the *fetching*: all partitions are paused until it has caught up.
 - A record is delivered under the assignment epoch under which it was read, or not at all.
@@ -29,8 +30,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError as FutureCancelled
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import structlog
@@ -40,7 +39,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from bridge.errors import StartFailed
 from bridge.kafka import faults
 from bridge.kafka.admin import supports_consumer_protocol
-from bridge.kafka.committer import Committer
+from bridge.kafka.commits import Commits
 from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, reason, validate
 from bridge.kafka.starting import EARLIEST, Beginning, offsets_at, parse_start, resolve
 from bridge.model import Assigned, Position, Record, TopicPartition
@@ -48,8 +47,11 @@ from bridge.ports import SourceListener
 
 log = structlog.get_logger(__name__)
 
-POLL_SECONDS = 0.05
-"""The longest that a pause or resume waits for the polling thread; 20 polls a second cost nothing measurable."""
+BUSY_POLL_SECONDS = 0.005
+"""One poll while there is work: the longest that a commit waits to be sent, beside the 8 ms of its round trip."""
+IDLE_POLL_SECONDS = 0.05
+IDLE_AFTER_SECONDS = 1.0
+"""A poll can be woken by Kafka only, not by us; without records nobody commits, and 20 polls a second cost nothing."""
 BATCHES_OUT_MAX = 4
 """Batches on their way to the loop: one in work, the others hide the hop. With 500 records each, 2,000 records."""
 HOLD_AFTER_SECONDS = 0.5
@@ -102,21 +104,21 @@ class KafkaSource:
         self._closing = False
         self._orders: deque[tuple[bool, tuple[TopicPartition, ...]]] = deque()
         self._batches_out = 0
-        self._committer: Committer | None = None
 
-        # The polling thread's own. `_epochs` is read by the committing thread too (one dict look-up: atomic).
-        self._consumer: Consumer | None = None
+        # The polling thread's own.
         self._epoch_numbers = itertools.count(1)
         self._epochs: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._held = False
         self._full_since: float | None = None
         self._in_hand: list[Message] = []
+        self._busy_until = 0.0
         self._adrift: dict[TopicPartition, int | None] = {}
         """Assigned but without a position: None before the first, else the offset that the log does not have."""
         self._ask_at = 0.0
         self._verdict: faults.Verdict | None = None
         self._notices = faults.Notices(self._tell_failed)
+        self._commits = Commits(self._epochs.__contains__, self._report_commit)
 
     # --- ports.Source: called on the loop -----------------------------------------------------------------------------
 
@@ -138,11 +140,9 @@ class KafkaSource:
             self._changed.notify_all()
 
     def commit(self, positions: Sequence[Position]) -> None:
-        committer = self._committer
-        if committer is None:
-            self._report_commit(positions, "the consumer is not connected")
-        else:
-            committer.submit(tuple(positions))
+        self._commits.submit(tuple(positions))
+        with self._changed:
+            self._changed.notify_all()
 
     async def close(self) -> None:
         """Returns when the group has been left, or after `close_seconds` with a line in the log.
@@ -212,6 +212,7 @@ class KafkaSource:
             log.exception("the Kafka consumer broke; what was not committed comes again after a restart")
             self._tell_failed(f"the Kafka consumer broke: {error}", True)
         finally:
+            self._commits.close("the consumer is closed")
             self._tell(self._ended.set)
 
     def _wait(self, seconds: float) -> None:
@@ -236,10 +237,9 @@ class KafkaSource:
         self.protocol = protocol
         config = for_source(self._bootstrap_servers, self._group_id, self._properties, protocol)
         config["error_cb"] = self._on_error
+        config["on_commit"] = self._commits.answered
         consumer = Consumer(config, logger=LibrdkafkaLog())
-        self._consumer = consumer
         self._verdict = None
-        self._committer = committer = Committer(consumer, self._epochs.__contains__, self._report_commit)
         log.info("joining the consumer group", group=self._group_id, protocol=protocol, topics=sorted(self._starts))
         try:
             consumer.subscribe(
@@ -248,14 +248,8 @@ class KafkaSource:
             while not self._closing and self._verdict is None:
                 self._turn(consumer)
         finally:
-            if not self._epochs:  # else the revocation that `close` brings about still needs it
-                committer.stop(self._revoke_seconds)
             consumer.close()
-            if self._epochs:
-                self._on_lost(consumer, [KafkaPartition(*tp) for tp in self._epochs])
-            committer.stop(ASK_SECONDS)
-            self._committer = None
-            self._adrift.clear()
+            self._on_lost(consumer, [KafkaPartition(*tp) for tp in self._epochs])  # none, unless it broke
             self._held = False
             self._full_since = None
         return None if self._closing else self._verdict
@@ -263,13 +257,18 @@ class KafkaSource:
     def _turn(self, consumer: Consumer) -> None:
         """One poll: carries out orders, then brings at most one batch to the loop."""
         self._carry_out_orders(consumer)
+        self._commits.send_next(consumer)
         if self._adrift and time.monotonic() >= self._ask_at:
             self._find_positions(consumer)
         if self._loop_is_behind(consumer):
             return
-        first = consumer.poll(POLL_SECONDS)
+        now = time.monotonic()
+        if not self._commits.idle:
+            self._busy_until = now + IDLE_AFTER_SECONDS
+        first = consumer.poll(BUSY_POLL_SECONDS if now < self._busy_until else IDLE_POLL_SECONDS)
         if first is None:
             return
+        self._busy_until = time.monotonic() + IDLE_AFTER_SECONDS
         # poll() answers as soon as there is one record; what has come with it is taken without waiting. (consume(n, t)
         # alone would wait out its timeout for a full batch.) `first` is kept where a rebalance in between finds it.
         self._in_hand.append(first)
@@ -283,7 +282,7 @@ class KafkaSource:
             full = self._batches_out >= BATCHES_OUT_MAX or (self._held and self._batches_out > 0)
             if full and not self._held:
                 # Most often this is over in a moment, and the prefetch need not be thrown away.
-                self._changed.wait(POLL_SECONDS)
+                self._changed.wait(IDLE_POLL_SECONDS)
         now = time.monotonic()
         if not full:
             self._full_since = None
@@ -292,7 +291,7 @@ class KafkaSource:
                 self._resume(consumer, set(self._epochs) - self._paused - set(self._adrift))
             return False
         if self._held:
-            if (message := consumer.poll(POLL_SECONDS)) is not None:
+            if (message := consumer.poll(IDLE_POLL_SECONDS)) is not None:
                 self._in_hand.append(message)  # an error: records do not come from paused partitions
                 self._send_in_hand()
             return True
@@ -404,46 +403,51 @@ class KafkaSource:
         partitions = [TopicPartition(tp.topic, tp.partition) for tp in taken]
         told = [tp for tp in partitions if tp in self._epochs and self._adrift.get(tp, 0) is not None]
         deadline = time.monotonic() + self._revoke_seconds
-        if told and not self._drain(told):
+        if told and not self._drain(consumer, told, deadline):
             assert self._listener is not None
             self._tell(self._listener.lost, told)
-        committer = self._committer
-        if committer is not None:
-            # What was asked for before now is still ours to commit.
-            done = committer.flush(max(0.0, deadline - time.monotonic()))
-            if not done:
-                log.error("a commit did not end before its partitions had to go; their next owner may repeat some calls")
+        # What was asked for before now is still ours to commit.
+        self._commits.settle(consumer, deadline)
         self._forget(partitions)
-        if committer is not None and self._closing and not self._epochs:
-            committer.stop(max(0.1, deadline - time.monotonic()))
-        if partitions:
-            consumer.incremental_unassign([KafkaPartition(*tp) for tp in partitions])
+        consumer.incremental_unassign([KafkaPartition(*tp) for tp in partitions])
 
-    def _drain(self, partitions: list[TopicPartition]) -> bool:
-        """Lets the listener finish on the loop; False when it did not within the budget."""
+    def _drain(self, consumer: Consumer, partitions: list[TopicPartition], deadline: float) -> bool:
+        """Lets the listener finish on the loop and commits what it asks for; False if it was not done in time."""
         assert self._listener is not None and self._loop is not None
         draining = self._listener.revoked(partitions)
         try:
-            future = asyncio.run_coroutine_threadsafe(draining, self._loop)
-        except RuntimeError:
+            done = asyncio.run_coroutine_threadsafe(draining, self._loop)
+        except RuntimeError:  # the loop is closed: nobody is left to drain
             draining.close()
-            return True
-        try:
-            future.result(self._revoke_seconds)
-        except FutureTimeout:
-            future.cancel()
+            return False
+        done.add_done_callback(self._wake)
+        while not done.done() and time.monotonic() < deadline:
+            self._carry_out_orders(consumer)
+            self._commits.settle(consumer, deadline)
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: done.done() or self._orders or not self._commits.idle,
+                    max(0.0, deadline - time.monotonic()),
+                )
+        if not done.done():
+            done.cancel()
             log.error(
                 "the partitions had to be given up before all calls had their answer; their next owner repeats those",
                 partitions=faults.names(partitions),
                 seconds=self._revoke_seconds,
             )
             return False
-        except FutureCancelled:
-            return False
-        except Exception:
-            log.exception("draining failed; the partitions are given up, and their next owner repeats what is uncommitted")
+        if done.cancelled() or (error := done.exception()) is not None:
+            log.error(
+                "draining failed; the partitions are given up, and their next owner repeats what is uncommitted",
+                error="cancelled" if done.cancelled() else repr(error),
+            )
             return False
         return True
+
+    def _wake(self, _: object) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _on_lost(self, consumer: Consumer, taken: Sequence[KafkaPartition]) -> None:
         assert self._listener is not None

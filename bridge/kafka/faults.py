@@ -113,7 +113,9 @@ def final(error: KafkaError) -> Verdict:
     code = error.code()
     what = f"Kafka ended this consumer: {reason(error)}"
     if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
-        what = "Kafka does not permit using this group: grant READ on kafka.group_id to the principal in kafka.properties"
+        what = (
+            "Kafka does not permit using this group: grant READ on kafka.group_id to the principal in kafka.properties"
+        )
     elif code == KafkaError.FENCED_INSTANCE_ID:
         what = "another process uses the same group.instance.id and has taken this one's place: give each its own"
     elif code == KafkaError.GROUP_MAX_SIZE_REACHED:
