@@ -99,9 +99,12 @@ _DURATIONS: Final = frozenset(
 
 
 def _bound(route: Route, bound: float) -> str:
-    if route[-1] not in _DURATIONS:
-        return f"{bound:,.10g}"
-    for unit, seconds in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if bound and bound % seconds == 0:
-            return f"{bound // seconds:g}{unit}"
-    return f"{bound:g}s"
+    return duration_text(bound) if route[-1] in _DURATIONS else f"{bound:,.10g}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as people write them in the file: 900 is 15m."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size:g}{unit}"
+    return f"{seconds:g}s"

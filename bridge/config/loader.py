@@ -20,7 +20,7 @@ from bridge.config.checks import run_checks
 from bridge.config.document import Node, Place, parse
 from bridge.config.environ import REFERENCE_KEYS, apply_overrides
 from bridge.config.explain import HINTS, Route, as_problem, dotted
-from bridge.config.secret import Secret, read_reference_file
+from bridge.config.secret import Secret
 from bridge.config.settings import FROM_FILE, SECRET_PROPERTY, Settings, nearest_place
 from bridge.config.shape import Shape, dotted_names, nearest, shape_of
 from bridge.errors import Problem, ProblemsFound, UsageError
@@ -43,6 +43,9 @@ class Examined:
 
     settings: Settings | None
     problems: list[Problem]
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """The sections that are valid by themselves, by name; for checks that can go on beside a mistake elsewhere."""
+    base_dir: Path = Path()
 
     def settings_or_raise(self) -> Settings:
         """Raises SecretMissing or ProblemsFound where there is an error; warnings pass."""
@@ -85,8 +88,9 @@ def examine(path: Path, environ: Mapping[str, str]) -> Examined:
     problems += run_checks(sections, walk.places, str(path))
     problems = sorted(set(problems), key=lambda problem: (problem.line, problem.column, problem.file, problem.code))
     if any(problem.severity == "error" for problem in problems):
-        return Examined(None, problems)
-    return Examined(Settings(**sections).located(path, walk.places), problems)
+        return Examined(None, problems, sections, walk.base_dir)
+    settings = Settings(**sections).located(path, walk.places)
+    return Examined(settings, problems, sections, walk.base_dir)
 
 
 def _read(path: Path) -> str:
@@ -298,4 +302,4 @@ class _Walk:
         self.excused.add(route)
 
 
-__all__ = ["Examined", "SecretMissing", "examine", "load", "read_reference_file"]
+__all__ = ["Examined", "SecretMissing", "examine", "load"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from bridge.config.settings import Settings
+from bridge.config.explain import duration_text
+from bridge.config.secret import SECRET_TYPE
+from bridge.config.settings import DURATION_PATTERN, Settings
 
 TITLE: Final = "Meisa bridge configuration"
 _REFERENCE: Final[dict[str, Any]] = {
@@ -36,7 +38,7 @@ def json_schema() -> dict[str, Any]:
     schema["description"] = "https://json-schema.org draft 2020-12; made by: meisa-bridge schema config"
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["patternProperties"] = {"^x-": {"description": "For anchors; ignored."}}
-    schema["$defs"]["Reference"] = _REFERENCE
+    schema.setdefault("$defs", {})["Reference"] = _REFERENCE
     return schema
 
 
@@ -54,8 +56,13 @@ def _with_references(schema: Any) -> Any:
     if "anyOf" in made:
         made["anyOf"] = [_with_references(arm) for arm in made["anyOf"]]
     types = made.get("type")
+    if types == SECRET_TYPE:
+        del made["type"]
+        return {**made, "$ref": "#/$defs/Reference"}
     if types is not None and set([types] if isinstance(types, str) else types) <= _SCALARS:
         aside = {key: made.pop(key) for key in _ASIDE if key in made}
+        if made.get("pattern") == DURATION_PATTERN and isinstance(aside.get("default"), float):
+            aside["default"] = duration_text(aside["default"])
         return {**aside, "anyOf": [made, {"$ref": "#/$defs/Reference"}]}
     made.pop("title", None)
     return made

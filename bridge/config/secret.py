@@ -13,6 +13,9 @@ from bridge.errors import UsageError
 SECRET_BYTES_MAX: Final = 65_536
 """A key, a token or a PEM file is far smaller; a larger file is surely the wrong one."""
 
+SECRET_TYPE: Final = "secret"
+"""Marks secrets in pydantic's schema; bridge/config/schema.py puts the reference in its place."""
+
 
 class Secret:
     """An API key, token or password that is read anew each time it is needed, so that a rotated file is noticed.
@@ -81,7 +84,7 @@ class Secret:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
-        return {"$ref": "#/$defs/Reference"}
+        return {"type": SECRET_TYPE}
 
 
 def read_reference_file(path: Path) -> str:

@@ -1,0 +1,71 @@
+# Everything needs only Python 3.11 or newer and make; the virtual environment is made on first use.
+# pip takes its settings (index, proxy, certificates) from this machine's own configuration.
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_TOOLS ?= pip-tools==7.6.2
+# More arguments for pytest: make test ARGS="-k quota -x"
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+SOURCES := pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lint format lock clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1	/' | expand -t 18
+
+demo: $(VENV)/.runtime  ## See everything work on this machine: broker, sandbox, bridge, a stream of events
+	$(BIN)/meisa-bridge demo
+
+test: $(VENV)/.dev  ## Run all tests; those with a real Kafka need Java 17 and Maven, else they say so and skip
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint  ## Run the static checks: ruff, mypy, import-linter
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## Measure and print: throughput, CPU, memory, start
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.dev  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev  ## Put the code into shape
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+clean:  ## Remove the virtual environment and everything generated
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "This needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo "Name another one: make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Hashes hold for every file of a lock, so pip installs exactly what was reviewed, from whatever index it uses.
+$(VENV)/.runtime: requirements.lock requirements-build.lock $(SOURCES) | $(VENV)/.python
+	$(INSTALL) --require-hashes -r requirements-build.lock -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+LOCK := CUSTOM_COMPILE_COMMAND="make lock" .cache/lock/bin/pip-compile --quiet --generate-hashes --strip-extras \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+lock:  ## Renew the lock files from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
+	$(PYTHON) -m venv .cache/lock
+	.cache/lock/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_TOOLS)
+	$(LOCK) $(UPGRADE) --output-file requirements.lock pyproject.toml
+	$(LOCK) $(UPGRADE) --allow-unsafe --all-build-deps --only-build-deps --output-file requirements-build.lock pyproject.toml
+	$(LOCK) $(UPGRADE) --allow-unsafe --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml

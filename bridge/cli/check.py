@@ -1,0 +1,117 @@
+"""`meisa-bridge check`: every problem that can be known before running, sorted by place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from bridge.cli.options import config_option
+from bridge.errors import Problem, ProblemsFound
+
+if TYPE_CHECKING:
+    from bridge.config import Examined, Settings
+    from bridge.rules import RuleBook
+
+
+@click.command()
+@config_option
+@click.option("--offline", is_flag=True, help="Ask neither Kafka nor Meisa.")
+@click.option("--strict", is_flag=True, help="Warnings fail as well.")
+@click.option(
+    "--output-format",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="For people, for programs, or as annotations of a GitHub workflow.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --output-format json.")
+@click.pass_context
+def check(ctx: click.Context, config: Path, offline: bool, strict: bool, output_format: str, as_json: bool) -> None:
+    """Tell every problem that can be known before running: configuration, rules, expressions.
+
+    Unless --offline, also whether Kafka and Meisa are there and agree. Secrets must be readable in either case; a
+    made-up MEISA_API_KEY=meisa_test_x will do offline.
+    """
+    from bridge.config import codes, examine
+
+    examined = examine(config, os.environ)
+    problems = list(examined.problems)
+    problems += check_rules(examined)
+    if not offline and examined.settings is not None and not _errors(problems):
+        problems += check_online(examined.settings)
+    problems = sorted(set(problems), key=lambda problem: (problem.file, problem.line, problem.column, problem.code))
+    click.echo(FORMATS["json" if as_json else output_format](problems, config), nl=False)
+    if any(problem.code == codes.UNREADABLE_REFERENCE for problem in problems):
+        ctx.exit(2)
+    ctx.exit(1 if _errors(problems) or (strict and problems) else 0)
+
+
+def check_rules(examined: Examined) -> list[Problem]:
+    """What is wrong with rules, handlers and envelopes. Also runs where other sections are broken."""
+    from bridge import rules
+
+    problems: list[Problem] = []
+    book: RuleBook | None = None
+    if {"rules", "handlers"} <= examined.sections.keys():
+        try:
+            book = rules.load(examined.sections["rules"], examined.base_dir, examined.sections["handlers"])
+        except ProblemsFound as error:
+            problems += error.problems
+    if book is not None and "state" in examined.sections and examined.sections["state"].url == "memory":
+        problems += book.needs_identities()
+    return problems
+
+
+def check_online(settings: Settings) -> list[Problem]:
+    """What Kafka and Meisa say to these settings."""
+    import asyncio
+
+    from bridge import app
+
+    return asyncio.run(app.check_online(settings))
+
+
+def _errors(problems: Iterable[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+def _text(problems: list[Problem], config: Path) -> str:
+    errors = len(_errors(problems))
+    counts = [_count(errors, "error"), _count(len(problems) - errors, "warning")]
+    found = " and ".join(count for count in counts if count)
+    lines = [*(str(problem) for problem in problems), f"{config}: {found or 'no problems'}"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""
+
+
+def _json(problems: list[Problem], config: Path) -> str:
+    return json.dumps([asdict(problem) for problem in problems], indent=2, ensure_ascii=False) + "\n"
+
+
+def _github(problems: list[Problem], config: Path) -> str:
+    """Workflow commands of GitHub Actions; `%`, line ends and, in properties, `:` and `,` are escaped."""
+    lines = []
+    for problem in problems:
+        places = {"file": problem.file, "line": problem.line, "col": problem.column, "title": problem.code}
+        listed = ",".join(f"{key}={_escape(str(value), ':,')}" for key, value in places.items() if value)
+        message = f"{problem.message} ({problem.hint})" if problem.hint else problem.message
+        lines.append(f"::{problem.severity} {listed}::{_escape(message)}\n")
+    return "".join(lines)
+
+
+def _escape(text: str, also: str = "") -> str:
+    for character in "%\r\n" + also:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
+
+
+FORMATS: Final[dict[str, Callable[[list[Problem], Path], str]]] = {"text": _text, "json": _json, "github": _github}

@@ -1,0 +1,33 @@
+"""`meisa-bridge run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from bridge.cli.options import config_option
+
+
+@click.command()
+@config_option
+@click.pass_context
+def run(ctx: click.Context, config: Path) -> None:
+    """Run the service until SIGTERM or SIGINT, then drain, commit and exit 0.
+
+    Logs go to standard error: for people on a terminal, JSON otherwise.
+    """
+    from bridge.config import examine
+
+    examined = examine(config, os.environ)
+    settings = examined.settings_or_raise()
+    for problem in examined.problems:
+        click.echo(str(problem), err=True)  # warnings only: the others would have ended it
+
+    from bridge import app
+    from bridge.observe import logs
+
+    logs.configure(stream=sys.stderr)
+    ctx.exit(app.run(settings))
