@@ -29,10 +29,10 @@ lacks a field that a rule needs, and the fourth is an address that Meisa refuses
 _FIRST, _LAST = map(
     str.split,
     (
-        "Anna Ben Carla David Elena Felix Greta Hugo Ines Jonas Karla Leo Maria Noah Olga Paul Rosa Samir Tess Umut Vera "
-        "Wim Yara Zoe",
-        "Adler Baker Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Keller Lopez Moreau Novak Okafor Petrov Rossi "
-        "Sato Tanaka Usman Vogel Weber Yilmaz Zhang",
+        "Anna Ben Carla David Elena Felix Greta Hugo Ines Jonas Karla Leo Maria Noah Olga Paul Rosa Samir Tess Umut "
+        "Vera Wim Yara Zoe",
+        "Adler Baker Costa Dubois Eriksen Fischer Garcia Haddad Ito Jansen Keller Lopez Moreau Novak Okafor Petrov "
+        "Rossi Sato Tanaka Usman Vogel Weber Yilmaz Zhang",
     ),
 )
 _DOMAINS = ("example.com", "example.org", "example.net")
