@@ -254,8 +254,12 @@ def _path_of_huge_integer(raw: bytes) -> str | None:
         if item is _HUGE:
             return path
         if isinstance(item, dict):
-            # A key is the producer's choice of words and might be anybody's address: only names go into a path.
-            stack += [(f"{path}.{key}" if key.isidentifier() else f"{path}[…]", child) for key, child in item.items()]
+            stack += [(f"{path}{_step(key)}", child) for key, child in item.items()]
         elif isinstance(item, list):
             stack += [(f"{path}[{index}]", child) for index, child in enumerate(item)]
     return None
+
+
+def _step(key: str) -> str:
+    """A key in a path. It is the producer's choice of words and might be anybody's address: only names are shown."""
+    return f".{key}" if len(key) <= 64 and key.isidentifier() else "[…]"
