@@ -126,7 +126,6 @@ class MeisaClient:
             response = await self._transport.handle_async_request(request)
         except Exception as fault:
             return self._judge.fault(fault)
-        headers = response.headers
         body: bytes | None = None
         fault_words = ""
         stream = response.stream
@@ -139,7 +138,8 @@ class MeisaClient:
                 fault_words = self._judge.fault(fault).message
             finally:
                 await response.aclose()
-        reply = Reply(response.status_code, body, headers.get("retry-after"), headers.get("date"), fault_words)
+        date, retry_after = _times(response.headers.raw)
+        reply = Reply(response.status_code, body, retry_after, date, fault_words)
         return self._judge.answer(endpoint, reply, self._clock.wall(), self._secrets)
 
     def _request(self, call: Call) -> tuple[Endpoint, httpx.Request]:
@@ -279,6 +279,18 @@ class MeisaClient:
             raise ValueError(outcome.message)
         failed = MeisaRefused if outcome.verdict in _FINAL else MeisaUnanswered
         raise failed(call.endpoint, outcome.verdict.value, outcome.status, outcome.message, outcome.detail)
+
+
+def _times(headers: list[tuple[bytes, bytes]]) -> tuple[str | None, str | None]:
+    """The values of Date and Retry-After. httpx's own look-up decodes every header for each question."""
+    date = retry_after = None
+    for name, value in headers:
+        length = len(name)
+        if length == 4 and name.lower() == b"date":
+            date = value.decode("latin-1")
+        elif length == 11 and name.lower() == b"retry-after":
+            retry_after = value.decode("latin-1")
+    return date, retry_after
 
 
 def _parsed(call: Call, outcome: Outcome, model: type[AnswerT]) -> AnswerT:

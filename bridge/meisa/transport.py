@@ -59,6 +59,8 @@ DNS_SECONDS = 30
 
 MAX_IN_FLIGHT = 64
 
+DEADLINE_TICK_SECONDS = 0.05
+
 _READ_BUFFER_BYTES = 64 * 1024
 _NO_AIOHTTP_TIMEOUTS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 # What aiohttp would add by itself; a request carries what its httpx.Request says and nothing else.
@@ -74,6 +76,61 @@ class _Attempt:
         self.connecting = False
         self.sent = False
         self.protocol: ResponseHandler | None = None
+
+
+class _Deadlines:
+    """Ends exchanges that take too long: one timer for all of them, because one each would cost a tenth of a request.
+
+    Looks every DEADLINE_TICK_SECONDS while something is under way, so that an end comes up to that much late.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[asyncio.Timeout, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def until(self, end: float) -> _Bounded:
+        """A context that raises TimeoutError inside itself at `end` (the loop's time)."""
+        return _Bounded(self, end)
+
+    def add(self, timeout: asyncio.Timeout, end: float) -> None:
+        self._ends[timeout] = end
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(DEADLINE_TICK_SECONDS, self._look)
+
+    def remove(self, timeout: asyncio.Timeout) -> None:
+        self._ends.pop(timeout, None)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for timeout in [timeout for timeout, end in self._ends.items() if end <= now]:
+            del self._ends[timeout]
+            timeout.reschedule(now)
+        self._timer = loop.call_later(DEADLINE_TICK_SECONDS, self._look) if self._ends else None
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Bounded:
+    __slots__ = ("_deadlines", "_end", "_timeout")
+
+    def __init__(self, deadlines: _Deadlines, end: float) -> None:
+        self._deadlines = deadlines
+        self._end = end
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._deadlines.add(self._timeout, self._end)
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._deadlines.remove(self._timeout)
+        await self._timeout.__aexit__(exc_type, exc, traceback)
 
 
 _attempt: ContextVar[_Attempt] = ContextVar("meisa_attempt")
@@ -169,11 +226,13 @@ class _Arriving(httpx.AsyncByteStream):
         self,
         response: aiohttp.ClientResponse,
         attempt: _Attempt,
+        deadlines: _Deadlines,
         deadline: float,
         bytes_max: int,
         request: httpx.Request,
     ) -> None:
         self._response = response
+        self._deadlines = deadlines
         self._attempt = attempt
         self._deadline = deadline
         self._bytes_max = bytes_max
@@ -185,7 +244,7 @@ class _Arriving(httpx.AsyncByteStream):
         try:
             while True:
                 try:
-                    async with asyncio.timeout_at(self._deadline):
+                    async with self._deadlines.until(self._deadline):
                         chunk = await content.readany()
                 except Exception as fault:
                     raise _unknown(fault, self._request, "while reading the answer's body") from fault
@@ -193,7 +252,7 @@ class _Arriving(httpx.AsyncByteStream):
                     break
                 size += len(chunk)
                 if size > self._bytes_max:
-                    raise httpx.ReadError(f"the answer is larger than {self._bytes_max} bytes", request=self._request)
+                    raise _too_large(self._bytes_max, self._request)
                 yield chunk
             _check_end(self._response, self._attempt, self._request)
         finally:
@@ -213,6 +272,10 @@ def _check_end(response: aiohttp.ClientResponse, attempt: _Attempt, request: htt
         return
     if isinstance(attempt.protocol.exception(), OSError):
         raise httpx.ReadError("the connection was reset in the middle of the answer's body", request=request)
+
+
+def _too_large(bytes_max: int, request: httpx.Request) -> httpx.ReadError:
+    return httpx.ReadError(f"the answer is larger than {bytes_max} bytes", request=request)
 
 
 def _unknown(
@@ -276,6 +339,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._response_bytes_max = response_bytes_max
         self._ssl_context = ssl_context
         self._session: aiohttp.ClientSession | None = None
+        self._deadlines = _Deadlines()
         self._closed = False
 
     def _open(self, request: httpx.Request) -> aiohttp.ClientSession:
@@ -304,7 +368,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         attempt = _Attempt()
         _attempt.set(attempt)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with self._deadlines.until(deadline):
                 response = await session.request(
                     request.method,
                     yarl.URL(str(request.url), encoded=True),
@@ -336,15 +400,18 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         content = response.content
         if content.is_eof() and content.exception() is None:
             body = content.read_nowait(-1)
+            if len(body) > self._response_bytes_max:
+                raise _too_large(self._response_bytes_max, request)
             _check_end(response, attempt, request)
             response.close()
             stream = Whole(body)
         else:
-            stream = _Arriving(response, attempt, deadline, self._response_bytes_max, request)
+            stream = _Arriving(response, attempt, self._deadlines, deadline, self._response_bytes_max, request)
         return httpx.Response(response.status, headers=headers, stream=stream, request=request)
 
     async def aclose(self) -> None:
         self._closed = True
+        self._deadlines.close()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
