@@ -58,6 +58,8 @@ class Reply:
     hang_seconds: float = 0.0
     """Above 0: hold the connection this long, then close it without an answer."""
     entry: Entry | None = None
+    ledger: Ledger | None = None
+    """Where the entry is kept: a reset begins a new ledger while answers to the old one are under way."""
 
 
 class Endpoint(NamedTuple):
@@ -171,7 +173,7 @@ class Sandbox:
             entry.message = refused.message
         entry.status = status
         self.ledger.decided(entry)
-        reply = Reply(status, orjson.dumps(body), tuple(headers), entry=entry)
+        reply = Reply(status, orjson.dumps(body), tuple(headers), entry=entry, ledger=self.ledger)
         reply.delay_seconds = self.faults.latency_seconds()
         if fault is not None:
             reply.delay_seconds += fault.latency_ms / 1000

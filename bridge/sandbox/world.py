@@ -126,7 +126,7 @@ class WorldOptions:
     already_enrolled_status: int = 409
     guardrail_per_hour: int = 0
     """Emails that one contact may get in an hour before triggers are answered 429; 0 turns this guardrail off."""
-    log_limit: int = 200_000
+    log_limit: int = 100_000
     """Emails and automations that are kept, each."""
 
 
