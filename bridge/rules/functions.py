@@ -1,7 +1,7 @@
 """The published functions and methods of expressions: all that an expression can call.
 
-One table each, FUNCTIONS and METHODS, with signature, one line of documentation and examples; the reference page is made
-from them and the tests run every example. What they make is bounded: texts by TEXT_MAX, lists by ITEMS_MAX.
+One table each, FUNCTIONS and METHODS, with signature, one line of documentation and examples; the reference page is
+made from them and the tests run every example. What they make is bounded: texts by TEXT_MAX, lists by ITEMS_MAX.
 """
 
 from __future__ import annotations
@@ -476,4 +476,3 @@ METHODS: dict[str, Function] = _table(
     Function("join", "separator.join(list)", "the items as one text with the separator between them",
              (("', '.join(data.plans)", "free, pro"),), (1, 1), _join),
 )  # fmt: skip
-

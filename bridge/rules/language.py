@@ -15,13 +15,15 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from bridge.errors import RuleError
 from bridge.rules import scan
 from bridge.rules.functions import FUNCTIONS, METHODS, Function
 from bridge.rules.scan import ExpressionError
 from bridge.rules.unit import Reference, Site, Unit
 
-DEPTH_MAX = 80
-"""Nodes inside one another; `a + b + …` nests once per operator. Python's own limits lie above 200."""
+DEPTH_MAX = 60
+"""Nodes inside one another; `a + b + …` nests once per operator. What is generated nests up to four times as deeply,
+and Python's own limit is 1,000."""
 
 NODES_MAX = 1_000
 """Nodes of one expression; a mapping of ten fields has about 60."""
@@ -83,39 +85,62 @@ class Translator:
         self._roots = {name.split(".")[0] for name in names}
         self._text = ""
         self._lead = 0
+        self._base = 0
         self._fields: dict[int, str] = {}
         self._locals: dict[str, str] = {}
         self._guards = 0
         self._loops = 0
-        self._nodes = 0
 
-    def translate(self, text: str, *, leaf: bool = False, omit: bool = False) -> ast.expr:
-        """The compiled form of one expression; raises ExpressionError.
+    def translate(self, text: str, start: int = 0) -> ast.expr:
+        """The compiled form of one expression, which begins at `start` of its surroundings; raises ExpressionError."""
+        return self._gen(self._read(text, start))
 
-        With `leaf` it stands alone in a field, so `optional(…)` may make the field absent; with `omit` a missing field
-        makes it absent as well.
+    def translate_field(self, text: str, start: int, *, omit: bool) -> tuple[ast.expr, bool]:
+        """The same for an expression that is a field's whole value, and whether it can leave the field out.
+
+        `optional(…)` does where its argument is absent; with `omit` so does everything where a field is missing.
         """
-        prepared, self._fields = scan.parseable(text)
-        self._text, self._lead, self._nodes = text, len(prepared) - len(prepared.lstrip()), 0
-        self._locals, self._guards, self._loops = {}, 0, 0
-        node = self._parse(prepared)
+        node = self._read(text, start)
         if omit:
-            return self._omitting(node)
-        return self._leaf(node, 0) if leaf else self._gen(node, 0)
+            return self._omitting(node), True
+        return self._leaf(node), self._may_be_absent(node)
+
+    def _read(self, text: str, start: int) -> ast.expr:
+        prepared, self._fields = scan.parseable(text)
+        self._text, self._lead = text, len(prepared) - len(prepared.lstrip())
+        self._base, self._locals, self._guards, self._loops = start, {}, 0, 0
+        return self._parse(prepared)
 
     def _parse(self, prepared: str) -> ast.expr:
         source = prepared.strip()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return ast.parse(source, mode="eval").body
+                node = ast.parse(source, mode="eval").body
         except SyntaxError as error:
-            offset = self._lead + max((error.offset or 1) - 1, 0)
-            hint = "compare with ==" if "==" in (error.msg or "") or "=" in source[offset : offset + 1] else ""
-            message = f"cannot be read: {error.msg}".replace("'=='", "==")
-            raise ExpressionError("MB130", message, min(offset, len(self._text)), hint) from None
+            column = error.offset or 0  # 0: at the end
+            offset = column - 1 if column > 0 else len(source)
+            hint = "write == to compare" if source[offset : offset + 1] == "=" else ""
+            what = error.msg if error.msg != "invalid syntax" else self._unexpected(source, offset)
+            raise ExpressionError("MB130", what, min(self._lead + offset, len(self._text)), hint) from None
         except (MemoryError, RecursionError, ValueError):
             raise ExpressionError("MB134", "the expression is nested too deeply", self._lead) from None
+        self._measure(node)
+        return node
+
+    def _measure(self, node: ast.expr) -> None:
+        """Refuses what is too large before anything recursive looks at it."""
+        level: list[ast.AST] = [node]
+        depth = count = 0
+        while level:
+            depth, count = depth + 1, count + len(level)
+            if depth > DEPTH_MAX or count > NODES_MAX:
+                what = "nested too deeply" if depth > DEPTH_MAX else "too long"
+                raise ExpressionError("MB134", f"the expression is {what}", self._lead, "split it over several rules")
+            level = [child for parent in level for child in ast.iter_child_nodes(parent)]
+
+    def _unexpected(self, source: str, offset: int) -> str:
+        return f"unexpected {source[offset]}" if offset < len(source) else "the expression ends too early"
 
     # Places ----------------------------------------------------------------------------------------------------------
 
@@ -150,18 +175,14 @@ class Translator:
 
     # Translation -----------------------------------------------------------------------------------------------------
 
-    def _gen(self, node: ast.expr, depth: int) -> ast.expr:
-        self._nodes += 1
-        if depth > DEPTH_MAX or self._nodes > NODES_MAX:
-            raise self._fail("MB134", node, "the expression is nested too deeply or too long", "split the rule")
-        method = getattr(self, f"_{type(node).__name__.lower()}", None)
-        if method is None or type(node) in _LEFT_OUT:
-            what, hint = _LEFT_OUT.get(type(node), (type(node).__name__, ""))
+    def _gen(self, node: ast.expr) -> ast.expr:
+        translate = _TRANSLATORS.get(type(node))
+        if translate is None:
+            what, hint = _LEFT_OUT.get(type(node), (f"`{self._source(node)}`", ""))
             raise self._fail("MB133", node, f"{what} is not part of expressions", hint)
-        made: ast.expr = method(node, depth + 1)
-        return made
+        return translate(self, node)
 
-    def _constant(self, node: ast.Constant, depth: int) -> ast.expr:
+    def _constant(self, node: ast.Constant) -> ast.expr:
         value = node.value
         if isinstance(value, str):
             if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
@@ -176,7 +197,7 @@ class Translator:
             raise self._fail("MB133", node, f"{self._source(node)} is not part of expressions")
         return ast.Constant(value)
 
-    def _name(self, node: ast.Name, depth: int) -> ast.expr:
+    def _name(self, node: ast.Name) -> ast.expr:
         name = node.id
         if name in _CONSTANTS:
             return ast.Constant(_CONSTANTS[name])
@@ -202,13 +223,7 @@ class Translator:
         return ast.Name(f"n_{name}", ast.Load())
 
     def _refer(self, path: str, node: ast.expr) -> None:
-        self._unit.references.append(Reference(path, self._start(node), self._guards > 0))
-
-    def _attribute(self, node: ast.Attribute, depth: int) -> ast.expr:
-        return self._access(node, depth)
-
-    def _subscript(self, node: ast.Subscript, depth: int) -> ast.expr:
-        return self._access(node, depth)
+        self._unit.references.append(Reference(path, self._base + self._start(node), self._guards > 0))
 
     def _field(self, node: ast.Attribute) -> str:
         """The field's name as written: Python's parser would normalise it, and keywords were masked."""
@@ -226,13 +241,9 @@ class Translator:
                 return node, chain[::-1]
             node = node.value
 
-    def _based(
-        self, node: ast.expr, depth: int
-    ) -> tuple[ast.expr, str, list[tuple[str | int, ast.expr]], ast.expr]:
+    def _based(self, node: ast.expr) -> tuple[ast.expr, str, list[tuple[str | int, ast.expr]], ast.expr]:
         """A chain's compiled start, its path if that is known, what remains of it, and the start's own node."""
         base, chain = self._steps(node)
-        if len(chain) + depth > DEPTH_MAX:
-            raise self._fail("MB134", node, "the expression is nested too deeply", "split the rule")
         if isinstance(base, ast.Name) and base.id not in self._locals and base.id not in self._names:
             if base.id == "event" and "event" in self._roots and chain:
                 name = chain[0][0]
@@ -246,13 +257,13 @@ class Translator:
         if isinstance(base, ast.Name) and base.id in self._names:
             return self._root(base.id), base.id, chain, base
         if isinstance(base, ast.Name) and base.id in self._locals:
-            return self._gen(base, depth), self._locals[base.id], chain, base
-        return self._gen(base, depth), "", chain, base
+            return self._gen(base), self._locals[base.id], chain, base
+        return self._gen(base), "", chain, base
 
-    def _access(self, node: ast.Attribute | ast.Subscript, depth: int) -> ast.expr:
+    def _access(self, node: ast.Attribute | ast.Subscript) -> ast.expr:
         if isinstance(node, ast.Subscript) and _fixed(node.slice) is None:
-            return self._index(node, depth)
-        made, path, chain, base = self._based(node, depth)
+            return self._index(node)
+        made, path, chain, base = self._based(node)
         known = bool(path)
         path = path or self._source(base)
         for step, at in chain:
@@ -263,22 +274,22 @@ class Translator:
             self._refer(path, node)
         return made
 
-    def _index(self, node: ast.Subscript, depth: int) -> ast.expr:
-        value = self._gen(node.value, depth)
+    def _index(self, node: ast.Subscript) -> ast.expr:
+        value = self._gen(node.value)
         if isinstance(node.slice, ast.Slice):
-            bounds = [self._gen(part, depth) if part else None for part in (node.slice.lower, node.slice.upper)]
+            bounds = [self._gen(part) if part else None for part in (node.slice.lower, node.slice.upper)]
             if node.slice.step is not None:
                 raise self._fail("MB133", node.slice.step, "a step in a slice is not part of expressions")
             return self._at(ast.Subscript(value, ast.Slice(*bounds), ast.Load()), node)
-        index = self._gen(node.slice, depth)
+        index = self._gen(node.slice)
         return self._at(ast.Subscript(value, index, ast.Load()), node, self._source(node))
 
-    def _boolop(self, node: ast.BoolOp, depth: int) -> ast.expr:
-        return ast.BoolOp(node.op, [self._gen(value, depth) for value in node.values])
+    def _boolop(self, node: ast.BoolOp) -> ast.expr:
+        return ast.BoolOp(node.op, [self._gen(value) for value in node.values])
 
-    def _unaryop(self, node: ast.UnaryOp, depth: int) -> ast.expr:
+    def _unaryop(self, node: ast.UnaryOp) -> ast.expr:
         since = len(self._unit.references)
-        operand = self._gen(node.operand, depth)
+        operand = self._gen(node.operand)
         if isinstance(node.op, ast.Not):
             return ast.UnaryOp(node.op, operand)
         if isinstance(node.op, ast.Invert):
@@ -289,41 +300,39 @@ class Translator:
         name = "negative" if isinstance(node.op, ast.USub) else "positive"
         return self._at(_call(name, operand), node, self._used(since))
 
-    def _binop(self, node: ast.BinOp, depth: int) -> ast.expr:
+    def _binop(self, node: ast.BinOp) -> ast.expr:
         name = _ARITHMETIC.get(type(node.op))
         if name is None:
             hint = "write x * x" if isinstance(node.op, ast.Pow) else "combine conditions with and, or"
             raise self._fail("MB133", node, "this operator is not part of expressions", hint)
         since = len(self._unit.references)
-        operands = [self._charged(self._gen(side, depth)) for side in (node.left, node.right)]
+        operands = [self._charged(self._gen(side)) for side in (node.left, node.right)]
         return self._at(_call(name, *operands), node, self._used(since))
 
-    def _compare(self, node: ast.Compare, depth: int) -> ast.expr:
+    def _compare(self, node: ast.Compare) -> ast.expr:
         for operator in node.ops:
             if not isinstance(operator, _COMPARISONS):
                 raise self._fail("MB133", node, "is is not part of expressions", "write == null or != null")
         since = len(self._unit.references)
-        sides = [self._charged(self._gen(side, depth)) for side in (node.left, *node.comparators)]
+        sides = [self._charged(self._gen(side)) for side in (node.left, *node.comparators)]
         return self._at(ast.Compare(sides[0], node.ops, sides[1:]), node, self._used(since))
 
-    def _ifexp(self, node: ast.IfExp, depth: int) -> ast.expr:
-        test, body, orelse = (self._gen(part, depth) for part in (node.test, node.body, node.orelse))
+    def _ifexp(self, node: ast.IfExp) -> ast.expr:
+        test, body, orelse = (self._gen(part) for part in (node.test, node.body, node.orelse))
         return ast.IfExp(test, body, orelse)
 
-    def _list(self, node: ast.List | ast.Tuple, depth: int) -> ast.expr:
-        items = [self._leaf(item, depth) for item in node.elts]
+    def _list(self, node: ast.List | ast.Tuple) -> ast.expr:
+        items = [self._leaf(item) for item in node.elts]
         made = ast.List(items, ast.Load())
         return _call("drop_items", made) if any(self._may_be_absent(item) for item in node.elts) else made
 
-    _tuple = _list
-
-    def _dict(self, node: ast.Dict, depth: int) -> ast.expr:
+    def _dict(self, node: ast.Dict) -> ast.expr:
         keys: list[ast.expr | None] = []
         droppable: list[ast.expr] = []
         for name, value in zip(node.keys, node.values, strict=True):
             if name is None:
                 raise self._fail("MB133", value, "** is not part of expressions")
-            made = self._gen(name, depth)
+            made = self._gen(name)
             if isinstance(made, ast.Constant):
                 if not isinstance(made.value, str):
                     raise self._fail("MB133", name, "the keys of an object are texts", "put the key in quotes")
@@ -333,7 +342,7 @@ class Translator:
             else:
                 keys.append(self._at(_call("key", made), name))
         literal = all(isinstance(made, ast.Constant) for made in keys)
-        values = [self._leaf(value, depth) if literal else self._gen(value, depth) for value in node.values]
+        values = [self._leaf(value) if literal else self._gen(value) for value in node.values]
         result: ast.expr = ast.Dict(keys, values)
         if droppable and literal:
             result = _call("drop", result, ast.Tuple(droppable, ast.Load()))
@@ -347,7 +356,7 @@ class Translator:
             return made
         return _call("charge", ast.Name("budget", ast.Load()), made)
 
-    def _loop(self, node: ast.ListComp | ast.DictComp, parts: list[ast.expr], depth: int) -> tuple[Any, Any]:
+    def _loop(self, node: ast.ListComp | ast.GeneratorExp | ast.DictComp, parts: list[ast.expr]) -> tuple[Any, Any]:
         self._unit.needs_budget = True
         outer = dict(self._locals)
         generators = []
@@ -355,18 +364,18 @@ class Translator:
             if generator.is_async:
                 raise self._fail("MB133", node, "async is not part of expressions")
             since = len(self._unit.references)
-            source = self._gen(generator.iter, depth)
+            source = self._gen(generator.iter)
             path = self._used(since) if isinstance(generator.iter, (ast.Attribute, ast.Name)) else ""
             if isinstance(generator.iter, ast.Name) and generator.iter.id in self._locals:
                 path = self._locals[generator.iter.id]
             over = self._at(_call("each", ast.Name("budget", ast.Load()), source), generator.iter, path)
             target = self._target(generator.target, f"{path}[]" if path else "")
             self._loops += 1
-            tests = [self._gen(test, depth) for test in generator.ifs]
+            tests = [self._gen(test) for test in generator.ifs]
             self._loops -= 1
             generators.append(ast.comprehension(target, over, tests, 0))
             self._loops += 1  # later loops run inside this one
-        made = [self._charged(self._gen(part, depth)) for part in parts]
+        made = [self._charged(self._gen(part)) for part in parts]
         self._loops -= len(node.generators)
         self._locals = outer
         return made, generators
@@ -382,29 +391,24 @@ class Translator:
         made: list[ast.expr] = [ast.Name(f"v_{name.id}", ast.Store()) for name in names if isinstance(name, ast.Name)]
         return made[0] if names[0] is target else self._at(ast.Tuple(made, ast.Store()), target)
 
-    def _listcomp(self, node: ast.ListComp, depth: int) -> ast.expr:
-        made, generators = self._loop(node, [node.elt], depth)
+    def _listcomp(self, node: ast.ListComp | ast.GeneratorExp) -> ast.expr:
+        made, generators = self._loop(node, [node.elt])
         return ast.ListComp(made[0], generators)
 
-    def _generatorexp(self, node: ast.GeneratorExp, depth: int) -> ast.expr:
-        """`any(x for x in …)`: made as a list, which the functions take."""
-        as_list = ast.copy_location(ast.ListComp(node.elt, node.generators), node)
-        return self._listcomp(as_list, depth)
-
-    def _dictcomp(self, node: ast.DictComp, depth: int) -> ast.expr:
-        made, generators = self._loop(node, [node.key, node.value], depth)
+    def _dictcomp(self, node: ast.DictComp) -> ast.expr:
+        made, generators = self._loop(node, [node.key, node.value])
         return ast.DictComp(self._at(_call("key", made[0]), node.key), made[1], generators)
 
     # Calls -----------------------------------------------------------------------------------------------------------
 
-    def _call(self, node: ast.Call, depth: int) -> ast.expr:
+    def _call(self, node: ast.Call) -> ast.expr:
         if node.keywords:
             raise self._fail("MB133", node, "arguments have no names in expressions", "give them in order")
         for argument in node.args:
             if isinstance(argument, ast.Starred):
                 raise self._fail("MB133", node, "* is not part of expressions")
         if isinstance(node.func, ast.Attribute):
-            return self._method(node, node.func, depth)
+            return self._method(node, node.func)
         if not isinstance(node.func, ast.Name):
             raise self._fail("MB132", node, "only functions can be called")
         name = node.func.id
@@ -413,19 +417,19 @@ class Translator:
             raise self._fail("MB132", node, f"unknown function {name}", hint or "see the list of functions")
         self._count(FUNCTIONS[name], node)
         if name in ("optional", "default", "has"):
-            return self._forgiving(node, name, depth)
+            return self._forgiving(node, name)
         since = len(self._unit.references)
-        arguments = [self._charged(self._gen(argument, depth)) for argument in node.args]
+        arguments = [self._charged(self._gen(argument)) for argument in node.args]
         return self._at(_call(f"f_{name}", *arguments), node, self._used(since))
 
-    def _method(self, node: ast.Call, func: ast.Attribute, depth: int) -> ast.expr:
+    def _method(self, node: ast.Call, func: ast.Attribute) -> ast.expr:
         name = self._field(func)
         if name not in METHODS:
             hint = f"it is a function: {FUNCTIONS[name].signature}" if name in FUNCTIONS else nearest(name, METHODS)
             raise self._fail("MB132", node, f"unknown method {name}", hint or "see the list of methods")
         self._count(METHODS[name], node)
         since = len(self._unit.references)
-        arguments = [self._charged(self._gen(part, depth)) for part in (func.value, *node.args)]
+        arguments = [self._charged(self._gen(part)) for part in (func.value, *node.args)]
         return self._at(_call(f"m_{name}", *arguments), node, self._used(since))
 
     def _count(self, entry: Function, node: ast.Call) -> None:
@@ -435,30 +439,30 @@ class Translator:
             message = f"{entry.name} takes {expected} argument{'' if expected == '1' else 's'}, not {len(node.args)}"
             raise self._fail("MB135", node, message, entry.signature)
 
-    def _forgiving(self, node: ast.Call, name: str, depth: int) -> ast.expr:
+    def _forgiving(self, node: ast.Call, name: str) -> ast.expr:
         """optional, default, has where their value is used in an expression: absent is null."""
-        value = self._guarded(node.args[0], depth, "reach", "guard")
+        value = self._guarded(node.args[0], "reach", "guard")
         if name == "has":
             return ast.Compare(value, [ast.IsNot()], [ast.Constant(None)])
         if name == "default":
-            other = self._gen(node.args[1], depth)
+            other = self._gen(node.args[1])
             if isinstance(other, ast.Constant):
                 return _call("otherwise", value, other)
             return _call("otherwise_do", value, _thunk(other))
         return value
 
-    def _guarded(self, node: ast.expr, depth: int, by_path: str, by_thunk: str) -> ast.expr:
+    def _guarded(self, node: ast.expr, by_path: str, by_thunk: str) -> ast.expr:
         self._guards += 1
         try:
             base, chain = self._steps(node)
             if chain and isinstance(base, ast.Name):
-                made, path, rest, _ = self._based(node, depth)
+                made, path, rest, _ = self._based(node)
                 if path:
                     for step, _at in rest:
                         path = joined(path, step)
                     self._refer(path, node)
                 return _call(by_path, made, *(ast.Constant(step) for step, _ in rest))
-            return _call(by_thunk, _thunk(self._gen(node, depth)))
+            return _call(by_thunk, _thunk(self._gen(node)))
         finally:
             self._guards -= 1
 
@@ -474,23 +478,21 @@ class Translator:
             return self._may_be_absent(node.args[1])
         return node.func.id == "optional"
 
-    def _leaf(self, node: ast.expr, depth: int) -> ast.expr:
+    def _leaf(self, node: ast.expr) -> ast.expr:
         """Like _gen, but where `optional(…)` is the whole value it gives ABSENT."""
         if not self._may_be_absent(node):
-            return self._gen(node, depth)
+            return self._gen(node)
         if isinstance(node, ast.IfExp):
-            test = self._gen(node.test, depth)
-            return ast.IfExp(test, self._leaf(node.body, depth + 1), self._leaf(node.orelse, depth + 1))
+            test = self._gen(node.test)
+            return ast.IfExp(test, self._leaf(node.body), self._leaf(node.orelse))
         assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        if depth > DEPTH_MAX:
-            raise self._fail("MB134", node, "the expression is nested too deeply", "split the rule")
         if node.func.id == "default":
-            value = self._guarded(node.args[0], depth + 1, "reach", "guard")
-            return _call("otherwise_do", value, _thunk(self._leaf(node.args[1], depth + 1)))
+            value = self._guarded(node.args[0], "reach", "guard")
+            return _call("otherwise_do", value, _thunk(self._leaf(node.args[1])))
         if node.keywords:
             raise self._fail("MB133", node, "arguments have no names in expressions")
         self._count(FUNCTIONS["optional"], node)
-        made = self._guarded(node.args[0], depth + 1, "reach_optional", "guard")
+        made = self._guarded(node.args[0], "reach_optional", "guard")
         reached = isinstance(made, ast.Call) and isinstance(made.func, ast.Name) and made.func.id == "reach_optional"
         return made if reached else _call("absent_if_null", made)
 
@@ -498,14 +500,29 @@ class Translator:
         """A leaf under `missing: omit`."""
         base, chain = self._steps(node)
         if chain and isinstance(base, ast.Name):
-            return self._guarded(node, 0, "reach_or_absent", "guard_missing")
-        return _call("guard_missing", _thunk(self._leaf(node, 0)))
+            return self._guarded(node, "reach_or_absent", "guard_missing")
+        return _call("guard_missing", _thunk(self._leaf(node)))
 
-    def may_be_absent(self, text: str) -> bool:
-        """Whether the expression, alone in a field, can leave the field out. It was translated before."""
-        prepared, self._fields = scan.parseable(text)
-        self._text, self._lead = text, len(prepared) - len(prepared.lstrip())
-        return self._may_be_absent(self._parse(prepared))
+
+_TRANSLATORS: dict[type[ast.expr], Callable[[Translator, Any], ast.expr]] = {
+    ast.Attribute: Translator._access,
+    ast.BinOp: Translator._binop,
+    ast.BoolOp: Translator._boolop,
+    ast.Call: Translator._call,
+    ast.Compare: Translator._compare,
+    ast.Constant: Translator._constant,
+    ast.Dict: Translator._dict,
+    ast.DictComp: Translator._dictcomp,
+    ast.GeneratorExp: Translator._listcomp,  # `any(x for x in …)`: made as a list, which the functions take
+    ast.IfExp: Translator._ifexp,
+    ast.List: Translator._list,
+    ast.ListComp: Translator._listcomp,
+    ast.Name: Translator._name,
+    ast.Subscript: Translator._access,
+    ast.Tuple: Translator._list,
+    ast.UnaryOp: Translator._unaryop,
+}
+"""The whitelist: what is not here is refused."""
 
 
 def joined(path: str, step: str | int) -> str:
@@ -554,7 +571,8 @@ class Expression:
         """The bare compiled function, for loops that call it often; hand what it raises to `error`."""
         return self._run
 
-    def error(self, raised: Exception) -> Exception:
+    def error(self, raised: Exception) -> RuleError:
+        """What `run` raised, as MissingField or RuleError."""
         return self._unit.error(raised)
 
     def evaluate(self, scope: Any) -> Any:

@@ -45,6 +45,10 @@ class ExpressionError(UserError):
         self.hint = hint
         super().__init__(f"column {offset + 1}: {message}" + (f" ({hint})" if hint else ""))
 
+    def moved(self, by: int) -> ExpressionError:
+        """The same mistake, seen from a text in which the expression begins at `by`."""
+        return ExpressionError(self.code, self.message, self.offset + by, self.hint)
+
 
 class Token(NamedTuple):
     kind: str

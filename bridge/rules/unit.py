@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from bridge.errors import MissingField, RuleError
 from bridge.rules import functions
 from bridge.rules.faults import ABSENT, Fault, from_type_error
+from bridge.rules.scan import ExpressionError
 
 STEPS_MAX = 100_000
-"""Steps that the comprehensions of one unit may take for one event: about 20 ms, and far more than 500 list items need."""
+"""Steps that the comprehensions of one unit may take for one event: about 20 ms."""
 
 _FILE = "<expression>"
 
@@ -122,7 +123,7 @@ def otherwise_do(value: Any, default: Callable[[], Any]) -> Any:
 def drop(made: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Leaves out those of the named fields that are absent."""
     for name in names:
-        if made[name] is ABSENT:
+        if made.get(name) is ABSENT:
             del made[name]
     return made
 
@@ -195,7 +196,11 @@ class Unit:
         space["guard_missing"] = self._guard_missing
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. that 1(2) is never callable: it is refused before this
-            exec(compile(module, _FILE, "exec", dont_inherit=True), space)  # noqa: S102: built from whitelisted nodes
+            try:
+                code = compile(module, _FILE, "exec", dont_inherit=True)
+            except (RecursionError, MemoryError, SyntaxError, ValueError):
+                raise ExpressionError("MB134", "the expression is nested too deeply") from None
+            exec(code, space)  # noqa: S102  # made of nodes that were built here
         made: Callable[[Any], Any] = space["evaluate"]
         return made
 

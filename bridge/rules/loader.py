@@ -1,0 +1,255 @@
+"""Rules files to a RuleBook: every mistake is found and told with its place, not only the first."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge.actions import MODELS, duration_seconds
+from bridge.errors import Problem, ProblemsFound, UsageError
+from bridge.model import Kind, Lane
+from bridge.rules.action_loader import ActionLoader
+from bridge.rules.composing import ActionTemplate
+from bridge.rules.document import BYTES_MAX, Document, Node
+from bridge.rules.handlers import Handler, load_handlers
+from bridge.rules.handling import RuleOptions
+from bridge.rules.language import nearest
+from bridge.rules.planner import Rule, RuleBook
+from bridge.rules.reading import Reader
+
+_RULE_KEYS = ("name", "match", "topic", "when", "do", "enabled", "lane", "coalesce", "preserve", "linger", "lazy",
+              "lazy_every", "tests")  # fmt: skip
+_TEST_KEYS = ("name", "event", "events", "given", "now", "expect", "expect_error", "exact")
+_EVENT_KEYS = ("id", "type", "source", "subject", "time", "data", "key", "headers", "topic", "partition", "offset",
+               "timestamp", "value")  # fmt: skip
+
+
+def load(patterns: Sequence[str], base_dir: Path, handlers: Sequence[str] = ()) -> RuleBook:
+    """Loads rules files (globs relative to `base_dir`, sorted by path) and the modules of handlers.
+
+    Installed entry points of the group `meisa_bridge.handlers` are loaded too. Raises ProblemsFound with all problems,
+    UsageError where a file cannot be read.
+    """
+    problems: list[Problem] = []
+    rules: list[Rule] = []
+    for path in _files(patterns, base_dir, problems):
+        rules += _load_file(path, problems)
+    found: list[Handler] = []
+    try:
+        found = load_handlers(handlers, base_dir)
+    except ProblemsFound as error:
+        problems += error.problems
+    problems += _repeated_names(rules, found)
+    if problems:
+        raise ProblemsFound(problems)
+    return RuleBook(rules, found)
+
+
+def load_text(text: str, file: str = "rules.yaml") -> RuleBook:
+    """Loads the text of one rules file, without handlers. Raises ProblemsFound."""
+    problems: list[Problem] = []
+    rules = _load_text(text, file, problems)
+    problems += _repeated_names(rules, ())
+    if problems:
+        raise ProblemsFound(problems)
+    return RuleBook(rules)
+
+
+def _files(patterns: Sequence[str], base_dir: Path, problems: list[Problem]) -> list[Path]:
+    found: set[Path] = set()
+    for pattern in patterns:
+        matches = [Path(name) for name in glob.glob(str(base_dir / pattern), recursive=True)]  # noqa: PTH207  # absolute patterns
+        files = [path for path in matches if not path.is_dir()]
+        if not files:
+            hint = f"it is looked up from {_shown(base_dir)}"
+            if matches:
+                hint = f"name the files in it: {pattern.rstrip('/')}/*.yaml"
+            problems.append(Problem("MB101", f"rules: no file matches {pattern}", hint=hint))
+        found.update(files)
+    return sorted(found)
+
+
+def _shown(path: Path) -> str:
+    """The path as a person would write it here."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive
+        return str(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _load_file(path: Path, problems: list[Problem]) -> list[Rule]:
+    file = _shown(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the rules in {file}: {error.strerror or type(error).__name__}") from None
+    if len(raw) > BYTES_MAX:
+        hint = f"split it: one file has at most {BYTES_MAX // 1000} kB"
+        problems.append(Problem("MB108", "the file is too large", file, hint=hint))
+        return []
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        problems.append(Problem("MB100", "not UTF-8 text", file, line, hint="save the file as UTF-8"))
+        return []
+    return _load_text(text, file, problems)
+
+
+def _load_text(text: str, file: str, problems: list[Problem]) -> list[Rule]:
+    document = Document(text.replace("\r\n", "\n"), file)
+    reader = Reader(file)
+    reader.problems = document.problems  # those of YAML come first
+    rules = _FileLoader(reader).rules(document.root) if document.root is not None else []
+    if document.root is None and not document.problems:
+        document.problem("MB105", "the file is empty", hint="it begins with rules:")
+    problems += sorted(reader.problems, key=lambda problem: (problem.line, problem.column))
+    return rules
+
+
+class _FileLoader:
+    """The rules of one file."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def rules(self, root: Node) -> list[Rule]:
+        reader = self._reader
+        entries = reader.mapping(root, "a rules file")
+        if entries is None:
+            return []
+        for name, key in root.keys.items():
+            if name != "rules" and not name.startswith("x-"):
+                hint = nearest(name, ["rules"]) or "a rules file has rules, and x-… for anchors"
+                reader.problem("MB103", key, f"a rules file has no key {name}", hint)
+        if "rules" not in entries:
+            if root.keys:
+                reader.problem("MB105", root, "the file has no rules", "list them under rules:")
+            return []
+        items = reader.items(entries["rules"], "rules")
+        found = [self._rule(item) for item in items or ()]
+        return [rule for rule in found if rule is not None]
+
+    def _rule(self, node: Node) -> Rule | None:
+        reader = self._reader
+        entries = reader.mapping(node, "a rule")
+        if entries is None:
+            return None
+        reader.known_keys(node, _RULE_KEYS, "a rule")
+        for name in ("name", "match", "do"):
+            if name not in entries:
+                reader.problem("MB105", node, f"the rule has no {name}", _EXAMPLES[name])
+        name = reader.text(entries.get("name"), "name") or ""
+        options = self._options(entries)
+        loader = ActionLoader(reader, name, options)
+        when = loader.condition(entries.get("when"), "when")
+        actions = self._actions(entries.get("do"), loader)
+        return Rule(
+            name=name,
+            match=reader.texts(entries.get("match"), "match"),
+            topics=reader.texts(entries.get("topic"), "topic"),
+            enabled=reader.flag(entries.get("enabled"), "enabled", True),
+            when=when,
+            actions=tuple(action for action in actions if action is not None),
+            options=options,
+            tests=self._tests(entries.get("tests")),
+            references=tuple(loader.references),
+            identity_problems=tuple(loader.identity_problems),
+            file=reader.file,
+            line=node.line,
+        )
+
+    def _actions(self, node: Node | None, loader: ActionLoader) -> list[ActionTemplate | None]:
+        if node is None:
+            return []
+        items = self._reader.items(node, "do")
+        if items == []:
+            self._reader.problem("MB104", node, "do holds no action", f"known are {', '.join(Kind)}")
+        return [loader.load(item) for item in items or ()]
+
+    def _options(self, entries: dict[str, Node]) -> RuleOptions:
+        reader = self._reader
+        lane = reader.choice(entries.get("lane"), "lane", [lane.value for lane in Lane])
+        linger = reader.duration(entries.get("linger"), "linger")
+        every = reader.duration(entries.get("lazy_every"), "lazy_every")
+        return RuleOptions(
+            lane=None if lane is None else Lane(lane),
+            coalesce=reader.flag(entries.get("coalesce"), "coalesce", True),
+            linger_seconds=0.0 if linger is None else duration_seconds(linger),
+            preserve=self._upsert_paths(entries.get("preserve"), "preserve"),
+            lazy=self._upsert_paths(entries.get("lazy"), "lazy"),
+            lazy_every_seconds=None if every is None else duration_seconds(every),
+        )
+
+    def _upsert_paths(self, node: Node | None, what: str) -> tuple[str, ...]:
+        """Paths into an upsert's body, such as custom_fields.plan."""
+        model = MODELS[Kind.UPSERT]
+        known = [name for name in model.model_fields if name not in model.OPTIONS]
+        paths = self._reader.texts(node, what)
+        for path in paths:
+            head = path.split(".")[0]
+            if head not in known and node is not None:
+                hint = nearest(head, known) or f"write custom_fields.{path}"
+                self._reader.problem("MB107", node, f"{what}: an upsert has no field {head}", hint)
+        return paths
+
+    def _tests(self, node: Node | None) -> tuple[object, ...]:
+        """The tests beside a rule, taken as they are; only their outline is looked at."""
+        if node is None:
+            return ()
+        reader = self._reader
+        found = []
+        for item in reader.items(node, "tests") or ():
+            entries = reader.mapping(item, "a test")
+            if entries is None:
+                continue
+            reader.known_keys(item, _TEST_KEYS, "a test", "MB160")
+            if ("event" in entries) == ("events" in entries):
+                reader.problem("MB160", item, "a test needs either event or events")
+            if ("expect" in entries) == ("expect_error" in entries):
+                reader.problem("MB160", item, "a test needs either expect or expect_error")
+            events = [entries["event"]] if "event" in entries else []
+            if "events" in entries:
+                events += reader.items(entries["events"], "events") or []
+            for event in events:
+                if reader.mapping(event, "an event") is not None:
+                    reader.known_keys(event, _EVENT_KEYS, "an event", "MB160")
+            if "expect" in entries:
+                for expected in reader.items(entries["expect"], "expect") or ():
+                    self._expected(expected)
+            found.append(item.plain())
+        return tuple(found)
+
+    def _expected(self, node: Node) -> None:
+        entries = self._reader.mapping(node, "an expected action")
+        if entries is not None and sum(name in MODELS for name in entries) != 1:
+            self._reader.problem("MB160", node, "an expected action names one action", f"known are {', '.join(Kind)}")
+
+
+_EXAMPLES = {
+    "name": "e.g. name: signup; it identifies the rule's actions for ever",
+    "match": "e.g. match: user.signed_up, or a glob: user.*",
+    "do": "list its actions under do:",
+}
+
+
+def _repeated_names(rules: Sequence[Rule], handlers: Sequence[Handler]) -> list[Problem]:
+    seen: dict[str, str] = {}
+    problems = []
+    for rule in rules:
+        if not rule.name:
+            continue
+        place = f"{rule.file}:{rule.line}"
+        if rule.name in seen:
+            hint = f"the first is at {seen[rule.name]}"
+            problems.append(Problem("MB106", f"a second rule is named {rule.name}", rule.file, rule.line, 1, hint))
+        seen.setdefault(rule.name, place)
+    for handler in handlers:
+        if handler.name in seen:
+            hint = f'the first is {seen[handler.name]}; give this one a name: @handles(…, name="…")'
+            problems.append(Problem("MB106", f"a second rule or handler is named {handler.name}", hint=hint))
+        seen.setdefault(handler.name, f"in {handler.module}")
+    return problems
