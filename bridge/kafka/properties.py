@@ -132,6 +132,9 @@ _LETTERS: dict[str, Any] = {
     "queue.buffering.max.messages": 10_000,
     "queue.buffering.max.kbytes": 65_536,
     "compression.type": "lz4",
+    # Whether a letter is too large is for the topic to say: the client's own limit of 1 MB would refuse what the
+    # source topic took.
+    "message.max.bytes": 67_108_864,
 }
 
 
