@@ -28,7 +28,7 @@ _REFERENCE: Final[dict[str, Any]] = {
     ],
 }
 _SCALARS: Final = frozenset({"string", "integer", "number", "boolean"})
-_ASIDE: Final = ("title", "description", "default", "examples")
+_ASIDE: Final = ("description", "default", "examples")
 
 
 def json_schema() -> dict[str, Any]:
@@ -46,7 +46,13 @@ def _with_references(schema: Any) -> Any:
     """Lets every scalar be a reference too. Walks only where schemas stand, never into defaults or examples."""
     if not isinstance(schema, dict):
         return schema
-    made = dict(schema)
+    made = {key: value for key, value in schema.items() if key != "title"}
+    if (
+        "patternProperties" in made
+    ):  # topics: a name that does not match is a mistake; nothing below a name is the defaults
+        ((pattern, below),) = made.pop("patternProperties").items()
+        made["propertyNames"] = {"pattern": pattern}
+        made["additionalProperties"] = {"anyOf": [below, {"type": "null"}]}
     for keyword in ("properties", "$defs"):
         if keyword in made:
             made[keyword] = {name: _with_references(below) for name, below in made[keyword].items()}
@@ -64,5 +70,4 @@ def _with_references(schema: Any) -> Any:
         if made.get("pattern") == DURATION_PATTERN and isinstance(aside.get("default"), float):
             aside["default"] = duration_text(aside["default"])
         return {**aside, "anyOf": [made, {"$ref": "#/$defs/Reference"}]}
-    made.pop("title", None)
     return made

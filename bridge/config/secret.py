@@ -13,7 +13,7 @@ from bridge.errors import UsageError
 SECRET_BYTES_MAX: Final = 65_536
 """A key, a token or a PEM file is far smaller; a larger file is surely the wrong one."""
 
-SECRET_TYPE: Final = "secret"
+SECRET_TYPE: Final = "secret"  # noqa: S105  (a marker, not a secret)
 """Marks secrets in pydantic's schema; bridge/config/schema.py puts the reference in its place."""
 
 
