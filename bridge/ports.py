@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, TopicPartition
@@ -64,6 +64,9 @@ class Source(Protocol):
 
     def commit(self, positions: Sequence[Position]) -> None:
         """Asks for a commit; `listener.committed` tells how it went."""
+
+    def log_ends(self) -> Mapping[TopicPartition, int]:
+        """The offset after the last record of owned partitions, as the broker last told; for lag."""
 
     async def close(self) -> None:
         """Revokes what is owned (the listener drains and commits), then leaves the group."""

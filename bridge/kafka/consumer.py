@@ -59,6 +59,8 @@ HOLD_AFTER_SECONDS = 0.5
 ASK_SECONDS = 5.0
 """For each question to the coordinator while partitions are assigned; after that it is asked again without blocking."""
 ASK_AGAIN_SECONDS = 1.0
+ENDS_SECONDS = 1.0
+"""How old the log ends may be that lag is shown by; they are in librdkafka's memory, so looking costs no request."""
 
 _Where = Iterable[TopicPartition]
 
@@ -116,6 +118,9 @@ class KafkaSource:
         self._adrift: dict[TopicPartition, int | None] = {}
         """Assigned but without a position: None before the first, else the offset that the log does not have."""
         self._ask_at = 0.0
+        self._ends: dict[TopicPartition, int] = {}
+        """Replaced as a whole once a second, so the loop may read it at any time."""
+        self._ends_at = 0.0
         self._verdict: faults.Verdict | None = None
         self._notices = faults.Notices(self._tell_failed)
         self._commits = Commits(self._epochs.__contains__, self._report_commit)
@@ -138,6 +143,10 @@ class KafkaSource:
         with self._changed:
             self._orders.append((pause, tuple(partitions)))
             self._changed.notify_all()
+
+    def log_ends(self) -> Mapping[TopicPartition, int]:
+        """As told with the last fetch of each partition; missing until there was one."""
+        return self._ends
 
     def commit(self, positions: Sequence[Position]) -> None:
         self._commits.submit(tuple(positions))
@@ -275,6 +284,15 @@ class KafkaSource:
         more = consumer.consume(self._batch_records - 1, 0)
         self._in_hand.extend(more)
         self._send_in_hand()
+
+    def _look_for_ends(self, consumer: Consumer) -> None:
+        self._ends_at = time.monotonic() + ENDS_SECONDS
+        ends: dict[TopicPartition, int] = {}
+        for tp in self._epochs:
+            offsets = consumer.get_watermark_offsets(KafkaPartition(*tp), cached=True)
+            if offsets is not None and offsets[1] >= 0:
+                ends[tp] = offsets[1]
+        self._ends = ends
 
     def _loop_is_behind(self, consumer: Consumer) -> bool:
         """Holds back while the loop has not taken its batches; True if this turn must not fetch."""

@@ -135,6 +135,8 @@ class Delivery:
         self._waiters: list[tuple[frozenset[TopicPartition], asyncio.Future[None]]] = []
         self._last_success: dict[str, float] = {}
         self._contact_ids: OrderedDict[str, str] = OrderedDict()
+        self._waiting_actions = dict.fromkeys(Lane, 0)
+        self._waiting_contacts = dict.fromkeys(Lane, 0)
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._held = True
@@ -152,6 +154,7 @@ class Delivery:
             keys = action.contact.ordering_keys() if action.handling.ordered else ()
             item.ticket = self._ordering.admit(item, keys)
             self._items.setdefault(item.partition, set()).add(item)
+            self._waiting_actions[item.lane] += 1
             if item.ticket.ready:
                 ready.append(item.ticket)
         self._begin(ready)
@@ -171,12 +174,14 @@ class Delivery:
 
     def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
         """Drops what is unsent of these partitions; what is in flight may still end well."""
-        for partition in partitions:
-            for item in list(self._items.get(partition, ())):
-                item.gone = True
-                assert item.ticket is not None
-                if item.ticket.ready and not item.in_flight:
-                    self._leave(item)
+        leaving = [item for partition in partitions for item in self._items.get(partition, ())]
+        for item in leaving:
+            item.gone = True
+        for item in leaving:
+            # Leaving frees those behind it, and these leave then and there: some are out before their turn comes here.
+            assert item.ticket is not None
+            if item.ticket.ready and not item.in_flight and item in self._items.get(item.partition, ()):
+                self._leave(item)
 
     async def drained(self, partitions: Iterable[TopicPartition]) -> None:
         """Returns once no call of these partitions is in flight."""
@@ -199,6 +204,33 @@ class Delivery:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
 
+    async def ask(self, call: Call) -> Outcome | None:
+        """Makes a call that belongs to no action (a ping), within its key's quota; None where that has no room now."""
+        quota = self.keys[call.key].quota
+        if not quota.acquire(self._clock.now(), urgent=True):
+            return None
+        sent_now = self._clock.now()
+        try:
+            outcome = await self._meisa.send(call)
+        except BaseException:
+            quota.unanswered(self._clock.now())
+            raise
+        now = self._clock.now()
+        self._count(quota, outcome, now)
+        self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
+        if outcome.verdict is Verdict.THROTTLED:
+            quota.throttled(now, outcome.retry_after_seconds)
+        return outcome
+
+    @staticmethod
+    def _count(quota: Quota, outcome: Outcome, now: float) -> None:
+        if outcome.status is not None:
+            quota.answered(now)
+        elif outcome.sent:
+            quota.unanswered(now)
+        else:
+            quota.unsent()
+
     def key_works(self, name: str) -> None:
         """A refused key was accepted again."""
         self.keys[name].refused = False
@@ -215,6 +247,7 @@ class Delivery:
         try:
             while running:
                 item = running.popleft().item
+                self._waiting_contacts[item.lane] += 1
                 if item.gone:
                     self._leave(item)
                     continue
@@ -283,6 +316,8 @@ class Delivery:
         if not items:
             del self._items[item.partition]
         item.gone = True
+        self._waiting_actions[item.lane] -= 1
+        self._waiting_contacts[item.lane] -= 1
         assert item.ticket is not None
         freed = self._ordering.release(item.ticket)
         if freed:
@@ -366,12 +401,7 @@ class Delivery:
     def _book(self, key: Key, call: Call, item: _Item, outcome: Outcome, now: float) -> None:
         """What an answer means for its key, its endpoint and what is known of its contact."""
         quota = key.quota
-        if outcome.status is not None:
-            quota.answered(now)
-        elif outcome.sent:
-            quota.unanswered(now)
-        else:
-            quota.unsent()
+        self._count(quota, outcome, now)
         if outcome.verdict is Verdict.THROTTLED:
             until = quota.throttled(now, outcome.retry_after_seconds)
             log.info("Meisa throttles the key; its calls wait", key=key.name, seconds=round(until - now, 1))
@@ -429,9 +459,9 @@ class Delivery:
         """Actions that have not ended."""
         return self._ordering.size
 
-    @property
-    def pending_contacts(self) -> int:
-        return self._ordering.contacts
+    def pending_by_lane(self) -> list[tuple[Lane, int, int]]:
+        """Lane, contacts whose next action is in it, and actions that have not ended."""
+        return [(lane, self._waiting_contacts[lane], self._waiting_actions[lane]) for lane in Lane]
 
     @property
     def in_flight(self) -> int:

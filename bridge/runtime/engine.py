@@ -379,6 +379,10 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def log_ends(self) -> Mapping[TopicPartition, int]:
+        """The offset after the last record of each partition, as far as the source knows."""
+        return self._source.log_ends()
+
     def waiting(self) -> list[Waiting]:
         """Why work waits, for status and metrics."""
         reasons = self._delivery.waiting()

@@ -98,6 +98,9 @@ class FakeSource:
         if self.answer_commits:
             asyncio.get_running_loop().call_later(0.008, self._settle, positions)
 
+    def log_ends(self) -> dict[TopicPartition, int]:
+        return {}
+
     def _settle(self, positions: Sequence[Position]) -> None:
         assert self.listener is not None
         if self.commit_error is None:

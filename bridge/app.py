@@ -1,0 +1,315 @@
+"""Wires everything together, once: the only place that knows all adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from bridge import rules
+from bridge.core.quota import Quota
+from bridge.core.retry import Policy
+from bridge.decode import Envelope, decoder_for
+from bridge.errors import Problem, ProblemsFound, StartFailed, UserError
+from bridge.kafka.admin import probe
+from bridge.kafka.consumer import KafkaSource
+from bridge.kafka.letters import KafkaLetters
+from bridge.meisa.client import MeisaClient
+from bridge.meisa.endpoints import ENDPOINTS
+from bridge.model import Call, Event, Outcome, Record, Verdict, action_id
+from bridge.observe.metrics import Metrics
+from bridge.runtime.clock import SystemClock
+from bridge.runtime.delivery import Delivery
+from bridge.runtime.engine import Engine
+from bridge.runtime.keys import RefusedKeys
+from bridge.runtime.status import Status
+from bridge.web.server import AdminServer
+
+if TYPE_CHECKING:
+    from bridge.config import Secret, Settings, Topic
+    from bridge.rules import RuleBook
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_KEY = "default"
+START_SECONDS = 10.0
+"""How long a start waits for a broker before it says that there is none."""
+DRAIN_SHARE = 0.8
+"""Of `shutdown_timeout` for calls in flight and the last commit; the rest is for leaving the group and closing."""
+
+
+def run(settings: Settings) -> int:
+    """Runs the service until SIGTERM or SIGINT; returns the exit status. Raises UserError where it cannot start."""
+    return asyncio.run(serve(settings))
+
+
+def load_rules(settings: Settings) -> RuleBook:
+    """The rules and handlers. Raises ProblemsFound and UsageError."""
+    book = rules.load(settings.rules, settings.base_dir, settings.handlers)
+    if settings.state.url == "memory":
+        problems = book.needs_identities()
+        if problems:
+            raise ProblemsFound(problems)
+    return book
+
+
+class Bridge:
+    """One instance of the service: made, started, stopped once."""
+
+    def __init__(self, settings: Settings, book: RuleBook, *, failed: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._book = book
+        clock = SystemClock()
+        self.metrics = Metrics()
+        meisa = settings.meisa
+        self.client = MeisaClient(
+            meisa.base_url,
+            {name: secret.read for name, secret in secrets(settings).items()},
+            timeout_seconds=meisa.timeout,
+            max_in_flight=meisa.max_in_flight,
+            clock=clock,
+        )
+        limits = [(meisa.quota.per_minute, 60.0), (meisa.quota.per_hour, 3600.0)]
+        group = settings.kafka.group_id
+        self.delivery = Delivery(
+            self.client,
+            {name: Quota(limits, reserve=meisa.quota.reserve) for name in secrets(settings)},
+            clock=clock,
+            meter=self.metrics,
+            policy=Policy(
+                attempts=meisa.retry.attempts,
+                max_age_seconds=meisa.retry.max_age,
+                idempotency_window_seconds=meisa.idempotency_window,
+                scope_wait_seconds=settings.delivery.scope_wait,
+                unknown_contact_seconds=settings.delivery.unknown_contact_after,
+            ),
+            identify=lambda record, action: action_id(group, record, action),
+            max_in_flight=meisa.max_in_flight,
+            key_refused=lambda key, outcome: self.keys.refused(key, outcome),
+        )
+        self.keys = RefusedKeys(self.client, self.delivery, self.client.refresh_keys)
+        shutdown = settings.delivery.shutdown_timeout
+        self._drain_seconds = shutdown * DRAIN_SHARE
+        self.source = KafkaSource(
+            settings.kafka.bootstrap_servers,
+            group,
+            {name: topic.start for name, topic in settings.topics.items()},
+            settings.kafka.properties,
+            # The engine's budget ends first, so that it can still say what it gave up.
+            revoke_seconds=self._drain_seconds + 1.0,
+            close_seconds=shutdown,
+        )
+        self.letters = KafkaLetters(
+            settings.kafka.bootstrap_servers, settings.dead_letters.topic, settings.kafka.properties
+        )
+        self.engine = Engine(
+            group=group,
+            decoders=decoders(settings),
+            plan=book.plan,
+            source=self.source,
+            letters=self.letters,
+            clock=clock,
+            meter=self.metrics,
+            delivery=self.delivery,
+            revoke_seconds=self._drain_seconds,
+            failed=failed,
+        )
+        self.status = Status(self.engine, self.delivery, clock, self.metrics.totals, self.metrics.dead_letters_by_kind)
+        self.metrics.snapshot = self.status.snapshot
+        admin = settings.admin
+        self.admin = AdminServer(
+            admin.listen,
+            self.metrics,
+            self.status.snapshot,
+            admin.token.read() if admin.token is not None else None,
+            show_contacts=admin.show_contacts,
+        )
+
+    async def start(self) -> None:
+        """Joins the group at once, and lets calls leave when Kafka and Meisa have answered.
+
+        Raises StartFailed for a busy port, no broker, a refused key, or a key of the other environment. An API that
+        cannot be reached is an outage, not a mistake: the service starts and waits for it.
+        """
+        self.source.start(self.engine)
+        self.status.state = "joining"
+        async with _together() as group:
+            group.create_task(self.admin.start())
+            group.create_task(self._find_kafka())
+            for name in secrets(self._settings):
+                group.create_task(self._introduce(name))
+        self.delivery.open()
+        log.info(
+            "started: events are taken in and delivered from here",
+            admin=self.admin.url,
+            topics=sorted(self._settings.topics),
+            rules=len(self._book.rules),
+        )
+
+    async def _find_kafka(self) -> None:
+        kafka = self._settings.kafka
+        cluster = await asyncio.to_thread(probe, kafka.bootstrap_servers, kafka.properties, START_SECONDS)
+        for name in cluster.missing(*self._settings.topics):
+            log.warning("a topic does not exist (yet); its events are read once it does", topic=name)
+
+    async def _introduce(self, key: str) -> None:
+        outcome = await self.delivery.ask(Call("ping", key=key))
+        problem = introduction(self._settings, key, outcome)
+        if problem:
+            raise StartFailed(problem)
+        if outcome is None or outcome.verdict is not Verdict.DELIVERED:
+            log.warning(
+                "Meisa does not answer properly yet; events are taken in, and calls go on trying",
+                key=key,
+                status=outcome.status if outcome else None,
+                message=outcome.message if outcome else "no room in the quota",
+            )
+            return
+        for kind in missing_scopes(self._settings, self._book, key, outcome):
+            log.warning(
+                "the API key lacks the scope that rules need: their contacts wait for it, then are dead-lettered",
+                key=key,
+                action=kind,
+                scope=ENDPOINTS[kind].scope,
+            )
+
+    async def stop(self) -> None:
+        """Drains, commits, leaves the group, and closes everything; within `shutdown_timeout`."""
+        self.status.state = "draining"
+        log.info("stopping: calls in flight are awaited, then the group is left", in_flight=self.delivery.in_flight)
+        await self.keys.close()
+        await self.engine.stop(self._drain_seconds)
+        await self.delivery.close()
+        await self.letters.close()
+        await self.client.close()
+        await self.admin.stop()
+
+
+async def serve(settings: Settings, *, stop: asyncio.Event | None = None) -> int:
+    """Runs one bridge until a signal, or until `stop` is set. Returns the exit status; raises UserError."""
+    book = load_rules(settings)
+    ending = stop or asyncio.Event()
+    failures: list[str] = []
+
+    def failed(message: str) -> None:
+        failures.append(message)
+        ending.set()
+
+    bridge = Bridge(settings, book, failed=failed)
+    with _signals(ending):
+        starting = asyncio.create_task(bridge.start())
+        told = asyncio.create_task(ending.wait())
+        try:
+            await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await told
+        finally:
+            for task in (starting, told):
+                task.cancel()
+            await asyncio.gather(starting, told, return_exceptions=True)
+            await bridge.stop()
+    if failures:
+        raise StartFailed(f"the service ended: {failures[0]}")
+    log.info("stopped: everything finished is committed")
+    return 0
+
+
+@contextlib.contextmanager
+def _signals(ending: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group that raises the first user's error as it is, not as a group."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        for error in errors.exceptions:
+            if isinstance(error, UserError):
+                raise error from None
+        raise
+
+
+def secrets(settings: Settings) -> dict[str, Secret]:
+    """Every API key by its name: `default`, or the action kind that has one of its own."""
+    found: dict[str, Secret] = {DEFAULT_KEY: settings.meisa.api_key}
+    for kind, secret in settings.meisa.keys.items():
+        found[kind] = secret
+    return found
+
+
+def decoders(settings: Settings) -> Mapping[str, Callable[[Record], Event | None]]:
+    """A decoder per topic. Raises ProblemsFound for an envelope's bad expression."""
+    made = {}
+    problems: list[Problem] = []
+    for name, topic in settings.topics.items():
+        made[name] = decoder_for(topic.format, envelope=_envelope(settings, name, topic, problems)).decode
+    if problems:
+        raise ProblemsFound(problems)
+    return made
+
+
+def _envelope(settings: Settings, name: str, topic: Topic, problems: list[Problem]) -> Envelope | None:
+    if topic.envelope is None:
+        return None
+    parts = {}
+    for part in ("id", "type", "time", "data"):
+        text = getattr(topic.envelope, part)
+        if part not in topic.envelope.model_fields_set:
+            continue  # the decoder's own default is the same, and faster
+        try:
+            parts[part] = rules.compile_envelope_field(text)
+        except rules.ExpressionError as error:
+            place = settings.place("topics", name, "envelope", part)
+            problems.append(Problem(error.code, str(error), place.file, place.line, place.column, error.hint))
+    return Envelope(**parts)
+
+
+def introduction(settings: Settings, key: str, outcome: Outcome | None) -> str | None:
+    """Why the service must not start with this key, judged by Meisa's answer to its ping; None where it may."""
+    where = "meisa.api_key" if key == DEFAULT_KEY else f"meisa.keys.{key}"
+    if outcome is None:
+        return None
+    if outcome.verdict is Verdict.KEY_REFUSED:
+        return (
+            f"Meisa at {settings.meisa.base_url} refuses the key of {where} (401): "
+            "check that it is complete, not revoked, and of this account"
+        )
+    environment = _environment(outcome)
+    wanted = settings.meisa.environment
+    if environment is not None and environment != wanted:
+        return (
+            f"the key of {where} is of the {environment} environment, but meisa.environment is {wanted}: "
+            f"use a {wanted} key, or set meisa.environment: {environment}"
+        )
+    return None
+
+
+def _environment(outcome: Outcome) -> str | None:
+    if outcome.verdict is Verdict.DELIVERED and isinstance(outcome.data, dict):
+        found = outcome.data.get("environment")
+        return str(found) if found else None
+    return None
+
+
+def missing_scopes(settings: Settings, book: RuleBook, key: str, outcome: Outcome) -> list[str]:
+    """Action kinds of the rules that use this key and whose scope it lacks."""
+    if not isinstance(outcome.data, dict) or not isinstance(outcome.data.get("scopes"), list):
+        return []
+    scopes = set(outcome.data["scopes"])
+    own = {kind: kind if kind in settings.meisa.keys else DEFAULT_KEY for kind in sorted(book.kinds())}
+    return [kind for kind, used in own.items() if used == key and ENDPOINTS[kind].scope not in scopes]

@@ -1,0 +1,80 @@
+"""What the running service looks like, as a snapshot for status, metrics and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from bridge import __version__
+from bridge.observe.snapshot import LaneState, PartitionState, QuotaState, Snapshot, WaitState
+from bridge.ports import Clock
+from bridge.runtime.delivery import Delivery
+from bridge.runtime.engine import Engine
+
+WINDOW_NAMES = {60.0: "minute", 3600.0: "hour"}
+
+
+class Status:
+    """Makes snapshots. `state` is for people: starting, joining, member, draining."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        delivery: Delivery,
+        clock: Clock,
+        totals: Callable[[], Mapping[str, int]],
+        dead_letters: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._engine = engine
+        self._delivery = delivery
+        self._clock = clock
+        self._totals = totals
+        self._dead_letters = dead_letters
+        self._started_wall = clock.wall()
+        self.state = "starting"
+
+    def snapshot(self) -> Snapshot:
+        engine, delivery = self._engine, self._delivery
+        now, wall = self._clock.now(), self._clock.wall()
+        ends = engine.log_ends()
+        partitions = []
+        for partition in engine.partitions.values():
+            frontier = partition.offsets.frontier
+            end = ends.get(partition.name)
+            partitions.append(
+                PartitionState(
+                    topic=partition.name.topic,
+                    partition=partition.name.partition,
+                    epoch=partition.epoch,
+                    frontier=-1 if frontier is None else frontier,
+                    lag=None if end is None or frontier is None else max(0, end - frontier),
+                    window=partition.offsets.window,
+                    paused=partition.paused,
+                )
+            )
+        quota = [
+            QuotaState(
+                key=key.name,
+                window=WINDOW_NAMES.get(window.seconds, f"{window.seconds:g}s"),
+                used=window.used,
+                limit=window.limit,
+                gated_until_wall_seconds=None if key.braked_until is None else wall + key.braked_until - now,
+            )
+            for key in delivery.key_states()
+            for window in key.windows
+        ]
+        member = engine.joined and self.state in ("starting", "joining")
+        return Snapshot(
+            version=__version__,
+            started_at_wall_seconds=self._started_wall,
+            taken_at_wall_seconds=wall,
+            in_group=engine.joined and self.state != "draining",
+            group_state="member" if member else self.state,
+            refused_keys=tuple(key.name for key in delivery.key_states() if key.refused),
+            partitions=tuple(sorted(partitions, key=lambda each: (each.topic, each.partition))),
+            quota=tuple(quota),
+            pending=tuple(LaneState(lane, contacts, events) for lane, contacts, events in delivery.pending_by_lane()),
+            in_flight=delivery.in_flight,
+            waiting_for=tuple(WaitState(waiting.reason, waiting.count, waiting.detail) for waiting in engine.waiting()),
+            totals=dict(self._totals()),
+            dead_letters=dict(self._dead_letters()),
+        )
