@@ -69,7 +69,12 @@ def test_an_update_merges_custom_fields_and_only_adds_tags(contacts: Contacts) -
 
 def test_an_upsert_that_changes_nothing_fires_nothing(contacts: Contacts) -> None:
     """The same state again leaves the log and updated_at as they were."""
-    body = {"email": "a@example.com", "external_id": "7", "custom_fields": {"on": True, "list": [1]}, "tag_names": ["x"]}
+    body = {
+        "email": "a@example.com",
+        "external_id": "7",
+        "custom_fields": {"on": True, "list": [1]},
+        "tag_names": ["x"],
+    }
     first = contacts.upsert(body, NOW).body
     before = fired(contacts)
     again = contacts.upsert(dict(body, source="import"), NOW + 60).body

@@ -169,7 +169,7 @@ def test_only_identical_sends_are_deduplicated(world: World) -> None:
 
 
 def test_a_refused_send_is_not_remembered(world: World) -> None:
-    """After a 422 the same key sends once the address is allowed again; an answered one is repeated although it is not."""
+    """After a 422 the same key sends once the address is allowed; what was answered is repeated even to a suppressed one."""
     world.contacts.suppress("a@example.com")
     refused(lambda: trigger(world, idempotency_key="k"))
     world.contacts.allow("a@example.com")
