@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from bridge.errors import StartFailed
 from bridge.kafka.properties import reason, shared
@@ -55,8 +55,8 @@ class _Listening:
 def _unreachable(bootstrap_servers: str, fault: str) -> StartFailed:
     detail = f" ({fault})" if fault else ""
     return StartFailed(
-        f"no Kafka broker answers at {bootstrap_servers}{detail}; check kafka.bootstrap_servers, that the broker is up, "
-        "and kafka.properties for security.protocol and credentials"
+        f"no Kafka broker answers at {bootstrap_servers}{detail}; check kafka.bootstrap_servers, that the broker is "
+        "up, and kafka.properties for security.protocol and credentials"
     )
 
 

@@ -25,23 +25,23 @@ Rules that never break:
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from bridge.errors import StartFailed
 from bridge.kafka import faults
 from bridge.kafka.admin import supports_consumer_protocol
+from bridge.kafka.assignment import Assignment
 from bridge.kafka.commits import Commits
-from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, reason, validate
-from bridge.kafka.starting import EARLIEST, Beginning, offsets_at, parse_start, resolve
+from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, validate
+from bridge.kafka.starting import parse_start
 from bridge.model import Assigned, Position, Record, TopicPartition
 from bridge.ports import SourceListener
 
@@ -56,13 +56,8 @@ BATCHES_OUT_MAX = 4
 """Batches on their way to the loop: one in work, the others hide the hop. With 500 records each, 2,000 records."""
 HOLD_AFTER_SECONDS = 0.5
 """A loop that takes no batch for so long is behind: only then is it worth dropping the prefetch to go on polling."""
-ASK_SECONDS = 5.0
-"""For each question to the coordinator while partitions are assigned; after that it is asked again without blocking."""
-ASK_AGAIN_SECONDS = 1.0
-ENDS_SECONDS = 1.0
-"""How old the log ends may be that lag is shown by; they are in librdkafka's memory, so looking costs no request."""
-
-_Where = Iterable[TopicPartition]
+PROBE_SECONDS = 5.0
+PROBE_AGAIN_SECONDS = 1.0
 
 
 class KafkaSource:
@@ -88,7 +83,8 @@ class KafkaSource:
         self._group_id = group_id
         self._properties = checked(properties or {})
         validate(bootstrap_servers, self._properties)
-        self._starts = {topic: parse_start(topic, start) for topic, start in topics.items()}
+        starts = {topic: parse_start(topic, start) for topic, start in topics.items()}
+        self._topics = list(topics)
         self._batch_records = batch_records
         patience = float(self._properties.get("max.poll.interval.ms", 300_000)) / 1000
         self._revoke_seconds = min(revoke_seconds, patience * 0.8)
@@ -101,29 +97,20 @@ class KafkaSource:
         self._thread: threading.Thread | None = None
         self._ended = asyncio.Event()
 
-        # Shared between the threads; guarded by _changed.
+        # Shared between the two threads; guarded by _changed.
         self._changed = threading.Condition()
         self._closing = False
-        self._orders: deque[tuple[bool, tuple[TopicPartition, ...]]] = deque()
+        self._orders: deque[tuple[Callable[..., None], tuple[TopicPartition, ...]]] = deque()
         self._batches_out = 0
 
         # The polling thread's own.
-        self._epoch_numbers = itertools.count(1)
-        self._epochs: dict[TopicPartition, int] = {}
-        self._paused: set[TopicPartition] = set()
-        self._held = False
         self._full_since: float | None = None
         self._in_hand: list[Message] = []
         self._busy_until = 0.0
-        self._adrift: dict[TopicPartition, int | None] = {}
-        """Assigned but without a position: None before the first, else the offset that the log does not have."""
-        self._ask_at = 0.0
-        self._ends: dict[TopicPartition, int] = {}
-        """Replaced as a whole once a second, so the loop may read it at any time."""
-        self._ends_at = 0.0
         self._verdict: faults.Verdict | None = None
         self._notices = faults.Notices(self._tell_failed)
-        self._commits = Commits(self._epochs.__contains__, self._report_commit)
+        self._assignment = Assignment(starts, self._notices, self._tell_assigned, self._tell_lost)
+        self._commits = Commits(self._assignment.owns, self._tell_committed)
 
     # --- ports.Source: called on the loop -----------------------------------------------------------------------------
 
@@ -134,24 +121,23 @@ class KafkaSource:
         self._thread.start()
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        self._order(True, partitions)
+        self._order(self._assignment.pause, partitions)
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
-        self._order(False, partitions)
+        self._order(self._assignment.resume, partitions)
 
-    def _order(self, pause: bool, partitions: Sequence[TopicPartition]) -> None:
+    def _order(self, order: Callable[..., None], partitions: Sequence[TopicPartition]) -> None:
         with self._changed:
-            self._orders.append((pause, tuple(partitions)))
+            self._orders.append((order, tuple(partitions)))
             self._changed.notify_all()
-
-    def log_ends(self) -> Mapping[TopicPartition, int]:
-        """As told with the last fetch of each partition; missing until there was one."""
-        return self._ends
 
     def commit(self, positions: Sequence[Position]) -> None:
         self._commits.submit(tuple(positions))
         with self._changed:
             self._changed.notify_all()
+
+    def log_ends(self) -> Mapping[TopicPartition, int]:
+        return self._assignment.ends.latest
 
     async def close(self) -> None:
         """Returns when the group has been left, or after `close_seconds` with a line in the log.
@@ -182,7 +168,15 @@ class KafkaSource:
             with self._changed:
                 self._closing = True
 
-    def _report_commit(self, positions: Sequence[Position], error: str | None) -> None:
+    def _tell_assigned(self, partitions: list[Assigned]) -> None:
+        assert self._listener is not None
+        self._tell(self._listener.assigned, partitions)
+
+    def _tell_lost(self, partitions: list[TopicPartition]) -> None:
+        assert self._listener is not None
+        self._tell(self._listener.lost, partitions)
+
+    def _tell_committed(self, positions: Sequence[Position], error: str | None) -> None:
         assert self._listener is not None
         self._tell(self._listener.committed, positions, error)
 
@@ -234,11 +228,11 @@ class KafkaSource:
             return str(wanted).lower()
         while not self._closing:
             try:
-                offered = supports_consumer_protocol(self._bootstrap_servers, self._properties, ASK_SECONDS)
+                offered = supports_consumer_protocol(self._bootstrap_servers, self._properties, PROBE_SECONDS)
                 return CONSUMER if offered else CLASSIC
             except StartFailed as error:
                 self._notices.say("unreachable", f"{error}. Nothing is read; trying again")
-                self._wait(ASK_AGAIN_SECONDS)
+                self._wait(PROBE_AGAIN_SECONDS)
         return CLASSIC
 
     def _member(self, protocol: str) -> faults.Verdict | None:
@@ -249,17 +243,17 @@ class KafkaSource:
         config["on_commit"] = self._commits.answered
         consumer = Consumer(config, logger=LibrdkafkaLog())
         self._verdict = None
-        log.info("joining the consumer group", group=self._group_id, protocol=protocol, topics=sorted(self._starts))
+        log.info("joining the consumer group", group=self._group_id, protocol=protocol, topics=self._topics)
         try:
             consumer.subscribe(
-                list(self._starts), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             while not self._closing and self._verdict is None:
                 self._turn(consumer)
         finally:
             consumer.close()
-            self._on_lost(consumer, [KafkaPartition(*tp) for tp in self._epochs])  # none, unless it broke
-            self._held = False
+            self._on_lost(consumer, [KafkaPartition(*tp) for tp in self._assignment.epochs])  # none, unless it broke
+            self._assignment.held = False
             self._full_since = None
         return None if self._closing else self._verdict
 
@@ -267,8 +261,8 @@ class KafkaSource:
         """One poll: carries out orders, then brings at most one batch to the loop."""
         self._carry_out_orders(consumer)
         self._commits.send_next(consumer)
-        if self._adrift and time.monotonic() >= self._ask_at:
-            self._find_positions(consumer)
+        self._assignment.find_positions(consumer)
+        self._assignment.look_at_ends(consumer)
         if self._loop_is_behind(consumer):
             return
         now = time.monotonic()
@@ -285,40 +279,29 @@ class KafkaSource:
         self._in_hand.extend(more)
         self._send_in_hand()
 
-    def _look_for_ends(self, consumer: Consumer) -> None:
-        self._ends_at = time.monotonic() + ENDS_SECONDS
-        ends: dict[TopicPartition, int] = {}
-        for tp in self._epochs:
-            offsets = consumer.get_watermark_offsets(KafkaPartition(*tp), cached=True)
-            if offsets is not None and offsets[1] >= 0:
-                ends[tp] = offsets[1]
-        self._ends = ends
-
     def _loop_is_behind(self, consumer: Consumer) -> bool:
         """Holds back while the loop has not taken its batches; True if this turn must not fetch."""
+        assignment = self._assignment
         with self._changed:
-            full = self._batches_out >= BATCHES_OUT_MAX or (self._held and self._batches_out > 0)
-            if full and not self._held:
+            full = self._batches_out >= BATCHES_OUT_MAX or (assignment.held and self._batches_out > 0)
+            if full and not assignment.held:
                 # Most often this is over in a moment, and the prefetch need not be thrown away.
                 self._changed.wait(IDLE_POLL_SECONDS)
         now = time.monotonic()
         if not full:
             self._full_since = None
-            if self._held:
-                self._held = False
-                self._resume(consumer, set(self._epochs) - self._paused - set(self._adrift))
+            if assignment.held:
+                assignment.release(consumer)
             return False
-        if self._held:
+        if assignment.held:
             if (message := consumer.poll(IDLE_POLL_SECONDS)) is not None:
                 self._in_hand.append(message)  # an error: records do not come from paused partitions
                 self._send_in_hand()
-            return True
-        if self._full_since is None:
+        elif self._full_since is None:
             self._full_since = now
         elif now - self._full_since > HOLD_AFTER_SECONDS:
-            self._held = True
             log.warning("the event loop is behind; fetching stops until it has caught up", batches=self._batches_out)
-            self._pause(consumer, self._epochs)
+            assignment.hold(consumer)
         return True
 
     def _carry_out_orders(self, consumer: Consumer) -> None:
@@ -326,45 +309,36 @@ class KafkaSource:
             with self._changed:
                 if not self._orders:
                     return
-                pause, partitions = self._orders.popleft()
-            ours = [tp for tp in partitions if tp in self._epochs]
-            if pause:
-                self._paused.update(ours)
-                self._pause(consumer, ours)
-            else:
-                self._paused.difference_update(ours)
-                if not self._held:
-                    self._resume(consumer, [tp for tp in ours if tp not in self._adrift])
-
-    def _pause(self, consumer: Consumer, partitions: _Where) -> None:
-        if chosen := [KafkaPartition(*tp) for tp in partitions]:
-            consumer.pause(chosen)
-
-    def _resume(self, consumer: Consumer, partitions: _Where) -> None:
-        if chosen := [KafkaPartition(*tp) for tp in partitions]:
-            consumer.resume(chosen)
+                order, partitions = self._orders.popleft()
+            order(consumer, partitions)
 
     def _send_in_hand(self) -> None:
         messages, self._in_hand = self._in_hand, []
         batch: list[Record] = []
-        epochs = self._epochs
+        epochs = self._assignment.epochs
+        positions = self._assignment.ends.positions
         for message in messages:
+            tp = TopicPartition(message.topic(), message.partition())  # type: ignore[arg-type]
             error = message.error()
             if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    self._assignment.ends.read_to_the_end(tp, message.offset() or 0)
+                    continue
                 self._send(batch)
                 batch = []
-                self._on_message_error(message, error)
+                self._on_message_error(tp, message, error)
                 continue
-            topic, partition = message.topic(), message.partition()
-            epoch = epochs.get(TopicPartition(topic, partition))
+            epoch = epochs.get(tp)
             if epoch is None:
                 continue  # it went to another owner meanwhile, who reads it again
-            headers = message.headers()
+            offset: int = message.offset()  # type: ignore[assignment]
+            positions[tp] = offset + 1
+            headers: Any = message.headers()
             batch.append(
                 Record(
-                    topic,
-                    partition,
-                    message.offset(),
+                    tp.topic,
+                    tp.partition,
+                    offset,
                     message.timestamp()[1],
                     message.key(),
                     message.value(),
@@ -386,47 +360,19 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Consumer, given: Sequence[KafkaPartition]) -> None:
         self._send_in_hand()
-        partitions = [TopicPartition(tp.topic, tp.partition) for tp in given]
-        resolved = resolve(consumer, partitions, self._starts, ASK_SECONDS) if partitions else None
-        beginnings = resolved.beginnings if resolved else ()
-        unresolved = resolved.unresolved if resolved else ()
-        offsets = {beginning.partition: beginning.offset for beginning in beginnings}
-        consumer.incremental_assign([KafkaPartition(*tp, offsets.get(tp, EARLIEST)) for tp in partitions])
-        # Without a position a partition is assigned, so that the group moves on, but not read.
-        self._pause(consumer, partitions if self._held else unresolved)
-        if unresolved:
-            assert resolved is not None
-            self._adrift.update(dict.fromkeys(unresolved))
-            self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
-            self._notices.say(
-                "positions",
-                f"the committed offsets of {faults.names(unresolved)} cannot be read ({resolved.why}); these partitions "
-                "wait, and the question is repeated",
-            )
-        for tp in partitions:
-            self._epochs[tp] = next(self._epoch_numbers)
         self._notices.clear("group")
-        self._tell_assigned(beginnings)
-
-    def _tell_assigned(self, beginnings: Sequence[Beginning]) -> None:
-        assert self._listener is not None
-        for beginning in beginnings:
-            if beginning.lost_from is not None:
-                self._say_lost(beginning.partition, beginning.lost_from, beginning.offset)
-        assigned = [Assigned(b.partition, self._epochs[b.partition], b.offset, b.metadata) for b in beginnings]
-        self._tell(self._listener.assigned, assigned)
+        self._assignment.add(consumer, [TopicPartition(tp.topic, tp.partition) for tp in given])
 
     def _on_revoke(self, consumer: Consumer, taken: Sequence[KafkaPartition]) -> None:
         self._send_in_hand()
         partitions = [TopicPartition(tp.topic, tp.partition) for tp in taken]
-        told = [tp for tp in partitions if tp in self._epochs and self._adrift.get(tp, 0) is not None]
+        told = self._assignment.told(partitions)
         deadline = time.monotonic() + self._revoke_seconds
         if told and not self._drain(consumer, told, deadline):
-            assert self._listener is not None
-            self._tell(self._listener.lost, told)
+            self._tell_lost(told)
         # What was asked for before now is still ours to commit.
         self._commits.settle(consumer, deadline)
-        self._forget(partitions)
+        self._assignment.forget(partitions)
         consumer.incremental_unassign([KafkaPartition(*tp) for tp in partitions])
 
     def _drain(self, consumer: Consumer, partitions: list[TopicPartition], deadline: float) -> bool:
@@ -467,94 +413,27 @@ class KafkaSource:
         with self._changed:
             self._changed.notify_all()
 
-    def _on_lost(self, consumer: Consumer, taken: Sequence[KafkaPartition]) -> None:
-        assert self._listener is not None
+    def _on_lost(self, _: Consumer, taken: Sequence[KafkaPartition]) -> None:
         self._send_in_hand()
         partitions = [TopicPartition(tp.topic, tp.partition) for tp in taken]
-        told = [tp for tp in partitions if tp in self._epochs and self._adrift.get(tp, 0) is not None]
-        self._forget(partitions)
+        told = self._assignment.told(partitions)
+        self._assignment.forget(partitions)
         if told:
             log.warning(
                 "partitions were lost to the group; nothing of them is committed, and their next owner repeats what is "
                 "uncommitted",
                 partitions=faults.names(told),
             )
-            self._tell(self._listener.lost, told)
+            self._tell_lost(told)
         # The partitions are unassigned by confluent-kafka, which does so when a callback has not.
-
-    def _forget(self, partitions: _Where) -> None:
-        for tp in partitions:
-            self._epochs.pop(tp, None)
-            self._adrift.pop(tp, None)
-            self._paused.discard(tp)
-
-    # --- positions that the log does not have -------------------------------------------------------------------------
-
-    def _find_positions(self, consumer: Consumer) -> None:
-        """Asks again for what could not be known before; what stays unknown waits for the next time."""
-        self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
-        fresh = [tp for tp, offset in self._adrift.items() if offset is None]
-        if fresh:
-            found = resolve(consumer, fresh, self._starts, ASK_AGAIN_SECONDS).beginnings
-            if found:
-                self._move(consumer, {b.partition: b.offset for b in found})
-                self._tell_assigned(found)
-        outside = {tp: offset for tp, offset in self._adrift.items() if offset is not None}
-        try:
-            lows = offsets_at(consumer, dict.fromkeys(outside, EARLIEST), ASK_AGAIN_SECONDS)
-        except KafkaException as error:
-            log.debug("the log's start cannot be found out", error=reason(error.args[0]))
-            return
-        for tp, low in lows.items():
-            self._back_into_the_log(consumer, tp, outside[tp], low)
-
-    def _back_into_the_log(self, consumer: Consumer, tp: TopicPartition, offset: int, low: int) -> None:
-        assert self._listener is not None
-        if offset < low:
-            # Retention overtook us. What has been read stays valid; the rest is a gap (delivery.md, 5 and 7).
-            self._move(consumer, {tp: low})
-            self._say_lost(tp, offset, low)
-            return
-        # Beyond the log's end: truncated or recreated. The old positions mean other records now, or none.
-        self._notices.say(
-            f"recreated {tp}",
-            f"{tp} does not reach offset {offset}: it was truncated or recreated. Its progress is dropped and it is read "
-            f"from its beginning, offset {low}; what was delivered from its former records is not taken back",
-        )
-        self._tell(self._listener.lost, [tp])
-        self._epochs[tp] = next(self._epoch_numbers)
-        self._paused.discard(tp)
-        self._move(consumer, {tp: low})
-        self._tell_assigned([Beginning(tp, low)])
-
-    def _move(self, consumer: Consumer, offsets: Mapping[TopicPartition, int]) -> None:
-        """Reads on at `offsets`. Not by seek: that is refused for a partition whose fetching has stopped."""
-        consumer.incremental_unassign([KafkaPartition(*tp) for tp in offsets])
-        consumer.incremental_assign([KafkaPartition(*tp, offset) for tp, offset in offsets.items()])
-        for tp in offsets:
-            self._adrift.pop(tp, None)
-        self._pause(consumer, offsets if self._held else [tp for tp in offsets if tp in self._paused])
-
-    def _say_lost(self, tp: TopicPartition, first: int, low: int) -> None:
-        self._notices.say(
-            f"retention {tp}",
-            f"{tp} begins at offset {low}: offsets {first} to {low - 1} were removed by retention before they were read. "
-            "They are lost to the bridge; it goes on at the beginning of what is there",
-        )
 
     # --- errors -------------------------------------------------------------------------------------------------------
 
-    def _on_message_error(self, message: Message, error: KafkaError) -> None:
-        code = error.code()
-        if code == KafkaError._PARTITION_EOF:
-            return
-        if code == KafkaError._AUTO_OFFSET_RESET:
-            tp = TopicPartition(message.topic() or "", message.partition() or 0)
-            if tp in self._epochs:
-                self._adrift[tp] = message.offset() or 0
-                self._ask_at = 0.0
-            return
-        self._on_error(error, message.topic())
+    def _on_message_error(self, tp: TopicPartition, message: Message, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._assignment.cut_off(tp, message.offset() or 0)
+        else:
+            self._on_error(error, message.topic())
 
     def _on_error(self, error: KafkaError, topic: str | None = None) -> None:
         """Both ways in which librdkafka complains lead here, always within a poll."""

@@ -51,26 +51,27 @@ def judge(
     if code in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL):
         return Verdict(
             "credentials",
-            f"Kafka refuses the connection ({text}); nothing is read until the credentials in kafka.properties are right, "
-            "and connecting is tried again",
+            f"Kafka refuses the connection ({text}); nothing is read until the credentials in kafka.properties are "
+            "right, and connecting is tried again",
         )
     if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
         name = topic or "a topic"
         return Verdict(
             f"topic {name}",
-            f"topic {name} does not exist; the other topics are read, and it will be as soon as it is created (check its "
-            "name under topics, or create it)",
+            f"topic {name} does not exist; the other topics are read, and it will be as soon as it is created (check "
+            "its name under topics, or create it)",
         )
     if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         return Verdict(
             f"topic {topic}",
-            f"Kafka does not permit reading topic {topic or '?'}; it waits until the principal in kafka.properties may READ it",
+            f"Kafka does not permit reading topic {topic or '?'}; it waits until the principal in "
+            "kafka.properties may READ it",
         )
     if code == KafkaError._MAX_POLL_EXCEEDED:
         return Verdict(
             "poll",
-            "the group took this consumer for dead because the machine or process stood still (max.poll.interval.ms); it "
-            "joins again, and what was not committed is repeated",
+            "the group took this consumer for dead because the machine or process stood still (max.poll.interval.ms); "
+            "it joins again, and what was not committed is repeated",
         )
     if code in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
         return None  # one broker's connection: librdkafka reconnects, and says so when all are down

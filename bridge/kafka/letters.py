@@ -70,7 +70,7 @@ class KafkaLetters:
             raise LetterNotWritten(f"the dead letter of {record.place} is not in {self._topic}: {reason(error)}")
 
     async def close(self) -> None:
-        """Waits for what is under way, at most 10 s; a letter without an acknowledgement by then counts as not written."""
+        """Waits for what is under way, at most 10 s; what has no acknowledgement by then counts as not written."""
         if self._waiting:
             await asyncio.wait(set(self._waiting), timeout=CLOSE_SECONDS)
         self._stopping.set()

@@ -28,6 +28,7 @@ REFUSED: dict[str, str] = {
     "enable.auto.commit": "offsets are committed only after delivery; remove it",
     "auto.commit.interval.ms": "offsets are committed only after delivery; remove it",
     "enable.auto.offset.store": "offsets are committed only after delivery; remove it",
+    "enable.partition.eof": "lag is reckoned with it; remove it",
     "auto.offset.reset": "set topics.<name>.start instead",
     "enable.idempotence": "dead letters are always written idempotently; remove it",
     "acks": "a dead letter counts only when all replicas have it; remove it",
@@ -44,7 +45,6 @@ _CONSUMER_ONLY = frozenset(
         "check.crcs",
         "client.rack",
         "coordinator.query.interval.ms",
-        "enable.partition.eof",
         "fetch.error.backoff.ms",
         "fetch.max.bytes",
         "fetch.message.max.bytes",
@@ -108,6 +108,8 @@ _SOURCE: dict[str, Any] = {
     # An offset that the log does not have is an error for us to decide (delivery.md, 7), never a silent jump.
     "auto.offset.reset": "error",
     "isolation.level": "read_committed",
+    # Tells when nothing is left to read: a log may end in transaction markers, which would show as lag for ever.
+    "enable.partition.eof": True,
     # A mistyped topic must be reported, not created.
     "allow.auto.create.topics": False,
     # Prefetch: 10,000 records hide a broker's round trip of some 30 ms at 265,000 records/s. 16 MiB bounds what that

@@ -44,7 +44,7 @@ _RD_KAFKA_PRODUCER = 0
 class EmbeddedBroker:
     """The parent's end. `start()` returns when the broker takes connections; use `async with` on an event loop.
 
-    `heartbeat_seconds` is what KIP-848 members are told: a rebalance takes about two of these (Kafka's own default is 5 s).
+    `heartbeat_seconds` is what KIP-848 members are told: a rebalance takes about two of these (Kafka: 5 s).
     """
 
     def __init__(self, *, brokers: int = 1, heartbeat_seconds: float = 0.5, session_seconds: float = 30.0) -> None:

@@ -181,7 +181,12 @@ class RealKafka(Cluster):
 
     def _command(self, main: str, *arguments: str) -> list[str]:
         # Only the first compiler tier and a serial collector: the broker lives for minutes on a small machine.
-        flags = ["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        flags = [
+            "-Xmx512m",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        ]
         return ["java", *flags, "-cp", f"{self._libs}/*", main, *arguments]
 
     def _run(self, main: str, *arguments: str) -> None:

@@ -1,0 +1,192 @@
+"""Which partitions are ours, from which offset each is read, and which stand still.
+
+A partition that is ours is in one of three states: *read*; *paused*, by the runtime or because the event loop is
+behind (`held`); or *adrift*: it has no position that the log knows. Adrift partitions are not read but asked about
+again, every second, and the runtime hears of a new one only once its position is known.
+
+Belongs to the polling thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import structlog
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from bridge.kafka.ends import LogEnds
+from bridge.kafka.faults import Notices, names
+from bridge.kafka.properties import reason
+from bridge.kafka.starting import EARLIEST, Beginning, offsets_at, resolve
+from bridge.model import Assigned, TopicPartition
+
+log = structlog.get_logger(__name__)
+
+ASK_SECONDS = 5.0
+"""For each question to the coordinator while partitions are assigned; after that it is asked again, less patiently."""
+ASK_AGAIN_SECONDS = 1.0
+
+Partitions = Iterable[TopicPartition]
+TellAssigned = Callable[[list[Assigned]], None]
+TellLost = Callable[[list[TopicPartition]], None]
+
+
+class Assignment:
+    """`tell_assigned` and `tell_lost` reach the listener; both are called in the order in which things happen."""
+
+    def __init__(
+        self, starts: Mapping[str, int], notices: Notices, tell_assigned: TellAssigned, tell_lost: TellLost
+    ) -> None:
+        self._starts = starts
+        self._notices = notices
+        self._tell_assigned = tell_assigned
+        self._tell_lost = tell_lost
+        self._epoch_numbers = itertools.count(1)
+        self.epochs: dict[TopicPartition, int] = {}
+        """Every partition that is ours, and the number of this assignment of it."""
+        self.ends = LogEnds()
+        self.held = False
+        self._paused: set[TopicPartition] = set()
+        self._adrift: dict[TopicPartition, int | None] = {}
+        """None before the first position is known, else the offset that the log does not have."""
+        self._ask_at = 0.0
+
+    def owns(self, partition: TopicPartition) -> bool:
+        return partition in self.epochs
+
+    def told(self, partitions: Partitions) -> list[TopicPartition]:
+        """Those that the listener knows of as its own."""
+        return [tp for tp in partitions if tp in self.epochs and self._adrift.get(tp, 0) is not None]
+
+    # --- rebalances ---------------------------------------------------------------------------------------------------
+
+    def add(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Starts reading; blocks for as long as it takes to learn from where, within bounds."""
+        found = resolve(consumer, partitions, self._starts, ASK_SECONDS)
+        offsets = {beginning.partition: beginning.offset for beginning in found.beginnings}
+        consumer.incremental_assign([KafkaPartition(*tp, offsets.get(tp, EARLIEST)) for tp in partitions])
+        # Without a position a partition is assigned, so that the group moves on, but not read.
+        _pause(consumer, partitions if self.held else found.unresolved)
+        for tp in partitions:
+            self.epochs[tp] = next(self._epoch_numbers)
+        if found.unresolved:
+            self._adrift.update(dict.fromkeys(found.unresolved))
+            self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
+            self._notices.say(
+                "positions",
+                f"the committed offsets of {names(found.unresolved)} cannot be read ({found.why}); these partitions "
+                "wait, and the question is repeated",
+            )
+        self._announce(found.beginnings)
+
+    def forget(self, partitions: Partitions) -> None:
+        gone = list(partitions)
+        for tp in gone:
+            self.epochs.pop(tp, None)
+            self._adrift.pop(tp, None)
+            self._paused.discard(tp)
+        self.ends.forget(gone)
+
+    def _announce(self, beginnings: Sequence[Beginning]) -> None:
+        for beginning in beginnings:
+            self.ends.begin(beginning.partition, beginning.offset)
+            if beginning.lost_from is not None:
+                self._say_removed(beginning.partition, beginning.lost_from, beginning.offset)
+        self._tell_assigned([Assigned(b.partition, self.epochs[b.partition], b.offset, b.metadata) for b in beginnings])
+
+    # --- standing still -----------------------------------------------------------------------------------------------
+
+    def pause(self, consumer: Consumer, partitions: Partitions) -> None:
+        ours = [tp for tp in partitions if tp in self.epochs]
+        self._paused.update(ours)
+        _pause(consumer, ours)
+
+    def resume(self, consumer: Consumer, partitions: Partitions) -> None:
+        ours = [tp for tp in partitions if tp in self._paused]
+        self._paused.difference_update(ours)
+        if not self.held:
+            _resume(consumer, [tp for tp in ours if tp not in self._adrift])
+
+    def hold(self, consumer: Consumer) -> None:
+        """Stops all fetching, beside what the runtime has paused."""
+        self.held = True
+        _pause(consumer, self.epochs)
+
+    def release(self, consumer: Consumer) -> None:
+        self.held = False
+        _resume(consumer, self.epochs.keys() - self._paused - self._adrift.keys())
+
+    def look_at_ends(self, consumer: Consumer) -> None:
+        self.ends.refresh(consumer, self._paused, time.monotonic())
+
+    # --- positions that the log does not have -------------------------------------------------------------------------
+
+    def cut_off(self, partition: TopicPartition, offset: int) -> None:
+        """The broker has nothing at `offset`: below the log's start, or beyond its end."""
+        if partition in self.epochs:
+            self._adrift[partition] = offset
+            self._ask_at = 0.0
+
+    def find_positions(self, consumer: Consumer) -> None:
+        """Asks again for what could not be known before; what stays unknown waits for the next time."""
+        if not self._adrift or time.monotonic() < self._ask_at:
+            return
+        self._ask_at = time.monotonic() + ASK_AGAIN_SECONDS
+        fresh = [tp for tp, offset in self._adrift.items() if offset is None]
+        if fresh and (found := resolve(consumer, fresh, self._starts, ASK_AGAIN_SECONDS).beginnings):
+            self._move(consumer, {beginning.partition: beginning.offset for beginning in found})
+            self._announce(found)
+        outside = {tp: offset for tp, offset in self._adrift.items() if offset is not None}
+        try:
+            lows = offsets_at(consumer, dict.fromkeys(outside, EARLIEST), ASK_AGAIN_SECONDS)
+        except KafkaException as error:
+            log.debug("the log's start cannot be found out", error=reason(error.args[0]))
+            return
+        for tp, low in lows.items():
+            self._back_into_the_log(consumer, tp, outside[tp], low)
+
+    def _back_into_the_log(self, consumer: Consumer, tp: TopicPartition, offset: int, low: int) -> None:
+        if offset < low:
+            # Retention overtook us. What has been read stays valid; the rest is a gap (delivery.md, 5 and 7).
+            self._move(consumer, {tp: low})
+            self._say_removed(tp, offset, low)
+            return
+        # Beyond the log's end: truncated or recreated. The old positions mean other records now, or none.
+        self._notices.say(
+            f"recreated {tp}",
+            f"{tp} does not reach offset {offset}: it was truncated or recreated. Its progress is dropped and it is "
+            f"read from its beginning, offset {low}; what was delivered from its former records is not taken back",
+        )
+        self._tell_lost([tp])
+        self.epochs[tp] = next(self._epoch_numbers)
+        self._paused.discard(tp)
+        self._move(consumer, {tp: low})
+        self._announce([Beginning(tp, low)])
+
+    def _move(self, consumer: Consumer, offsets: Mapping[TopicPartition, int]) -> None:
+        """Reads on at `offsets`. Not by seek: that is refused for a partition whose fetching has stopped."""
+        consumer.incremental_unassign([KafkaPartition(*tp) for tp in offsets])
+        consumer.incremental_assign([KafkaPartition(*tp, offset) for tp, offset in offsets.items()])
+        for tp in offsets:
+            self._adrift.pop(tp, None)
+        _pause(consumer, offsets if self.held else [tp for tp in offsets if tp in self._paused])
+
+    def _say_removed(self, tp: TopicPartition, first: int, low: int) -> None:
+        self._notices.say(
+            f"retention {tp}",
+            f"{tp} begins at offset {low}: offsets {first} to {low - 1} were removed by retention before they were "
+            "read. They are lost to the bridge; it goes on at the beginning of what is there",
+        )
+
+
+def _pause(consumer: Consumer, partitions: Partitions) -> None:
+    if chosen := [KafkaPartition(*tp) for tp in partitions]:
+        consumer.pause(chosen)
+
+
+def _resume(consumer: Consumer, partitions: Partitions) -> None:
+    if chosen := [KafkaPartition(*tp) for tp in partitions]:
+        consumer.resume(chosen)
