@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from bridge.cli.options import config_option
-from bridge.errors import Problem, ProblemsFound
+from bridge.errors import Problem, ProblemsFound, UsageError
 
 if TYPE_CHECKING:
-    from bridge.config import Examined, Settings
-    from bridge.rules import RuleBook
+    from bridge.config import Examined
 
 
-@click.command()
+@click.command(short_help="Tell every problem that can be known before running.")
 @config_option
 @click.option("--offline", is_flag=True, help="Ask neither Kafka nor Meisa.")
 @click.option("--strict", is_flag=True, help="Warnings fail as well.")
@@ -31,8 +30,17 @@ if TYPE_CHECKING:
     help="For people, for programs, or as annotations of a GitHub workflow.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --output-format json.")
+@click.option("--create-topics", is_flag=True, help="Create the topics that do not exist.")
 @click.pass_context
-def check(ctx: click.Context, config: Path, offline: bool, strict: bool, output_format: str, as_json: bool) -> None:
+def check(
+    ctx: click.Context,
+    config: Path,
+    offline: bool,
+    strict: bool,
+    output_format: str,
+    as_json: bool,
+    create_topics: bool,
+) -> None:
     """Tell every problem that can be known before running: configuration, rules, expressions.
 
     Unless --offline, also whether Kafka and Meisa are there and agree. Secrets must be readable in either case; a
@@ -40,41 +48,57 @@ def check(ctx: click.Context, config: Path, offline: bool, strict: bool, output_
     """
     from bridge.config import codes, examine
 
+    if offline and create_topics:
+        raise click.UsageError("--create-topics needs Kafka: leave out --offline")
     examined = examine(config, os.environ)
-    problems = list(examined.problems)
-    problems += check_rules(examined)
-    if not offline and examined.settings is not None and not _errors(problems):
-        problems += check_online(examined.settings)
+    problems = [*examined.problems, *_envelope_problems(examined)]
+    unreadable: UsageError | None = None
+    try:
+        problems += _rule_problems(examined)
+    except UsageError as error:
+        unreadable = error  # told after what is known already
+    if not offline and examined.settings is not None and not unreadable and not _errors(problems):
+        from bridge.preflight import check_online
+
+        problems += check_online(examined.settings, create=create_topics)
     problems = sorted(set(problems), key=lambda problem: (problem.file, problem.line, problem.column, problem.code))
     click.echo(FORMATS["json" if as_json else output_format](problems, config), nl=False)
+    if unreadable is not None:
+        raise unreadable
     if any(problem.code == codes.UNREADABLE_REFERENCE for problem in problems):
         ctx.exit(2)
     ctx.exit(1 if _errors(problems) or (strict and problems) else 0)
 
 
-def check_rules(examined: Examined) -> list[Problem]:
-    """What is wrong with rules, handlers and envelopes. Also runs where other sections are broken."""
+def _rule_problems(examined: Examined) -> list[Problem]:
+    """What is wrong with rules and handlers; also where other sections are broken. Raises UsageError."""
     from bridge import rules
 
-    problems: list[Problem] = []
-    book: RuleBook | None = None
-    if {"rules", "handlers"} <= examined.sections.keys():
-        try:
-            book = rules.load(examined.sections["rules"], examined.base_dir, examined.sections["handlers"])
-        except ProblemsFound as error:
-            problems += error.problems
-    if book is not None and "state" in examined.sections and examined.sections["state"].url == "memory":
-        problems += book.needs_identities()
+    sections = examined.sections
+    if not {"rules", "handlers"} <= sections.keys():
+        return []
+    try:
+        book = rules.load(sections["rules"], examined.base_dir, sections["handlers"])
+    except ProblemsFound as error:
+        return error.problems
+    if "state" in sections and sections["state"].url == "memory":
+        return book.needs_identities()
+    return []
+
+
+def _envelope_problems(examined: Examined) -> list[Problem]:
+    """Expressions of envelopes that cannot be compiled."""
+    from bridge import rules
+
+    problems = []
+    for name, topic in examined.sections.get("topics", {}).items():
+        for part, text in topic.envelope or ():
+            try:
+                rules.compile_envelope_field(text)
+            except rules.ExpressionError as error:
+                place = examined.place("topics", name, "envelope", part)
+                problems.append(place.problem(error.code, error.message, error.hint))
     return problems
-
-
-def check_online(settings: Settings) -> list[Problem]:
-    """What Kafka and Meisa say to these settings."""
-    import asyncio
-
-    from bridge import app
-
-    return asyncio.run(app.check_online(settings))
 
 
 def _errors(problems: Iterable[Problem]) -> list[Problem]:

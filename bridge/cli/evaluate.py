@@ -14,7 +14,7 @@ EVENT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Far above what a broker accepts for one record (1 MB unless configured)."""
 
 
-@click.command("eval")
+@click.command("eval", short_help="Evaluate one expression on one event.")
 @click.argument("expression")
 @click.option(
     "--file",
@@ -32,8 +32,7 @@ def evaluate(expression: str, file: Path, as_json: bool) -> None:
     """
     import orjson
 
-    from bridge.rules import compile_expression
-    from bridge.rules.scan import ExpressionError
+    from bridge.rules import ExpressionError, compile_expression
 
     try:
         compiled = compile_expression(expression)

@@ -9,7 +9,7 @@ import click
 from bridge.cli.options import FlagsCommand
 
 
-@click.command(cls=FlagsCommand, flags_at="bridge.sandbox.options:SandboxOptions")
+@click.command(cls=FlagsCommand, flags_at="bridge.sandbox.options:SandboxOptions", short_help="Imitate the Meisa API.")
 @click.pass_context
 def sandbox(ctx: click.Context, options: Any) -> None:
     """Imitate the Meisa API, with a page that shows contacts, events and sent email."""
@@ -18,7 +18,7 @@ def sandbox(ctx: click.Context, options: Any) -> None:
     ctx.exit(run(options))
 
 
-@click.command(cls=FlagsCommand, flags_at="bridge.sandbox.demo:DemoOptions")
+@click.command(cls=FlagsCommand, flags_at="bridge.sandbox.demo:DemoOptions", short_help="Show it all on this machine.")
 @click.pass_context
 def demo(ctx: click.Context, options: Any) -> None:
     """Show everything on this machine with nothing else installed, and end with a summary.

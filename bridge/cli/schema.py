@@ -7,7 +7,7 @@ import json
 import click
 
 
-@click.command()
+@click.command(short_help="Print the JSON Schema of bridge.yaml for editors.")
 @click.argument("what", type=click.Choice(["config"]), default="config")
 def schema(what: str) -> None:
     """Print the JSON Schema of bridge.yaml, so that editors complete and check it.

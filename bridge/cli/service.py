@@ -11,7 +11,7 @@ import click
 from bridge.cli.options import config_option
 
 
-@click.command()
+@click.command(short_help="Run the service.")
 @config_option
 @click.pass_context
 def run(ctx: click.Context, config: Path) -> None:
@@ -26,8 +26,8 @@ def run(ctx: click.Context, config: Path) -> None:
     for problem in examined.problems:
         click.echo(str(problem), err=True)  # warnings only: the others would have ended it
 
-    from bridge import app
+    from bridge.app import run as run_service
     from bridge.observe import logs
 
-    logs.configure(stream=sys.stderr)
-    ctx.exit(app.run(settings))
+    logs.configure(stream=sys.stderr, show_contacts=settings.admin.show_contacts)
+    ctx.exit(run_service(settings))

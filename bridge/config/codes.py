@@ -30,7 +30,6 @@ BAD_START = "MB030"
 NOT_YET = "MB031"
 CONTRADICTION = "MB032"
 BAD_MODULE_NAME = "MB033"
-BAD_ENVELOPE = "MB034"
 
 CODES: dict[str, str] = {
     SYNTAX: "the file is not YAML",
@@ -61,5 +60,4 @@ CODES: dict[str, str] = {
     NOT_YET: "a setting that this version does not carry out yet",
     CONTRADICTION: "two settings that contradict each other",
     BAD_MODULE_NAME: "a handler that is not the name of a Python module",
-    BAD_ENVELOPE: "an envelope expression that cannot be compiled",
 }

@@ -46,6 +46,11 @@ class Examined:
     sections: Mapping[str, Any] = field(default_factory=dict)
     """The sections that are valid by themselves, by name; for checks that can go on beside a mistake elsewhere."""
     base_dir: Path = Path()
+    places: Mapping[Route, Place] = field(default_factory=dict)
+
+    def place(self, *route: str | int) -> Place:
+        """Where a setting is written, else the nearest thing around it."""
+        return nearest_place(self.places, route, "")
 
     def settings_or_raise(self) -> Settings:
         """Raises SecretMissing or ProblemsFound where there is an error; warnings pass."""
@@ -88,9 +93,9 @@ def examine(path: Path, environ: Mapping[str, str]) -> Examined:
     problems += run_checks(sections, walk.places, str(path))
     problems = sorted(set(problems), key=lambda problem: (problem.line, problem.column, problem.file, problem.code))
     if any(problem.severity == "error" for problem in problems):
-        return Examined(None, problems, sections, walk.base_dir)
+        return Examined(None, problems, sections, walk.base_dir, walk.places)
     settings = Settings(**sections).located(path, walk.places)
-    return Examined(settings, problems, sections, walk.base_dir)
+    return Examined(settings, problems, sections, walk.base_dir, walk.places)
 
 
 def _read(path: Path) -> str:
