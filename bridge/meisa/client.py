@@ -338,11 +338,11 @@ def _checked_base_url(text: str) -> str:
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, TypeError):
-        raise UsageError(f"meisa.base_url is not an address: {text!r}") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"meisa.base_url must begin with https://, not {text!r}")
-    if url.userinfo or url.query or url.fragment:
+        raise UsageError("meisa.base_url is not an address; expected https://api.meisa.io/api/v1") from None
+    if url.userinfo or url.query or url.fragment:  # first: what is wrong is shown below, and may not be a password
         raise UsageError("meisa.base_url must hold no user, query or fragment")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise UsageError(f"meisa.base_url must be an address that begins with https://, not {text!r}")
     if url.scheme == "http" and not _loopback(url.host):
         raise UsageError(f"meisa.base_url sends the API key in clear over http to {url.host}: use https://")
     return str(url).rstrip("/")

@@ -344,7 +344,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _open(self, request: httpx.Request) -> aiohttp.ClientSession:
         if self._closed:
-            raise RuntimeError("this transport was closed")
+            raise httpx.ConnectError("this transport was closed", request=request)
         context: ssl.SSLContext | bool = True
         if request.url.scheme == "https":
             context = self._ssl_context or httpx.create_ssl_context()
