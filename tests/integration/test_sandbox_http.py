@@ -95,6 +95,24 @@ async def test_many_pipelined_requests_wait_for_a_slow_answer(server: SandboxSer
     assert arrived == [f"{number}@example.com" for number in range(60)] + ["a@example.com"]
 
 
+async def test_a_client_that_pipelines_without_end_is_held_back(server: SandboxServer) -> None:
+    """While an answer waits the socket is read no further, so that what is queued stays bounded."""
+    server.sandbox.faults.rates.latency_ms = 60_000
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request() * 100_000)
+    async with asyncio.timeout(5):
+        while writer.transport.get_write_buffer_size() == 0 or not server.sandbox.ledger.entries:
+            await asyncio.sleep(0.002)
+    assert server._http is not None
+    (connection,) = server._http.connections
+    async with asyncio.timeout(5):
+        while connection._reading:
+            await asyncio.sleep(0.002)
+    assert len(connection._waiting) < 5_000  # one chunk of the socket: 256 KiB
+    assert len(server.sandbox.ledger.entries) == 1
+    writer.transport.abort()
+
+
 async def test_chunked_bodies_and_expect_continue(server: SandboxServer) -> None:
     head = f"POST /api/v1/contacts/upsert/ HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: close\r\n".encode()
     chunked = (

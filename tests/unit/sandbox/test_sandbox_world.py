@@ -169,7 +169,7 @@ def test_only_identical_sends_are_deduplicated(world: World) -> None:
 
 
 def test_a_refused_send_is_not_remembered(world: World) -> None:
-    """After a 422 the same key sends once the address is allowed; what was answered is repeated even to a suppressed one."""
+    """After a 422 the same key sends once the address is allowed; what was answered is repeated even if it is not."""
     world.contacts.suppress("a@example.com")
     refused(lambda: trigger(world, idempotency_key="k"))
     world.contacts.allow("a@example.com")
@@ -189,6 +189,15 @@ def test_the_memory_of_sends_is_bounded(world: World, monkeypatch: pytest.Monkey
     assert world.emails.total == 5
     trigger(world, NOW + 5, idempotency_key="0")
     assert world.emails.total == 6
+
+
+def test_sends_older_than_an_hour_take_no_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They make room by themselves: nothing that still counts is forgotten for them."""
+    monkeypatch.setattr(world_module, "IDEMPOTENCY_KEYS_MAX", 3)
+    for start in (NOW, NOW + 1.5 * HOUR, NOW + 3 * HOUR):
+        for number in range(3):
+            trigger(world, start, idempotency_key=f"{start}-{number}")
+    assert world.counts["idempotency_forgotten"] == 0
 
 
 def test_a_guardrail_stops_too_many_emails_to_one_contact() -> None:
