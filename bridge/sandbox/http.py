@@ -90,10 +90,11 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._work()
 
-    def shut_down(self) -> None:
-        """Closes when the answer that is under way has left; at once when there is none."""
+    def shut_down(self, deadline: float) -> None:
+        """Closes when the answer that is under way has left; at once when there is none, or none by the deadline."""
         self._closing = True
-        if self._answering is None or self._answering.hang_seconds:
+        late = self._timer is not None and self._timer.when() > deadline
+        if self._answering is None or self._answering.hang_seconds or late:
             self._close()
 
     def abort(self) -> None:
@@ -327,7 +328,7 @@ class HttpServer:
         self._server.close()
         self._server = None
         for connection in list(self.connections):
-            connection.shut_down()
+            connection.shut_down(self.loop.time() + grace_seconds)
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await self._no_connections.wait()
