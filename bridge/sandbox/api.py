@@ -22,7 +22,7 @@ import orjson
 
 from bridge.sandbox.contacts import Answer
 from bridge.sandbox.faults import Fault, Faults
-from bridge.sandbox.fields import Refused
+from bridge.sandbox.fields import Refused, parse_object
 from bridge.sandbox.ledger import Entry, Ledger
 from bridge.sandbox.options import ApiKey, SandboxOptions
 from bridge.sandbox.world import World, WorldOptions
@@ -269,12 +269,9 @@ def _parse(request: Request) -> dict[str, Any]:
     if request.method == "GET":
         return {}
     try:
-        body = orjson.loads(request.body)
-    except orjson.JSONDecodeError:
-        raise Refused(400, "invalid_json", "The body is not valid JSON.") from None
-    if not isinstance(body, dict):
-        raise Refused(400, "invalid_json", "The body must be a JSON object.")
-    return body
+        return parse_object(request.body)
+    except ValueError as error:
+        raise Refused(400, "invalid_json", f"The body must be a JSON object: {error}.") from None
 
 
 def parse_query(text: str) -> dict[str, str]:

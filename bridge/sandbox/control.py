@@ -97,13 +97,7 @@ class Control:
             return self._fault_view()
         if request.method != "POST" or name not in self._posts:
             raise Refused(405, "method_not_allowed", f"{request.method} is not possible here.")
-        try:
-            body = orjson.loads(request.body or b"{}")
-        except orjson.JSONDecodeError:
-            raise Refused(400, "invalid_json", "The body is not valid JSON.") from None
-        if not isinstance(body, dict):
-            raise Refused(400, "invalid_json", "The body must be a JSON object.")
-        return self._posts[name](body)
+        return self._posts[name](checks.parse_object(request.body or b"{}"))
 
     def _worlds(self, environment: Any) -> Iterable[tuple[str, World]]:
         if environment in (None, ""):

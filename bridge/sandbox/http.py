@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import logging
 import socket
 import struct
 from collections import deque
@@ -31,6 +32,7 @@ CONNECTIONS_MAX = 4096
 TOO_LARGE_GRACE_SECONDS = 5.0
 """How long the rest of a refused body is read and dropped: closing at once would reset the answer away."""
 
+_log = logging.getLogger(__name__)
 _WANTED = {b"x-api-key", b"origin", b"host", b"content-type"}
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus}
 
@@ -207,7 +209,11 @@ class Connection(asyncio.Protocol):
                 return
             request, self._keep_alive = self._waiting.popleft()
             self._head_only = request.method == "HEAD"
-            reply = self._server.handler(request)
+            try:
+                reply = self._server.handler(request)
+            except Exception:  # a mistake in this server must look like one, and end neither it nor the connection
+                _log.exception("the sandbox failed on %s %s; it answers 500", request.method, request.path)
+                reply = Reply(500, b'{"error": {"code": "sandbox_failed", "message": "A mistake in the sandbox."}}')
             self._answering = reply
             delay = reply.hang_seconds or reply.delay_seconds
             if delay > 0:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import orjson
-
+from bridge.sandbox import fields
 from bridge.sandbox.contacts import iso
 from bridge.sandbox.log import Log
 
@@ -57,10 +56,10 @@ class Entry:
         """Whether the answer was handed to a connection that was still open; None while it is on its way."""
 
     def json(self) -> Any:
-        """The parsed body; None where there is none or it is no JSON."""
+        """The parsed body; None where there is none or it is no JSON object."""
         try:
-            return orjson.loads(self.body) if self.body else None
-        except orjson.JSONDecodeError:
+            return fields.parse_object(self.body) if self.body else None
+        except ValueError:
             return None
 
     def view(self) -> dict[str, Any]:

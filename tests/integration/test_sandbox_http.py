@@ -159,6 +159,21 @@ async def test_a_body_over_the_limit_is_413_and_dropped(client: httpx.AsyncClien
     assert not server.sandbox.worlds["test"].contacts.by_id
 
 
+async def test_a_mistake_in_the_sandbox_is_500_and_the_connection_goes_on(
+    server: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows, and hurts nobody else: the next request on the same connection is answered."""
+    open_entry = server.sandbox.ledger.open
+
+    def fails_once(*given: Any) -> Any:
+        monkeypatch.setattr(server.sandbox.ledger, "open", open_entry)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(server.sandbox.ledger, "open", fails_once)
+    answer = await talk(server, request(), request(UPSERT, "/contacts/upsert/", "Connection: close"))
+    assert statuses(answer) == [500, 201]
+
+
 # -- faults
 
 

@@ -75,20 +75,20 @@ function show(data) {
   if (rules.length) on.push(`${rules.length} rule(s)`);
   at("faults").textContent = on.length ? `Faults on: ${on.join(", ")}` : "No faults are switched on.";
   fill("contacts", data.contacts.map((contact) => [
-    cell(contact.email), cell(contact.external_id), cell(contact.status, contact.status === "active" ? "good" : "bad"),
+    cell(contact.email, "who"), cell(contact.external_id), cell(contact.status, contact.status === "active" ? "good" : "bad"),
     cell(json(contact.custom_fields), "data"), cell(contact.tags.map((tag) => tag.name).join(", ")),
     cell(contact.emails_sent), cell(time(contact.updated_at), "tight"),
   ]), 7);
   fill("automations", data.automations.map((line) => [
-    cell(time(line.at), "tight"), cell(line.type, "tight"), cell(line.email), cell(json(line.detail), "data"),
+    cell(time(line.at), "tight"), cell(line.type, "tight"), cell(line.email, "who"), cell(json(line.detail), "data"),
   ]), 4);
   fill("emails", data.emails.map((email) => [
-    cell(time(email.at), "tight"), cell(email.trigger_key), cell(email.to_email), cell(json(email.variables), "data"),
+    cell(time(email.at), "tight"), cell(email.trigger_key), cell(email.to_email, "who"), cell(json(email.variables), "data"),
     cell(email.status),
   ]), 5);
   fill("ledger", data.ledger.filter((entry) => !chosen || entry.environment === chosen).map((entry) => [
     cell(entry.number), cell(time(entry.received_at), "tight"), cell(entry.endpoint || `${entry.method} ${entry.path}`),
-    cell(entry.contact), cell(entry.key), cell(entry.status || "none", tone(entry.status)), cell(happened(entry)),
+    cell(entry.contact, "who"), cell(entry.key, "tight"), cell(entry.status || "none", tone(entry.status)), cell(happened(entry)),
     cell(json(entry.body), "data"),
   ]), 8);
 }
