@@ -69,7 +69,8 @@ class Commits:
     def answered(self, error: KafkaError | None, offsets: Sequence[KafkaPartition]) -> None:
         """librdkafka's on_commit. The late answer to a commit that `settle` has repeated finds no one waiting."""
         positions = self._in_flight
-        if positions is None or [_key(offset) for offset in offsets] != [tuple(position) for position in positions]:
+        # librdkafka answers in an order of its own.
+        if positions is None or {_key(offset) for offset in offsets} != {tuple(position) for position in positions}:
             return
         self._in_flight = None
         self._answer(positions, error, offsets)
