@@ -178,7 +178,10 @@ class Document:
             self.problem("MB112", f"{tag} is a tag in YAML, no text", (made.line, made.column), hint)
         if isinstance(node, ScalarNode):
             made.quoted = node.style is not None
-            made.value = node.value if made.quoted or tag.startswith("!") else _scalar(node.value)
+            if tag.startswith("!"):
+                made.value = f"{tag[1:]} {node.value}".strip()  # as meant, so that no second problem follows
+            else:
+                made.value = node.value if made.quoted else _scalar(node.value)
         elif isinstance(node, SequenceNode):
             made.value = [self._node(item, depth + 1) for item in node.value]
         elif isinstance(node, MappingNode):
@@ -202,7 +205,9 @@ class Document:
                 self.problem("MB102", f"the key {name} stands here twice", place, f"the first is in line {first}")
             else:
                 made.keys[name] = Node(name, *place)
-                made.value[name] = self._node(value, depth + 1)
+                inner = made.value[name] = self._node(value, depth + 1)
+                if inner.value is None and inner.raw_start == inner.raw_end:  # ruamel places nothing at the next token
+                    inner.line, inner.column = place[0], key.end_mark.column + 3
         for source in merged:
             if not isinstance(source.value, dict):
                 self.problem("MB104", "<< merges mappings only", (source.line, source.column))

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from bridge.errors import Problem, ProblemsFound, RuleError
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from bridge.actions import ActionModel
     from bridge.model import Event
 
@@ -27,6 +29,9 @@ ENTRY_POINTS = "meisa_bridge.handlers"
 
 ACTIONS_MAX = 1_000
 """Actions that a handler may yield for one event; more is a loop that does not end."""
+
+_ASYNC = 0x80 | 0x200
+"""inspect's CO_COROUTINE and CO_ASYNC_GENERATOR, without the import."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -57,6 +62,9 @@ def handles(*patterns: str, topic: str | None = None, name: str | None = None) -
         raise TypeError('@handles needs the event types, e.g. @handles("invoice.*")')
 
     def mark(function: Function) -> Function:
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & _ASYNC:
+            raise TypeError(f"@handles: {function.__name__} is async; a handler is a plain function or generator")
         topics = () if topic is None else (topic,)
         _registered.append(Handler(name or function.__name__, function, patterns, topics))
         return function
@@ -88,15 +96,18 @@ def load_handlers(modules: Sequence[str], base_dir: Path, *, entry_points: bool 
 def _take(module: str, base_dir: Path, found: list[Handler], problems: list[Problem]) -> None:
     folder = str(base_dir.resolve())
     sys.path.insert(0, folder)
+    known = len(_registered)
     try:
         __import__(module)
     except ModuleNotFoundError as error:
+        del _registered[known:]
         if error.name and (module == error.name or module.startswith(error.name + ".")):
             hint = f"it is looked up in {base_dir} and among the installed packages"
             problems.append(Problem("MB140", f"handlers: no module named {module}", hint=hint))
         else:
             problems.append(_import_problem(module, error))
     except (Exception, SystemExit) as error:
+        del _registered[known:]
         problems.append(_import_problem(module, error))
     else:
         own = [
@@ -129,6 +140,9 @@ def _import_problem(module: str, error: BaseException) -> Problem:
 
 def run_handler(handler: Handler, event: Event) -> list[ActionModel]:
     """The actions that a handler makes of an event. Raises RuleError; its text holds no value of the event."""
+    import orjson
+    from pydantic import ValidationError
+
     from bridge.actions import ActionModel
 
     try:
@@ -145,14 +159,29 @@ def run_handler(handler: Handler, event: Event) -> list[ActionModel]:
     except KeyError as error:
         path = _missing_path(error)
         raise RuleError(f"{path or 'a key'} is missing{_place(error)}", path) from None
-    except Exception as error:
+    except ValidationError as error:
+        raise RuleError(f"{_refusal(error)}{_place(error)}") from None
+    except (Exception, SystemExit) as error:
         raise RuleError(f"{type(error).__name__}{_place(error)}") from None
     if len(actions) > ACTIONS_MAX:
         raise RuleError(f"the handler yields more than {ACTIONS_MAX} actions")
     for action in actions:
         if not isinstance(action, ActionModel):
             raise RuleError(f"the handler yielded {type(action).__name__}, not an action")
+        try:
+            orjson.dumps(action.body())
+        except TypeError:
+            raise RuleError(f"{type(action).__name__} holds a value that JSON has no form for") from None
     return actions
+
+
+def _refusal(error: ValidationError) -> str:
+    """What pydantic refused, without the value: its own text may hold one."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join([error.title, *(str(part) for part in first["loc"][:1])])
+    if first["type"] == "value_error" and first["loc"]:
+        return f"{field} is not valid"
+    return f"{field}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _own_frame(error: BaseException) -> Any:

@@ -143,6 +143,7 @@ class _FileLoader:
             if name not in entries:
                 reader.problem("MB105", node, f"the rule has no {name}", _EXAMPLES[name])
         name = reader.text(entries.get("name"), "name") or ""
+        place = entries.get("name", node)
         options = self._options(entries)
         loader = ActionLoader(reader, name, options)
         when = loader.condition(entries.get("when"), "when")
@@ -159,7 +160,8 @@ class _FileLoader:
             references=tuple(loader.references),
             identity_problems=tuple(loader.identity_problems),
             file=reader.file,
-            line=node.line,
+            line=place.line,
+            column=place.column,
         )
 
     def _actions(self, node: Node | None, loader: ActionLoader) -> list[ActionTemplate | None]:
@@ -245,7 +247,9 @@ def _repeated_names(rules: Sequence[Rule], handlers: Sequence[Handler]) -> list[
         place = f"{rule.file}:{rule.line}"
         if rule.name in seen:
             hint = f"the first is at {seen[rule.name]}"
-            problems.append(Problem("MB106", f"a second rule is named {rule.name}", rule.file, rule.line, 1, hint))
+            problems.append(
+                Problem("MB106", f"a second rule is named {rule.name}", rule.file, rule.line, rule.column, hint)
+            )
         seen.setdefault(rule.name, place)
     for handler in handlers:
         if handler.name in seen:

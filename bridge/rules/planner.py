@@ -60,6 +60,8 @@ class Rule:
     identity_problems: tuple[Problem, ...] = ()
     file: str = ""
     line: int = 0
+    """Of its name, as is the column."""
+    column: int = 0
 
     @property
     def kinds(self) -> frozenset[Kind]:
