@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -193,7 +195,7 @@ def make(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         timeout=60,
-        env={"PATH": "/usr/bin:/bin", **environ},
+        env={"PATH": os.environ["PATH"], **environ},
     )
 
 
@@ -244,3 +246,22 @@ def test_scripts_are_bash_that_parses(script: str) -> None:
     assert path.stat().st_mode & 0o100, "executable"
     done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_audit_that_checked_nothing_does_not_claim_safety(tmp_path: Path) -> None:
+    """Skipped packages are counted as such; a finding is told with its fix and fails."""
+    report = tmp_path / "audit.json"
+
+    def audited(*packages: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        report.write_text(json.dumps({"dependencies": packages}))
+        script = str(ROOT / "deploy" / "audit_summary.py")
+        return subprocess.run([sys.executable, script, str(report)], capture_output=True, text=True, timeout=30)
+
+    skipped = {"name": "a", "skip_reason": "not found"}
+    sound = {"name": "b", "version": "1", "vulns": []}
+    bad = {"name": "c", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["2.1"]}]}
+    nothing = audited(skipped)
+    assert (nothing.returncode, nothing.stdout.splitlines()[0]) == (0, "checked 0 of 1 packages, 0 findings")
+    found = audited(skipped, sound, bad)
+    assert found.returncode == 1
+    assert found.stdout.splitlines()[:2] == ["c 2: CVE-1, fixed in 2.1", "checked 2 of 3 packages, 1 findings"]
