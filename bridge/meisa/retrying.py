@@ -85,7 +85,7 @@ async def repeat(
     async def attempt() -> Outcome:
         nonlocal last
         if last is not None and too_old():  # the wait took longer than it should: the process was stopped meanwhile
-            return last._replace(verdict=Verdict.UNKNOWN) if last.verdict is Verdict.UNKNOWN else last
+            return last
         last = await send(call)
         return last
 

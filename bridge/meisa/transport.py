@@ -34,6 +34,8 @@ import aiohttp
 import httpx
 import yarl
 
+from bridge.meisa.deadlines import Deadlines
+
 if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
     from aiohttp.client_proto import ResponseHandler
@@ -59,8 +61,6 @@ DNS_SECONDS = 30
 
 MAX_IN_FLIGHT = 64
 
-DEADLINE_TICK_SECONDS = 0.05
-
 _READ_BUFFER_BYTES = 64 * 1024
 _NO_AIOHTTP_TIMEOUTS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 # What aiohttp would add by itself; a request carries what its httpx.Request says and nothing else.
@@ -76,61 +76,6 @@ class _Attempt:
         self.connecting = False
         self.sent = False
         self.protocol: ResponseHandler | None = None
-
-
-class _Deadlines:
-    """Ends exchanges that take too long: one timer for all of them, because one each would cost a tenth of a request.
-
-    Looks every DEADLINE_TICK_SECONDS while something is under way, so that an end comes up to that much late.
-    """
-
-    def __init__(self) -> None:
-        self._ends: dict[asyncio.Timeout, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def until(self, end: float) -> _Bounded:
-        """A context that raises TimeoutError inside itself at `end` (the loop's time)."""
-        return _Bounded(self, end)
-
-    def add(self, timeout: asyncio.Timeout, end: float) -> None:
-        self._ends[timeout] = end
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DEADLINE_TICK_SECONDS, self._look)
-
-    def remove(self, timeout: asyncio.Timeout) -> None:
-        self._ends.pop(timeout, None)
-
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for timeout in [timeout for timeout, end in self._ends.items() if end <= now]:
-            del self._ends[timeout]
-            timeout.reschedule(now)
-        self._timer = loop.call_later(DEADLINE_TICK_SECONDS, self._look) if self._ends else None
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-class _Bounded:
-    __slots__ = ("_deadlines", "_end", "_timeout")
-
-    def __init__(self, deadlines: _Deadlines, end: float) -> None:
-        self._deadlines = deadlines
-        self._end = end
-        self._timeout = asyncio.timeout(None)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._deadlines.add(self._timeout, self._end)
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._deadlines.remove(self._timeout)
-        await self._timeout.__aexit__(exc_type, exc, traceback)
 
 
 _attempt: ContextVar[_Attempt] = ContextVar("meisa_attempt")
@@ -156,8 +101,12 @@ class _Connector(aiohttp.TCPConnector):
             # Ends: each round takes one idle connection out of the pool, and a fresh one is never refused.
             attempt.connecting = False
             connection = await super().connect(req, traces, timeout)
-            if attempt.connecting or await self._fit(connection):
-                break
+            try:
+                if attempt.connecting or await self._fit(connection):
+                    break
+            except BaseException:  # cancelled: the connection must not stay taken
+                connection.close()
+                raise
             connection.close()
         attempt.protocol = connection.protocol
         attempt.sent = True  # from here on, whatever happens, the request may have left
@@ -226,7 +175,7 @@ class _Arriving(httpx.AsyncByteStream):
         self,
         response: aiohttp.ClientResponse,
         attempt: _Attempt,
-        deadlines: _Deadlines,
+        deadlines: Deadlines,
         deadline: float,
         bytes_max: int,
         request: httpx.Request,
@@ -289,7 +238,7 @@ def _unknown(
         return httpx.ReadTimeout(f"timed out {where}", request=request)
     if isinstance(fault, aiohttp.ClientConnectionResetError):
         return httpx.WriteError(f"the connection was lost {where}", request=request)
-    if isinstance(fault, aiohttp.ServerDisconnectedError):
+    if isinstance(fault, aiohttp.ServerDisconnectedError | _SecondTry):
         return httpx.RemoteProtocolError("the server closed the connection without an answer", request=request)
     if isinstance(fault, OSError):
         return httpx.ReadError(
@@ -339,7 +288,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._response_bytes_max = response_bytes_max
         self._ssl_context = ssl_context
         self._session: aiohttp.ClientSession | None = None
-        self._deadlines = _Deadlines()
+        self._deadlines = Deadlines()
         self._closed = False
 
     def _open(self, request: httpx.Request) -> aiohttp.ClientSession:
