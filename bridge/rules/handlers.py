@@ -33,6 +33,9 @@ ACTIONS_MAX = 1_000
 _ASYNC = 0x80 | 0x200
 """inspect's CO_COROUTINE and CO_ASYNC_GENERATOR, without the import."""
 
+_LIBRARY = str(Path(re.__file__).parent.parent)
+"""Python's own library."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -150,7 +153,7 @@ def run_handler(handler: Handler, event: Event) -> list[ActionModel]:
         if made is None:
             return []
         if isinstance(made, ActionModel):
-            return [made]
+            made = [made]
         if not isinstance(made, Iterable) or isinstance(made, (str, bytes, dict)):
             raise RuleError(f"the handler returned {type(made).__name__}, not an action")
         actions = list(islice((action for action in made if action is not None), ACTIONS_MAX + 1))
@@ -189,7 +192,7 @@ def _own_frame(error: BaseException) -> Any:
     trace, own = error.__traceback__, None
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if name != __file__ and "site-packages" not in name:
+        if name != __file__ and not name.startswith(("<frozen", _LIBRARY)) and "site-packages" not in name:
             own = trace
         trace = trace.tb_next
     return own

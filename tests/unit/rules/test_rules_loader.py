@@ -1,5 +1,7 @@
 """Loading rules: what is accepted, and every mistake with its code, place and hint."""
 
+# ruff: noqa: E501  # tables read better with one case per line
+
 from __future__ import annotations
 
 import textwrap

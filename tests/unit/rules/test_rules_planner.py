@@ -1,5 +1,7 @@
 """Plans: which rules apply to an event, what they make of it, and how failures stay apart."""
 
+# ruff: noqa: E501  # tables read better with one case per line
+
 from __future__ import annotations
 
 import textwrap
