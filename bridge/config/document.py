@@ -114,6 +114,7 @@ def _syntax_problem(error: MarkedYAMLError, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file)
     what = " ".join(str(error.problem or error.context or "cannot be parsed").split())
+    what = re.sub(r" ['\"].{3,}['\"]", "", what)  # a quoted name may be half of a password that begins with * or &
     hint = ""
     if "cannot start any token" in what and "\\t" in what:
         hint = "indent with spaces, not tabs"
@@ -173,8 +174,8 @@ class _Builder:
         self.problems.append(
             place.problem(
                 codes.UNSUPPORTED_YAML,
-                f"tag {node.tag!s} is not supported",
-                "put text that starts with ! in quotes",
+                "tags are not supported",
+                "a leading ! makes a tag; put the text in quotes if it is meant literally",
             )
         )
 

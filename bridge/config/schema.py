@@ -35,7 +35,7 @@ def json_schema() -> dict[str, Any]:
     """The schema as plain data, the same on every run."""
     schema: dict[str, Any] = _with_references(Settings.model_json_schema(by_alias=True))
     schema["title"] = TITLE
-    schema["description"] = "https://json-schema.org draft 2020-12; made by: meisa-bridge schema config"
+    schema["description"] = "Made by: meisa-bridge schema config"
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["patternProperties"] = {"^x-": {"description": "For anchors; ignored."}}
     schema.setdefault("$defs", {})["Reference"] = _REFERENCE

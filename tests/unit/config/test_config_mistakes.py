@@ -49,9 +49,13 @@ MISTAKES = {
     "colon in text": Mistake("kafka: {}\na: b: c\n", "MB001", "2:5", "quotes"),
     "two documents": Mistake("a: 1\n--- \nb: 2\n", "MB001", "2:1", "one configuration"),
     "unknown anchor": Mistake("a: *b\n", "MB001", "1:4", "anchor"),
+    "password with a star": Mistake("meisa: {api_key: *hunter2}", "MB001", "1:18", "in quotes"),
+    "password with an exclamation mark": Mistake(
+        with_("meisa", "meisa: {api_key: !hunter2 }"), "MB003", "3:18", "in quotes"
+    ),
     "NUL": Mistake("a: \x00\n", "MB001", "", "not YAML"),
     "key twice": Mistake(MINIMAL + "rules: []\n", "MB002", "5:1", "line 4"),
-    "tag": Mistake(with_("rules", "rules: !include a.yaml"), "MB003", "4:8", "!include"),
+    "tag": Mistake(with_("rules", "rules: !include a.yaml"), "MB003", "4:8", "leading !"),
     "map as a key": Mistake(with_("rules", "{a: b}: c"), "MB003", "4:1", "key must be text"),
     "alias to itself": Mistake(MINIMAL + "x-a: &a [*a]\n", "MB003", "5:", "contains itself"),
     "list at the top": Mistake("- kafka\n", "MB006", "1:1", "map of settings"),
