@@ -16,11 +16,12 @@ from bridge.rules import scan
 from bridge.rules.composing import ActionTemplate, fits, told
 from bridge.rules.document import Node
 from bridge.rules.handling import ActionOptions, RuleOptions, handling_of
-from bridge.rules.language import RULE_NAMES, Expression, Translator, compile_expression, nearest
+from bridge.rules.language import RULE_NAMES, Expression, compile_expression
 from bridge.rules.planner import FieldReference
 from bridge.rules.reading import Reader, shape
 from bridge.rules.scan import ExpressionError
 from bridge.rules.template import translate_text
+from bridge.rules.translator import Translator, nearest
 from bridge.rules.unit import Unit
 
 _LOADER_OPTIONS = frozenset({"when", "missing"})

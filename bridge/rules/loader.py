@@ -15,9 +15,9 @@ from bridge.rules.composing import ActionTemplate
 from bridge.rules.document import BYTES_MAX, Document, Node
 from bridge.rules.handlers import Handler, load_handlers
 from bridge.rules.handling import RuleOptions
-from bridge.rules.language import nearest
 from bridge.rules.planner import Rule, RuleBook
 from bridge.rules.reading import Reader
+from bridge.rules.translator import nearest
 
 _RULE_KEYS = ("name", "match", "topic", "when", "do", "enabled", "lane", "coalesce", "preserve", "linger", "lazy",
               "lazy_every", "tests")  # fmt: skip

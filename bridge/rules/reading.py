@@ -8,8 +8,8 @@ from typing import Any
 from bridge.actions import duration_seconds
 from bridge.errors import Problem
 from bridge.rules.document import Node
-from bridge.rules.language import nearest
 from bridge.rules.scan import ExpressionError
+from bridge.rules.translator import nearest
 
 _SHAPES = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
 

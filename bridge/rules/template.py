@@ -13,8 +13,9 @@ from typing import Any
 from bridge.model import Record
 from bridge.rules import scan
 from bridge.rules.faults import ABSENT
-from bridge.rules.language import ENVELOPE_NAMES, RULE_NAMES, Translator
+from bridge.rules.language import ENVELOPE_NAMES, RULE_NAMES
 from bridge.rules.scan import ExpressionError
+from bridge.rules.translator import Translator
 from bridge.rules.unit import Reference, Site, Unit
 
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bridge.errors import MissingField, RuleError
-from bridge.rules import functions
+from bridge.rules import operations
 from bridge.rules.faults import ABSENT, Fault, from_type_error
+from bridge.rules.functions import FUNCTIONS, METHODS
 from bridge.rules.scan import ExpressionError
 
 STEPS_MAX = 100_000
@@ -135,15 +136,15 @@ def drop_items(made: list[Any]) -> list[Any]:
 _HELPERS: dict[str, Any] = {
     "__builtins__": {},
     "ABSENT": ABSENT,
-    "add": functions.add,
-    "subtract": functions.subtract,
-    "multiply": functions.multiply,
-    "divide": functions.divide,
-    "floor_divide": functions.floor_divide,
-    "modulo": functions.modulo,
-    "negative": functions.negative,
-    "positive": functions.positive,
-    "text_of": functions.text_of,
+    "add": operations.add,
+    "subtract": operations.subtract,
+    "multiply": operations.multiply,
+    "divide": operations.divide,
+    "floor_divide": operations.floor_divide,
+    "modulo": operations.modulo,
+    "negative": operations.negative,
+    "positive": operations.positive,
+    "text_of": operations.text_of,
     "charge": charge,
     "each": each,
     "key": key,
@@ -155,8 +156,8 @@ _HELPERS: dict[str, Any] = {
     "otherwise_do": otherwise_do,
     "drop": drop,
     "drop_items": drop_items,
-    **{f"f_{name}": entry.call for name, entry in functions.FUNCTIONS.items() if entry.call},
-    **{f"m_{name}": entry.call for name, entry in functions.METHODS.items() if entry.call},
+    **{f"f_{name}": entry.call for name, entry in FUNCTIONS.items() if entry.call},
+    **{f"m_{name}": entry.call for name, entry in METHODS.items() if entry.call},
 }
 
 
