@@ -37,7 +37,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from bridge.errors import StartFailed
 from bridge.kafka import faults
-from bridge.kafka.admin import supports_consumer_protocol
+from bridge.kafka.admin import probe
 from bridge.kafka.assignment import Assignment
 from bridge.kafka.commits import Commits
 from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, validate
@@ -223,16 +223,18 @@ class KafkaSource:
             self._changed.wait_for(lambda: self._closing, seconds)
 
     def _find_protocol(self) -> str:
-        """Asks the brokers once; with none in reach it goes on asking."""
-        if wanted := self._properties.get("group.protocol"):
-            return str(wanted).lower()
+        """Asks the brokers what they offer, and which topics they have; with none in reach it goes on asking."""
         while not self._closing:
             try:
-                offered = supports_consumer_protocol(self._bootstrap_servers, self._properties, PROBE_SECONDS)
-                return CONSUMER if offered else CLASSIC
+                cluster = probe(self._bootstrap_servers, self._properties, PROBE_SECONDS)
             except StartFailed as error:
                 self._notices.say("unreachable", f"{error}. Nothing is read; trying again")
                 self._wait(PROBE_AGAIN_SECONDS)
+                continue
+            for topic in cluster.missing(*self._topics):
+                self._notices.say(*faults.no_such_topic(topic))  # with KIP-848 nobody else tells
+            offered = CONSUMER if cluster.consumer_protocol else CLASSIC
+            return str(self._properties.get("group.protocol", offered)).lower()
         return CLASSIC
 
     def _member(self, protocol: str) -> faults.Verdict | None:

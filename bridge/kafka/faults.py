@@ -40,7 +40,7 @@ def judge(
     """None for what librdkafka gets over by itself and nobody need know."""
     code = error.code()
     text = error.str()
-    if error.fatal() or code in _FATAL_HERE:
+    if error.fatal() or code in (KafkaError._FATAL, KafkaError.GROUP_AUTHORIZATION_FAILED):
         return _fatal(error, properties)
     if code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE):
         return Verdict(
@@ -55,12 +55,7 @@ def judge(
             "right, and connecting is tried again",
         )
     if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
-        name = topic or "a topic"
-        return Verdict(
-            f"topic {name}",
-            f"topic {name} does not exist; the other topics are read, and it will be as soon as it is created (check "
-            "its name under topics, or create it)",
-        )
+        return Verdict(*no_such_topic(topic or "?"))
     if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         return Verdict(
             f"topic {topic}",
@@ -78,11 +73,32 @@ def judge(
     return Verdict(f"code {code}", f"Kafka reports: {reason(error)}; reading goes on as far as it can")
 
 
-_FATAL_HERE = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED})
+_UNRELEASED_INSTANCE_ID = 111
+"""Kafka's error code; confluent-kafka has no name for it."""
+
+_FATAL_CODES = (
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError._UNSUPPORTED_FEATURE,
+    _UNRELEASED_INSTANCE_ID,
+    KafkaError.GROUP_ID_NOT_FOUND,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.GROUP_MAX_SIZE_REACHED,
+)
+
+
+def _cause(error: KafkaError) -> int:
+    """What is behind a fatal error: confluent-kafka gives `_FATAL` as its code and tells the cause in words only."""
+    if error.code() == KafkaError._FATAL:
+        for code in _FATAL_CODES:
+            if error.str().startswith(f"Fatal error: {KafkaError(code).str()}:"):
+                return code
+    return error.code()
 
 
 def _fatal(error: KafkaError, properties: Mapping[str, Any]) -> Verdict:
-    code = error.code()
+    code = _cause(error)
     if code in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
         log.info("the brokers do not offer KIP-848 groups; the classic protocol is used")
         return Verdict("protocol", ends_membership=True, protocol=CLASSIC)
@@ -95,7 +111,7 @@ def _fatal(error: KafkaError, properties: Mapping[str, Any]) -> Verdict:
             ends_membership=True,
             wait_seconds=2.0,
         )
-    if code in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.COORDINATOR_NOT_AVAILABLE):
+    if code in (KafkaError.GROUP_ID_NOT_FOUND, KafkaError.UNKNOWN_MEMBER_ID):
         return Verdict(
             "group",
             f"the group is not known to its coordinator any more ({error.str()}); joining again",
@@ -105,13 +121,9 @@ def _fatal(error: KafkaError, properties: Mapping[str, Any]) -> Verdict:
     return final(error)
 
 
-_UNRELEASED_INSTANCE_ID = 111
-"""Kafka's error code; confluent-kafka has no name for it."""
-
-
 def final(error: KafkaError) -> Verdict:
     """An error that no waiting gets over."""
-    code = error.code()
+    code = _cause(error)
     what = f"Kafka ended this consumer: {reason(error)}"
     if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
         what = (
@@ -122,6 +134,15 @@ def final(error: KafkaError) -> Verdict:
     elif code == KafkaError.GROUP_MAX_SIZE_REACHED:
         what = "the group has as many members as the broker permits (group.consumer.max.size): run fewer instances"
     return Verdict("fatal", what, fatal=True, ends_membership=True)
+
+
+def no_such_topic(topic: str) -> tuple[str, str]:
+    """The notice's key and words."""
+    return (
+        f"topic {topic}",
+        f"topic {topic} does not exist; the others are read, and it will be as soon as it is created (check its name "
+        "under topics, or create it)",
+    )
 
 
 class Notices:

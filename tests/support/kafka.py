@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import fcntl
 import itertools
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -45,6 +42,14 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 """
 
+_UNTIL_TOLD = """
+"$@" </dev/null & child=$!
+read -r how
+kill -"${how:-KILL}" $child
+wait $child
+"""
+"""Runs a broker until a line names a signal for it, or until the pipe closes: no broker outlives the test run."""
+
 _numbers = itertools.count(1)
 
 
@@ -65,6 +70,9 @@ class Cluster:
     def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
         raise NotImplementedError
 
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
     def restart(self) -> None:
         """Everybody is disconnected; records and groups stay."""
         raise NotImplementedError
@@ -74,7 +82,7 @@ class Cluster:
 
     def produce(self, topic: str, *records: bytes | dict[str, Any]) -> None:
         """Writes values, or dicts of Producer.produce's arguments (key, value, partition, headers, timestamp)."""
-        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 1, "log_level": 3})
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 1, "log_level": 0})
         failed: list[Any] = []
         for record in records:
             arguments = {"value": record} if isinstance(record, bytes) else record
@@ -85,7 +93,7 @@ class Cluster:
 
     def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str]:
         """Offset and metadata as the group has them; -1001 where it has none."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": group, "log_level": 3})
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": group, "log_level": 0})
         try:
             (answer,) = consumer.committed([TopicPartition(topic, partition)], timeout=10)
             assert answer.error is None, answer.error
@@ -95,7 +103,7 @@ class Cluster:
 
     def commit(self, group: str, topic: str, partition: int, offset: int, metadata: str = "") -> None:
         """Commits for a group without members."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": group, "log_level": 3})
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": group, "log_level": 0})
         try:
             consumer.commit(offsets=[TopicPartition(topic, partition, offset, metadata)], asynchronous=False)
         finally:
@@ -103,7 +111,7 @@ class Cluster:
 
     def read(self, topic: str, count: int, partition: int = 0) -> list[Any]:
         """The first `count` messages of a partition, as confluent-kafka gives them."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": unique("read"), "log_level": 3})
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": unique("read"), "log_level": 0})
         try:
             consumer.assign([TopicPartition(topic, partition, 0)])
             found: list[Any] = []
@@ -194,16 +202,15 @@ class RealKafka(Cluster):
         assert done.returncode == 0, f"{main}: {done.stdout}{done.stderr}"
 
     def start(self) -> None:
-        log = (self._folder / "broker.log").open("ab")
-        with log:
+        with (self._folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command("kafka.Kafka", str(self._settings)),
+                ["sh", "-c", _UNTIL_TOLD, "sh", *self._command("kafka.Kafka", str(self._settings))],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - nothing but a system call happens there
             )
         deadline = time.monotonic() + START_SECONDS_MAX
-        client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        client = self._admin()
         while True:
             with contextlib.suppress(Exception):
                 if client.list_topics(timeout=1).brokers:
@@ -219,12 +226,10 @@ class RealKafka(Cluster):
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        assert process.stdin is not None
+        process.stdin.write(b"KILL\n" if kill else b"TERM\n")
+        process.stdin.close()
+        process.wait(30)
 
     def restart(self) -> None:
         self.stop(kill=True)
@@ -232,7 +237,7 @@ class RealKafka(Cluster):
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> str:
         settings = {key.replace("_", "."): value for key, value in config.items()}
-        client = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        client = self._admin()
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
         for future in client.create_topics([topic]).values():
             future.result(15)
@@ -244,12 +249,12 @@ class RealKafka(Cluster):
         return name
 
     def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
-        client = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        client = self._admin()
         for future in client.delete_records([TopicPartition(topic, partition, before_offset)]).values():
             future.result(15)
 
     def delete_topic(self, name: str) -> None:
-        client = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        client = self._admin()
         for future in client.delete_topics([name]).values():
             future.result(15)
 
@@ -293,12 +298,6 @@ def _free_ports(count: int) -> Sequence[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def _die_with_parent() -> None:
-    """So that no broker outlives a killed test run (Linux: PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
