@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 
@@ -29,10 +31,16 @@ class _Named:
 def broker(*, embedded: bool) -> Iterator[Broker]:
     """Starts a broker for the length of the block."""
     if not embedded and shutil.which("java") and shutil.which("mvn"):
-        from tests.support.kafka import RealKafka
+        from tests.support.kafka import KAFKA, RealKafka, kafka_libs
 
-        with RealKafka() as kafka:
-            yield _Named(kafka, "Apache Kafka 4.1.1")
+        with tempfile.TemporaryDirectory() as folder:
+            # Kafka's own timers, not the tests' short ones: the start is measured too.
+            timers = {"group.consumer.heartbeat.interval.ms": "5000", "group.consumer.session.timeout.ms": "45000"}
+            kafka = RealKafka(kafka_libs(), Path(folder), **timers)
+            try:
+                yield _Named(kafka, f"Apache Kafka {KAFKA}")
+            finally:
+                kafka.stop()
     else:
         from bridge.sandbox.broker import EmbeddedBroker
 

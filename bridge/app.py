@@ -116,6 +116,7 @@ class Bridge:
             meter=self.metrics,
             delivery=self.delivery,
             revoke_seconds=self._drain_seconds,
+            metadata_bytes_max=settings.kafka.offset_metadata_max_bytes,
             failed=failed,
         )
         self.status = Status(self.engine, self.delivery, clock, self.metrics.totals, self.metrics.dead_letters_by_kind)

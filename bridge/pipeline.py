@@ -42,6 +42,9 @@ class Line(Protocol):
     def too_old(self, action: Action, event: Event) -> bool:
         """Whether the event is history to this action already when it is first read."""
 
+    def done_before(self, record: Record, action: Action) -> bool:
+        """Whether an earlier owner of the partition delivered the action already, and told so in its commit."""
+
     def deliver(self, event: Event, actions: Sequence[Action]) -> Awaitable[Sequence[Result]]:
         """Enters the actions into their contacts' queues now; awaits how each of them ended."""
 
@@ -80,8 +83,13 @@ async def carry(record: Record, line: Line) -> None:
 
 
 async def _deliver(event: Event, actions: Sequence[Action], line: Line) -> Sequence[Result]:
-    """Delivers what is not history already; results stand in the order of the actions."""
-    results = {action.position: EXPIRED for action in actions if line.too_old(action, event)}
+    """Delivers what is neither done nor history already; results stand in the order of the actions."""
+    results: dict[int, Result] = {}
+    for action in actions:
+        if line.done_before(event.record, action):
+            results[action.position] = DONE_BEFORE
+        elif line.too_old(action, event):
+            results[action.position] = EXPIRED
     fresh = [action for action in actions if action.position not in results]
     if fresh:
         delivered = await line.deliver(event, fresh)
@@ -90,6 +98,7 @@ async def _deliver(event: Event, actions: Sequence[Action], line: Line) -> Seque
 
 
 EXPIRED = Result(Ending.EXPIRED)
+DONE_BEFORE = Result(Ending.DELIVERED, detail="before a restart")
 
 _GRAVITY = (
     Ending.DELIVERED,

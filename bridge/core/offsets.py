@@ -11,6 +11,8 @@ Rules that never break
        offsets counts as finished [parallel-consumer#329].
     3. A commit that was asked for does not count; only an acknowledged one does.
     4. An offset finishes once. A second finish says so and changes nothing.
+    5. What was finished beyond the frontier before a restart is told to `restore`, and is not taken again; it stays
+       in `finished_bitmap` until the frontier has passed it, so a second restart knows it too.
 
 The bound
     `window_max` offsets may lie between the frontier and the next offset to take. It bounds memory, and what a crash
@@ -21,11 +23,26 @@ from __future__ import annotations
 
 from collections import deque
 
+from bridge.core.progress import Progress, finished_offsets
+
 
 class PartitionOffsets:
     """Offsets of one partition during one assignment."""
 
-    __slots__ = ("_acknowledged", "_finished", "_next", "_open", "_requested", "window_max")
+    __slots__ = (
+        "_acknowledged",
+        "_base",
+        "_bitmap",
+        "_changes",
+        "_finished",
+        "_next",
+        "_open",
+        "_requested",
+        "_restored",
+        "_told",
+        "delivered",
+        "window_max",
+    )
 
     def __init__(self, *, start: int | None = None, window_max: int = 20_000) -> None:
         """`start` is the committed offset, or None where the group has none: then the first taken one begins."""
@@ -35,8 +52,53 @@ class PartitionOffsets:
         self._next = start
         self._open: deque[int] = deque()  # taken, ascending; its head is unfinished
         self._finished: set[int] = set()  # finished, but behind an unfinished one
+        self._restored: set[int] = set()  # finished before a restart, not passed yet
+        # The same knowledge as _finished and _restored, one bit per offset from _base (a multiple of eight) on, kept
+        # up to date so that a commit costs a copy and not a walk.
+        self._base = (start or 0) & ~7
+        self._bitmap = bytearray()
+        self.delivered: dict[int, set[int]] = {}
+        """Digests of the delivered actions of unfinished events, by offset."""
+        self._changes = 0  # grows with whatever a commit would tell: the frontier, or work beyond it
+        self._told = 0
         self._acknowledged = start
-        self._requested: int | None = None
+        self._requested: tuple[int, int] | None = None
+
+    def restore(self, progress: Progress) -> None:
+        """Takes over what an earlier owner did beyond the committed offset, before anything is taken.
+
+        What lies beyond this owner's window is forgotten, and so repeated: its commits could not hold it.
+        """
+        start = self._next
+        assert start is not None and not self._open, "restored too late"
+        end = start + self.window_max
+        self._restored = {offset for offset in finished_offsets(progress) if start <= offset < end}
+        self._base = start & ~7
+        for offset in self._restored:
+            self._mark(offset)
+        self.delivered = {
+            offset: set(digests)
+            for offset, digests in progress.delivered.items()
+            if start <= offset < end and offset not in self._restored
+        }
+
+    def note_delivered(self, offset: int, digest: int) -> None:
+        """An action of an event that has not finished yet was delivered."""
+        self.delivered.setdefault(offset, set()).add(digest)
+        self._changes += 1
+
+    def finished_bitmap(self) -> tuple[int, bytes]:
+        """Finished offsets beyond the frontier: the first bit's offset, a multiple of eight, and the bits."""
+        frontier = self.frontier
+        if frontier is None:
+            return 0, b""
+        base = frontier & ~7
+        if base > self._base:
+            del self._bitmap[: (base - self._base) >> 3]
+            self._base = base
+        if self._bitmap:
+            self._bitmap[0] &= 0xFF << (frontier & 7) & 0xFF  # below the frontier there is nothing to tell
+        return base, bytes(self._bitmap)
 
     @property
     def frontier(self) -> int | None:
@@ -73,39 +135,58 @@ class PartitionOffsets:
         return not self._open or offset - self._open[0] < self.window_max
 
     def take(self, offset: int) -> bool:
-        """Takes an offset in; False where it was taken or passed before (a record that came twice)."""
+        """Takes an offset in; False where it needs nothing: taken or passed before, or finished before a restart."""
         if self._next is not None and offset < self._next:
             return False
-        self._open.append(offset)
+        if self._next is None:
+            self._base = offset & ~7
+        before = self.frontier
         self._next = offset + 1
-        return True
+        new = offset not in self._restored
+        if new:
+            self._open.append(offset)
+        else:
+            self._restored.discard(offset)
+        if self.frontier != before:
+            self._changes += 1
+        return new
 
     def finish(self, offset: int) -> bool:
         """Finishes a taken offset; False where it was not open (any more)."""
         open_, finished = self._open, self._finished
         if not open_ or offset < open_[0] or self._next is None or offset >= self._next or offset in finished:
             return False
+        self._changes += 1
+        if self.delivered:
+            self.delivered.pop(offset, None)
         if offset != open_[0]:
             finished.add(offset)
+            self._mark(offset)
             return True
         open_.popleft()
         while open_ and open_[0] in finished:
             finished.discard(open_.popleft())
         return True
 
+    def _mark(self, offset: int) -> None:
+        place = (offset - self._base) >> 3
+        bitmap = self._bitmap
+        if place >= len(bitmap):
+            bitmap.extend(bytes(place + 1 - len(bitmap)))
+        bitmap[place] |= 1 << (offset & 7)
+
     # Commits: at most one under way, so that acknowledgements cannot overtake each other.
 
     def commit_due(self) -> int | None:
         """The offset to commit now, or None: nothing new, or a commit under way."""
-        frontier = self.frontier
-        if self._requested is not None or frontier is None or frontier == self._acknowledged:
+        if self._requested is not None or self._changes == self._told:
             return None
-        return frontier
+        return self.frontier
 
     def commit_requested(self, offset: int) -> None:
         frontier = self.frontier
         assert frontier is not None and offset <= frontier, "a commit beyond the frontier would lose records"
-        self._requested = offset
+        self._requested = offset, self._changes
 
     def commit_forgotten(self) -> None:
         """Nobody will tell how the commit under way went (a revocation): a new one may be asked for.
@@ -116,7 +197,9 @@ class PartitionOffsets:
 
     def commit_settled(self, offset: int, *, acknowledged: bool) -> None:
         """The broker answered (or never will): a refused commit is due again."""
-        if self._requested == offset:
+        if self._requested is not None and self._requested[0] == offset:
+            if acknowledged:
+                self._told = self._requested[1]
             self._requested = None
         if acknowledged and (self._acknowledged is None or offset > self._acknowledged):
             self._acknowledged = offset

@@ -116,6 +116,7 @@ class Delivery:
         identify: Callable[[Record, Action], str],
         max_in_flight: int = 64,
         key_refused: Callable[[str, Outcome], None] = lambda key, outcome: None,
+        part_done: Callable[[Record, Action], None] = lambda record, action: None,
         dice: random.Random | None = None,
     ) -> None:
         self._meisa = meisa
@@ -125,6 +126,8 @@ class Delivery:
         self._identify = identify
         self._max_in_flight = max_in_flight
         self._key_refused = key_refused
+        self.part_done = part_done
+        """Hears of each action that was carried out of an event that has several: progress must tell it."""
         self._dice = dice or random.Random()
         self.keys = {name: Key(name, quota, Dispatch([*Lane])) for name, quota in quotas.items()}
         self._key_order = sorted(self.keys)
@@ -306,6 +309,8 @@ class Delivery:
             timestamp_ms = batch.event.record.timestamp_ms
             if timestamp_ms >= 0:
                 self._meter.delayed(item.lane, max(0.0, self._clock.wall() - timestamp_ms / 1000))
+        if result.letter is None and len(batch.results) > 1:
+            self.part_done(batch.event.record, item.action)
         self._leave(item)
         if batch.missing == 0:
             batch.completion.complete([result for result in batch.results.values() if result is not None])

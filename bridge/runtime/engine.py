@@ -19,6 +19,9 @@ from typing import Any
 import structlog
 
 from bridge.core.offsets import PartitionOffsets
+from bridge.core.progress import decode as decode_progress
+from bridge.core.progress import digest, window_limit
+from bridge.core.progress import encode as encode_progress
 from bridge.errors import LetterNotWritten
 from bridge.model import (
     Action,
@@ -42,9 +45,6 @@ from bridge.runtime.delivery import Delivery
 log = structlog.get_logger(__name__)
 
 Decode = Callable[[Record], Event | None]
-
-WINDOW_MAX = 20_000
-"""Offsets per partition between the frontier and the next one to take; see core/offsets.py."""
 
 PENDING_MAX = 50_000
 """Actions waiting over all partitions: about 2 KB each, so about 100 MB, whatever the number of partitions."""
@@ -92,7 +92,8 @@ class Engine:
         delivery: Delivery,
         revoke_seconds: float = 20.0,
         failed: Callable[[str], None] = lambda message: None,
-        window_max: int = WINDOW_MAX,
+        window_max: int | None = None,
+        metadata_bytes_max: int = 4096,
         pending_max: int = PENDING_MAX,
     ) -> None:
         self._group = group
@@ -103,9 +104,11 @@ class Engine:
         self._clock = clock
         self._meter = meter
         self._delivery = delivery
+        delivery.part_done = self._part_done
         self._revoke_seconds = revoke_seconds
         self._failed = failed
-        self._window_max = window_max
+        self._metadata_bytes_max = metadata_bytes_max
+        self._window_max = window_max or window_limit(metadata_bytes_max)
         self._pending_max = pending_max
         self.partitions: dict[TopicPartition, Partition] = {}
         self._full = False
@@ -127,6 +130,11 @@ class Engine:
     def too_old(self, action: Action, event: Event) -> bool:
         max_age = action.handling.max_age_seconds
         return max_age is not None and self._clock.wall() - event.time_wall_seconds > max_age
+
+    def done_before(self, record: Record, action: Action) -> bool:
+        partition = self._owned(record)
+        digests = partition.offsets.delivered.get(record.offset) if partition is not None else None
+        return digests is not None and digest(self.identify(record, action)) in digests
 
     def deliver(self, event: Event, actions: Sequence[Action]) -> Completion[Sequence[Result]]:
         return self._delivery.deliver(event, actions)
@@ -174,20 +182,35 @@ class Engine:
         if partition is None or not partition.offsets.finish(record.offset):
             return  # of an older assignment: its new owner has it
         self._meter.finished(record.topic, ending)
-        if self._commit_timer is None and not partition.closing:
-            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_INTERVAL_SECONDS, self._commit)
+        self._commit_soon(partition)
         if partition.paused or self._full:
             self._let_in(partition)
         if partition.closing:
             self._settled.set()
 
+    def _part_done(self, record: Record, action: Action) -> None:
+        partition = self._owned(record)
+        if partition is not None:
+            partition.offsets.note_delivered(record.offset, digest(self.identify(record, action)))
+            self._commit_soon(partition)
+
     # The source's listener
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         for new in partitions:
-            self.partitions[new.partition] = Partition(
-                new.partition, new.epoch, PartitionOffsets(start=new.offset, window_max=self._window_max)
-            )
+            offsets = PartitionOffsets(start=new.offset, window_max=self._window_max)
+            if new.offset is not None and new.metadata:
+                progress = decode_progress(new.offset, new.metadata)
+                if progress is not None:
+                    offsets.restore(progress)
+                else:
+                    log.warning(
+                        "the text beside the committed offset is not this version's progress and is ignored; "
+                        "what was done beyond that offset is done again",
+                        partition=str(new.partition),
+                        offset=new.offset,
+                    )
+            self.partitions[new.partition] = Partition(new.partition, new.epoch, offsets)
         self.joined = True
         self.kafka_trouble = ""
         self._meter.rebalanced("assigned")
@@ -341,6 +364,10 @@ class Engine:
 
     # Commits
 
+    def _commit_soon(self, partition: Partition) -> None:
+        if self._commit_timer is None and not partition.closing:
+            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_INTERVAL_SECONDS, self._commit)
+
     def _commit(self) -> None:
         self._commit_timer = None
         self._request_commits([partition for partition in self.partitions.values() if not partition.closing])
@@ -351,8 +378,11 @@ class Engine:
         for partition in partitions:
             due = partition.offsets.commit_due()
             if due is not None:
-                partition.offsets.commit_requested(due)
-                positions.append(Position(partition.name, due))
+                offsets = partition.offsets
+                base, bitmap = offsets.finished_bitmap()
+                metadata = encode_progress(due, base, bitmap, offsets.delivered, self._metadata_bytes_max)
+                offsets.commit_requested(due)
+                positions.append(Position(partition.name, due, metadata))
         if positions:
             self._source.commit(positions)
         return bool(positions)

@@ -8,21 +8,16 @@ compared with what was produced (audit.py); the exit status is 0 only if they ag
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -30,6 +25,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from bridge.errors import StartFailed, UsageError
 from bridge.sandbox.audit import Audit, DeadLetter, audit
 from bridge.sandbox.broker import EmbeddedBroker
+from bridge.sandbox.children import Child, free_port, read_ledger
 from bridge.sandbox.options import TEST_KEY, option
 from bridge.sandbox.stream import SampleEvent, events
 
@@ -38,7 +34,6 @@ LETTERS = "meisa-bridge.dead-letters"
 PARTITIONS = 6
 AHEAD_MAX = 10_000
 """Events produced and not yet finished: about 4 MB, below the 5 MiB per partition that the embedded broker keeps."""
-START_SECONDS_MAX = 30.0
 STALLED_SECONDS_MAX = 60.0
 """Without any progress for so long the demo gives up and says where it stands."""
 ENOUGH = 1_000_000
@@ -69,6 +64,8 @@ class DemoOptions:
 def run(options: DemoOptions) -> int:
     """Runs the demo and prints its summary on standard output. Raises StartFailed where a part does not start."""
     options.check()
+    # A demo that is told to end must still end its children.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     show = _Progress(options.events)
     with tempfile.TemporaryDirectory(prefix="meisa-bridge-demo-") as name:
         demo = Demo(options, Path(name), show)
@@ -89,7 +86,7 @@ class Demo:
         self._folder = folder
         self._show = show
         self._broker = EmbeddedBroker()
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         self.result: Audit | None = None
         self.seconds = 0.0
 
@@ -110,13 +107,13 @@ class Demo:
         self.seconds = time.monotonic() - begun
         bridge.end()
         lost = self._uncommitted()
-        self.result = audit(produced, _ledger(sandbox_url), self._letters())
+        self.result = audit(produced, read_ledger(sandbox_url), self._letters())
         if lost:
             self.result.lost.append(f"{lost} events were never committed")
 
     def close(self) -> None:
         for child in reversed(self._children):
-            child.kill()
+            child.close()
         self._broker.stop()
 
     def _start_sandbox(self) -> str:
@@ -125,8 +122,8 @@ class Demo:
         child = self._start("the sandbox", command)
         return child.wait_for(re.compile(r"page (http://\S+?)/?$")).group(1)
 
-    def _start_bridge(self, sandbox_url: str) -> tuple[str, _Child]:
-        port = _free_port()
+    def _start_bridge(self, sandbox_url: str) -> tuple[str, Child]:
+        port = free_port()
         config = self._folder / "bridge.yaml"
         config.write_text(
             f"""kafka:
@@ -151,8 +148,8 @@ admin: {{listen: "127.0.0.1:{port}"}}
         child.wait_for(re.compile(r"started: events are taken in"))
         return f"http://127.0.0.1:{port}", child
 
-    def _start(self, name: str, arguments: list[str], **environ: str) -> _Child:
-        child = _Child(name, arguments, environ)
+    def _start(self, name: str, arguments: list[str], **environ: str) -> Child:
+        child = Child(name, arguments, environ)
         self._children.append(child)
         return child
 
@@ -224,103 +221,12 @@ admin: {{listen: "127.0.0.1:{port}"}}
             consumer.close()
 
 
-class _Child:
-    """A process of the demo; what it says on standard error is kept for the case that it fails."""
-
-    def __init__(self, name: str, arguments: list[str], environ: dict[str, str]) -> None:
-        self._name = name
-        self._said: deque[str] = deque(maxlen=50)
-        self._changed = threading.Condition()
-        self._process = subprocess.Popen(  # noqa: S603 - our own command by our own interpreter
-            [sys.executable, "-m", "bridge", *arguments],
-            env={**os.environ, **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            # Ctrl-C is for the demo, which then ends its children itself, in order.
-            start_new_session=True,
-        )
-        assert self._process.stderr is not None
-        threading.Thread(target=self._listen, args=(self._process.stderr,), daemon=True).start()
-
-    def _listen(self, stream: IO[str]) -> None:
-        for line in stream:
-            with self._changed:
-                self._said.append(line.rstrip())
-                self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
-
-    def wait_for(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """Waits for a line of its standard error. Raises StartFailed."""
-        deadline = time.monotonic() + START_SECONDS_MAX
-        with self._changed:
-            while True:
-                for line in self._said:
-                    if match := pattern.search(line):
-                        return match
-                self.check()
-                if not self._changed.wait(min(0.5, max(0.0, deadline - time.monotonic()))) and (
-                    time.monotonic() >= deadline
-                ):
-                    raise StartFailed(f"demo: {self._name} did not start within {START_SECONDS_MAX:g} s{self._tail()}")
-
-    def check(self) -> None:
-        """Raises StartFailed where the process has ended."""
-        status = self._process.poll()
-        if status is not None:
-            raise StartFailed(f"demo: {self._name} ended with status {status}{self._tail()}")
-
-    def end(self) -> None:
-        """SIGTERM, and waits; raises StartFailed where it does not end well."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            status = self._process.wait(40)
-        except subprocess.TimeoutExpired:
-            raise StartFailed(f"demo: {self._name} did not stop{self._tail()}") from None
-        if status != 0:
-            raise StartFailed(f"demo: {self._name} ended with status {status}{self._tail()}")
-
-    def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        with contextlib.suppress(OSError):
-            self._process.stderr.close()  # type: ignore[union-attr]
-
-    def _tail(self) -> str:
-        return "".join(f"\n  | {line}" for line in list(self._said)[-SHOWN:])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _finished(admin_url: str) -> int:
     """Events that the bridge has finished, by its own status."""
     with contextlib.suppress(httpx.HTTPError):
         totals = httpx.get(f"{admin_url}/api/status", timeout=10).json().get("totals", {})
         return sum(totals.values())
     return 0
-
-
-def _ledger(sandbox_url: str) -> Iterator[dict[str, Any]]:
-    since = 0
-    with httpx.Client(timeout=30) as client:
-        while True:
-            page = client.get(f"{sandbox_url}/_sandbox/ledger", params={"since": since, "limit": 5000}).json()
-            yield from page["entries"]
-            if not page["entries"] or page["next"] == since:
-                return
-            since = page["next"]
 
 
 def summary(found: Audit, seconds: float, options: DemoOptions) -> str:

@@ -78,7 +78,7 @@ class House:
         limits: list[tuple[int, float]] | None = None,
         max_in_flight: int = 64,
         policy: Policy | None = None,
-        window_max: int = 20_000,
+        window_max: int | None = None,
         pending_max: int = 50_000,
         revoke_seconds: float = 20.0,
         plan: Callable[[Event], Plan] = plan,

@@ -54,6 +54,7 @@ class FakeSource:
     def __init__(self) -> None:
         self.listener: SourceListener | None = None
         self.committed: dict[TopicPartition, int] = {}
+        self.metadata: dict[TopicPartition, str] = {}
         self.paused: set[TopicPartition] = set()
         self.pauses = 0
         self.commit_error: str | None = None
@@ -69,7 +70,12 @@ class FakeSource:
         assert self.listener is not None
         self.epoch += 1
         self.owned += names
-        self.listener.assigned([Assigned(name, self.epoch, self.committed.get(name, offset)) for name in names])
+        self.listener.assigned(
+            [
+                Assigned(name, self.epoch, self.committed.get(name, offset), self.metadata.get(name, ""))
+                for name in names
+            ]
+        )
 
     def feed(self, records: Sequence[Record]) -> None:
         assert self.listener is not None
@@ -107,6 +113,7 @@ class FakeSource:
             for position in positions:
                 assert position.offset >= self.committed.get(position.partition, 0), "a commit moved backwards"
                 self.committed[position.partition] = position.offset
+                self.metadata[position.partition] = position.metadata
         self.listener.committed(positions, self.commit_error)
 
     async def close(self) -> None:

@@ -109,6 +109,15 @@ class Cluster:
         finally:
             consumer.close()
 
+    def end(self, topic: str, partition: int = 0) -> int:
+        """The offset after the last record."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": unique("end"), "log_level": 3})
+        try:
+            end: int = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+            return end
+        finally:
+            consumer.close()
+
     def read(self, topic: str, count: int, partition: int = 0) -> list[Any]:
         """The first `count` messages of a partition, as confluent-kafka gives them."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": unique("read"), "log_level": 0})

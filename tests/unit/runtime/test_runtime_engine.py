@@ -193,7 +193,7 @@ def test_an_offset_waits_for_its_dead_letters_acknowledgement() -> None:
         house.source.feed([record(0)._replace(value=b"{"), record(1)])
         await asyncio.sleep(3)
         assert house.letters.letters == []
-        assert house.source.committed == {}
+        assert house.source.committed.get(P0, 0) == 0
         assert [waiting.reason for waiting in house.engine.waiting()] == ["dead_letters"]
         await asyncio.sleep(60)
         assert len(house.letters.letters) == 1
@@ -351,7 +351,102 @@ def test_independent_actions_do_not_wait_for_their_contact() -> None:
     virtually(story())
 
 
-# Commits
+# Commits and progress
+
+
+def test_what_was_done_beyond_the_frontier_is_not_done_again_after_a_restart() -> None:
+    """A stuck contact holds the frontier; what others finished meanwhile is told in the commit, and skipped later."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: UNAVAILABLE if c.body["email"] == "0@x" else DELIVERED))  # type: ignore[index]
+        records = [record(offset, f"{offset % 10}@x") for offset in range(50)]
+        house.source.assign(P0)
+        house.source.feed(records)
+        await asyncio.sleep(2)
+        await house.source.revoke(P0)
+        assert house.source.committed == {P0: 0}
+        again = House()
+        again.source.committed, again.source.metadata = house.source.committed, house.source.metadata
+        again.source.assign(P0)
+        again.source.feed(records)
+        await asyncio.sleep(3)
+        assert again.seqs() == list(range(0, 50, 10))
+        assert again.source.committed == {P0: 50}
+        assert again.source.metadata == {P0: ""}
+
+    virtually(story())
+
+
+def test_a_crash_repeats_only_what_was_not_committed_yet() -> None:
+    """Nothing is drained and nothing committed at the end: the commits on the way are enough."""
+
+    async def story() -> None:
+        house = House(max_in_flight=5)
+        records = [record(offset, f"{offset}@x") for offset in range(100)]
+        house.source.assign(P0)
+        house.source.feed(records)
+        await asyncio.sleep(0.62)
+        assert 50 <= len(house.meisa.done) < 100
+        again = House()
+        again.source.committed, again.source.metadata = dict(house.source.committed), dict(house.source.metadata)
+        done = {call.body["seq"] for call in house.meisa.done if call.body}
+        again.source.assign(P0)
+        again.source.feed(records)
+        await asyncio.sleep(3)
+        repeated = done & set(again.seqs())
+        assert done | set(again.seqs()) == set(range(100)), "nothing is lost"
+        assert len(repeated) <= 15, "0.1 s until a commit, 8 ms on its way: at most three rounds of five calls"
+
+    virtually(story())
+
+
+def test_delivered_actions_of_an_unfinished_event_are_not_sent_again() -> None:
+    """Its upsert and track went out while its trigger waits: after the restart only the trigger does."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: UNAVAILABLE if c.endpoint == "trigger" else DELIVERED))
+        one = record(0, do=["upsert", "track", "trigger"])
+        house.source.assign(P0)
+        house.source.feed([one])
+        await asyncio.sleep(2)
+        await house.source.revoke(P0)
+        again = House()
+        again.source.committed, again.source.metadata = house.source.committed, house.source.metadata
+        again.source.assign(P0)
+        again.source.feed([one])
+        await asyncio.sleep(1)
+        assert [call.endpoint for call in again.meisa.calls] == ["trigger"]
+        assert again.endings() == {"delivered": 1}
+        assert again.source.committed == {P0: 1}
+
+    virtually(story())
+
+
+def test_foreign_text_beside_the_offset_is_ignored() -> None:
+    """Whatever stands there, work goes on from the offset; nothing is skipped because of it."""
+
+    async def story() -> None:
+        house = House()
+        house.source.committed, house.source.metadata = {P0: 3}, {P0: "mb1:somebody else's"}
+        house.source.assign(P0)
+        house.source.feed([record(offset) for offset in range(3, 6)])
+        await asyncio.sleep(1)
+        assert house.seqs() == [3, 4, 5]
+
+    virtually(story())
+
+
+def test_an_idle_bridge_commits_nothing() -> None:
+    """No commit without news: an idle group's offsets must be able to expire, and brokers have other work."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(3600)
+        assert house.meter.counts["committed", "ok"] == 1
+
+    virtually(story())
 
 
 def test_a_refused_commit_is_tried_again() -> None:

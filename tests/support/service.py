@@ -1,0 +1,135 @@
+"""A whole service as users run it: `meisa-bridge run` and `meisa-bridge sandbox` in processes of their own."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bridge.sandbox.audit import Audit, DeadLetter, audit
+from bridge.sandbox.children import Child, free_port, read_ledger
+from bridge.sandbox.options import TEST_KEY
+from bridge.sandbox.stream import SampleEvent
+from tests.support.kafka import Cluster, unique
+
+PARTITIONS = 4
+WAIT_SECONDS_MAX = 90.0
+
+
+def wait_for(true: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS_MAX) -> None:
+    """Polls until `true()`; fails with `what` it waited for."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"waited in vain for: {what}"
+        time.sleep(0.05)
+
+
+class Sandbox:
+    """A sandbox in a process of its own, and its control API."""
+
+    def __init__(self, *flags: str) -> None:
+        self.child = Child("the sandbox", ["sandbox", "--port", "0", *flags])
+        self.url = self.child.wait_for(re.compile(r"page (http://\S+?)/?$")).group(1)
+
+    def post(self, name: str, **body: Any) -> Any:
+        answer = httpx.post(f"{self.url}/_sandbox/{name}", json=body, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def ledger(self) -> list[dict[str, Any]]:
+        return list(read_ledger(self.url))
+
+    def received(self) -> int:
+        """Calls other than pings that came so far."""
+        state = httpx.get(f"{self.url}/_sandbox/state", timeout=10).json()
+        return sum(sum(by.values()) for endpoint, by in state["calls"].items() if endpoint != "ping")
+
+
+class Service:
+    """The bridge with its topics on a broker, and a sandbox; started and crashed as a test likes."""
+
+    def __init__(self, cluster: Cluster, sandbox: Sandbox, folder: Path) -> None:
+        self.cluster = cluster
+        self.sandbox = sandbox
+        self.topic = cluster.create_topic(unique("events"), PARTITIONS)
+        self.letters_topic = cluster.create_topic(unique("letters"), 1)
+        self.group = unique("group")
+        self.folder = folder
+        self.bridges: list[Child] = []
+        rules = files("bridge.sandbox").joinpath("demo_files", "rules.yaml").read_text(encoding="utf-8")
+        (folder / "rules.yaml").write_text(rules, encoding="utf-8")
+
+    def start(self, *, key: str = TEST_KEY, more: str = "") -> Child:
+        """Starts a bridge and waits until it says that it runs."""
+        bridge = self.spawn(key=key, more=more)
+        bridge.wait_for(re.compile("started: events are taken in"))
+        return bridge
+
+    def spawn(self, *, key: str = TEST_KEY, more: str = "") -> Child:
+        """Starts a bridge; its `admin_url` is where it serves."""
+        port = free_port()
+        config = self.folder / f"bridge-{len(self.bridges)}.yaml"
+        config.write_text(
+            f"""kafka: {{bootstrap_servers: "{self.cluster.bootstrap_servers}", group_id: {self.group}}}
+topics: {{{self.topic}: {{format: json}}}}
+meisa:
+  base_url: {self.sandbox.url}/api/v1
+  environment: test
+  api_key: {{env: MEISA_API_KEY}}
+  quota: {{per_minute: 1000000, per_hour: 60000000}}
+rules: [rules.yaml]
+dead_letters: {{topic: {self.letters_topic}}}
+admin: {{listen: "127.0.0.1:{port}"}}
+{more}
+""",
+            encoding="utf-8",
+        )
+        bridge = Child("the bridge", ["run", "-c", str(config)], {"MEISA_API_KEY": key})
+        self.admin_url = f"http://127.0.0.1:{port}"
+        self.bridges.append(bridge)
+        return bridge
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = httpx.get(f"{self.admin_url}/api/status", timeout=10).json()
+        return status
+
+    def produce(self, events: Sequence[SampleEvent]) -> None:
+        self.cluster.produce(
+            self.topic, *({"value": e.value, "key": e.key, "headers": list(e.headers)} for e in events)
+        )
+
+    def committed(self) -> int:
+        """The sum of committed offsets; every topic here begins at 0."""
+        return sum(max(0, self.cluster.committed(self.group, self.topic, p)[0]) for p in range(PARTITIONS))
+
+    def letters(self) -> list[Any]:
+        """All dead letters written so far."""
+        return self.cluster.read(self.letters_topic, self.cluster.end(self.letters_topic))
+
+    def audit(self, produced: Sequence[SampleEvent]) -> Audit:
+        """Compares what was produced with the sandbox's ledger and the dead letters."""
+        letters = []
+        for message in self.letters():
+            headers = dict(message.headers())
+            kind, text = headers["meisa-bridge.kind"].decode(), headers["meisa-bridge.message"].decode()
+            letters.append(DeadLetter(message.value(), kind, text))
+        return audit(produced, self.sandbox.ledger(), letters)
+
+    def close(self) -> None:
+        for bridge in self.bridges:
+            bridge.close()
+
+
+@contextmanager
+def service(cluster: Cluster, folder: Path, *sandbox_flags: str) -> Iterator[Service]:
+    """A service whose bridge is not started yet; the sandbox has no quota unless the flags give one."""
+    with ExitStack() as stack:
+        sandbox = Sandbox("--per-minute", "0", "--per-hour", "0", "--log-limit", "100000", *sandbox_flags)
+        stack.callback(sandbox.child.close)
+        made = Service(cluster, sandbox, folder)
+        stack.callback(made.close)
+        yield made
