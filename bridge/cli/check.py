@@ -73,6 +73,7 @@ def check(
 def _rule_problems(examined: Examined) -> list[Problem]:
     """What is wrong with rules and handlers; also where other sections are broken. Raises UsageError."""
     from bridge import rules
+    from bridge.config import placed
 
     sections = examined.sections
     if not {"rules", "handlers"} <= sections.keys():
@@ -80,7 +81,7 @@ def _rule_problems(examined: Examined) -> list[Problem]:
     try:
         book = rules.load(sections["rules"], examined.base_dir, sections["handlers"])
     except ProblemsFound as error:
-        return error.problems
+        return placed(error.problems, examined.place)
     if "state" in sections and sections["state"].url == "memory":
         return book.needs_identities()
     return []

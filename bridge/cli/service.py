@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from bridge.cli.options import config_option
+from bridge.errors import ProblemsFound
 
 
 @click.command(short_help="Run the service.")
@@ -19,7 +20,7 @@ def run(ctx: click.Context, config: Path) -> None:
 
     Logs go to standard error: for people on a terminal, JSON otherwise.
     """
-    from bridge.config import examine
+    from bridge.config import examine, placed
 
     examined = examine(config, os.environ)
     settings = examined.settings_or_raise()
@@ -30,4 +31,8 @@ def run(ctx: click.Context, config: Path) -> None:
     from bridge.observe import logs
 
     logs.configure(stream=sys.stderr, show_contacts=settings.admin.show_contacts)
-    ctx.exit(run_service(settings))
+    try:
+        status = run_service(settings)
+    except ProblemsFound as error:
+        raise ProblemsFound(placed(error.problems, settings.place)) from None
+    ctx.exit(status)

@@ -4,7 +4,7 @@
 """
 
 from bridge.config.codes import CODES
-from bridge.config.loader import Examined, SecretMissing, examine, load
+from bridge.config.loader import Examined, SecretMissing, examine, load, placed
 from bridge.config.schema import json_schema
 from bridge.config.secret import Secret
 from bridge.config.settings import Settings, Topic
@@ -19,4 +19,5 @@ __all__ = [
     "examine",
     "json_schema",
     "load",
+    "placed",
 ]

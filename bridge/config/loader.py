@@ -8,8 +8,8 @@ A section with a problem of its own is left out of the checks that need it, so t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,6 +98,18 @@ def examine(path: Path, environ: Mapping[str, str]) -> Examined:
     return Examined(settings, problems, sections, walk.base_dir, walk.places)
 
 
+def placed(problems: list[Problem], place: Callable[[str], Place]) -> list[Problem]:
+    """Problems without a file, such as a pattern that fits none, get the place of the setting that they begin with."""
+    made = []
+    for problem in problems:
+        setting = problem.message.partition(": ")[0]
+        if not problem.file and setting in ("rules", "handlers"):
+            at = place(setting)
+            problem = replace(problem, file=at.file, line=at.line, column=at.column)
+        made.append(problem)
+    return made
+
+
 def _read(path: Path) -> str:
     how = "name the configuration with: meisa-bridge run -c PATH"
     try:
@@ -121,18 +133,21 @@ def _read(path: Path) -> str:
 def _sections(data: dict[str, Any], walk: _Walk, file: str) -> dict[str, Any]:
     """The sections that are valid by themselves; the others' problems go to the walk's list."""
     sections: dict[str, Any] = {}
+    broken = {route[0] for route in walk.excused}
     for name, info in Settings.model_fields.items():
         if name not in data:
-            if not info.is_required():
+            if name not in broken and not info.is_required():
                 sections[name] = info.get_default(call_default_factory=True)
-            elif (name,) not in walk.excused:
+            elif name not in broken:
                 where = nearest_place(walk.places, (), file)
                 code = codes.NO_TOPIC if name == "topics" else codes.MISSING_KEY
                 walk.problems.append(where.problem(code, f"`{name}` is missing", HINTS.get(name, "")))
             continue
         try:
             annotation: Any = info.rebuild_annotation()
-            sections[name] = TypeAdapter(annotation).validate_python(data[name], context=FROM_FILE)
+            made = TypeAdapter(annotation).validate_python(data[name], context=FROM_FILE)
+            if name not in broken:  # else what was left out might look like a default
+                sections[name] = made
         except ValidationError as error:
             for detail in error.errors(include_url=False, include_input=False):
                 route = (name, *detail["loc"])
@@ -307,4 +322,4 @@ class _Walk:
         self.excused.add(route)
 
 
-__all__ = ["Examined", "SecretMissing", "examine", "load"]
+__all__ = ["Examined", "SecretMissing", "examine", "load", "placed"]

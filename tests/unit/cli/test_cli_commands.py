@@ -261,6 +261,44 @@ def test_check_without_the_file_or_its_secret_is_exit_status_2(folder: Path) -> 
     assert call("check", "--offline", env={"KEY": ""}).exit_code == 2
 
 
+def test_check_tells_what_it_knows_before_a_rules_file_that_cannot_be_read(folder: Path) -> None:
+    """Exit status 2, but the problems found until then are not lost."""
+    (folder / "config" / "rules" / "b.yaml").symlink_to("/dev/null/nowhere")
+    (folder / "config" / "bridge.yaml").write_text(CONFIG.replace("rules/*", "rules/b") + "admin: {listen: nowhere}\n")
+    result = call("check", "--offline")
+    assert result.exit_code == 2
+    assert "config/bridge.yaml:5:17: error MB025" in result.stdout
+    assert result.stderr.startswith("meisa-bridge: cannot read the rules in config/rules/b.yaml")
+
+
+@pytest.mark.parametrize("command", [["check", "--offline"], ["run"]])
+def test_a_pattern_without_files_is_placed_where_it_is_written(folder: Path, command: list[str]) -> None:
+    """Whichever command finds it."""
+    (folder / "config" / "bridge.yaml").write_text(
+        CONFIG.replace("rules/*", "rulez/*") + "handlers: [no.such_module]\n"
+    )
+    result = call(*command)
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert lines[0].startswith("config/bridge.yaml:4:1: error MB101: ") and "rulez/*.yaml" in lines[0]
+    assert lines[1].startswith("config/bridge.yaml:5:1: error MB140: ") and "no.such_module" in lines[1]
+
+
+def test_check_refuses_rules_that_need_identities_which_memory_does_not_keep(folder: Path) -> None:
+    """A trigger that knows only an id could never find the address."""
+    rules = "rules:\n  - name: a\n    match: b\n    do:\n      - trigger: {trigger_key: k, external_id: '7'}\n"
+    (folder / "config" / "rules" / "a.yaml").write_text(rules)
+    result = call("check", "--offline")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("config/rules/a.yaml:5:")
+
+
+def test_check_says_nothing_of_rules_when_their_list_is_broken(folder: Path) -> None:
+    (folder / "config" / "bridge.yaml").write_text(CONFIG.replace("[rules/*.yaml]", "rules/*.yaml"))
+    result = call("check", "--offline")
+    assert [line.split(": ")[1] for line in result.stdout.splitlines()] == ["error MB006", "1 error"]
+
+
 def test_check_offline_cannot_create_topics(folder: Path) -> None:
     assert call("check", "--offline", "--create-topics").exit_code == 2
 

@@ -180,6 +180,7 @@ MISTAKES = {
         MINIMAL + "state: {url: 'redis://me:hunter2@host'}\n", "MB012", "5:14", "{env: NAME}"
     ),
     "key in the wrong place": Mistake(meisa(f"base_url: {KEY}"), "MB012", "3:40", "replace the secret"),
+    "list for a secret": Mistake(with_("meisa", "meisa: {api_key: [a]}"), "MB006", "3:18", "{env: NAME}"),
     "two references in one": Mistake(
         with_("meisa", "meisa: {api_key: {env: A, file: B}}"), "MB014", "3:18", "either {env: NAME} or {file: PATH}"
     ),
@@ -264,6 +265,21 @@ def test_a_mistake_brings_no_others_with_it(tmp_path: Path) -> None:
     file = tmp_path / "bridge.yaml"
     file.write_text(MINIMAL.replace("bootstrap_servers", "bootstrap_server").replace("api_key", "api_kye"))
     assert [problem.code for problem in examine(file, ENVIRON).problems] == ["MB004", "MB004"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ("admin: {listen: '0.0.0.0:8080', token: hunter2}\n", "MB012"),
+        ("admin: {listen: '0.0.0.0:8080', tokn: {env: KEY}}\n", "MB004"),
+        ("dead_letters: {topic: [user-events]}\n", "MB006"),
+    ],
+)
+def test_what_a_mistake_left_out_is_not_taken_for_a_default(tmp_path: Path, more: str, code: str) -> None:
+    """A refused token is not a missing one: the dashboard is not called open as well."""
+    file = tmp_path / "bridge.yaml"
+    file.write_text(MINIMAL + more)
+    assert [problem.code for problem in examine(file, ENVIRON).problems] == [code]
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -357,7 +373,7 @@ def test_a_file_that_cannot_be_read_is_exit_status_2_and_says_how_to_name_one(tm
         + "\n".join(
             f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in zip("abcdefg", "bcdefgh", strict=True)
         ),
-        "[" * 5000,
+        "[" * 1500,
         "x-a: " + "{a: " * 200 + "1" + "}" * 200,
     ],
     ids=["billion laughs", "open brackets", "deep maps"],
