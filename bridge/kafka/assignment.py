@@ -172,7 +172,10 @@ class Assignment:
         consumer.incremental_assign([KafkaPartition(*tp, offset) for tp, offset in offsets.items()])
         for tp in offsets:
             self._adrift.pop(tp, None)
-        _pause(consumer, offsets if self.held else [tp for tp in offsets if tp in self._paused])
+        still = set(offsets) if self.held else self._paused & offsets.keys()
+        _pause(consumer, still)
+        # A partition that was paused when it was unassigned would stay so for ever.
+        _resume(consumer, offsets.keys() - still)
 
     def _say_removed(self, tp: TopicPartition, first: int, low: int) -> None:
         self._notices.say(

@@ -117,6 +117,9 @@ _SOURCE: dict[str, Any] = {
     "queued.min.messages": 10_000,
     "queued.max.messages.kbytes": 16_384,
     "fetch.max.bytes": 8 * 1024 * 1024,
+    # A fetch that waits for records blocks other questions to the same broker (positions, log ends): ten empty
+    # answers a second cost a broker nothing, half a second of waiting costs us promptness.
+    "fetch.wait.max.ms": 100,
     # Once the prefetch bound was reached librdkafka looks again after this long; its own 1,000 ms stalls a fast reader.
     "fetch.queue.backoff.ms": 20,
     # How soon a topic that did not exist at the start is found with the classic protocol.
@@ -207,13 +210,13 @@ class _Silence:
 class LibrdkafkaLog:
     """Takes librdkafka's own log lines (a `logger` for confluent-kafka; only its `log` is ever called).
 
-    Its connection chatter comes at information level and below; the listener is told of what matters, so only
-    warnings and worse are passed on as such.
+    Every attempt to connect that fails is a line there, ten a second: the listener is told of such trouble once, in
+    words. So only warnings of another kind are passed on as warnings.
     """
 
     def log(self, level: int, text: str, *arguments: object) -> None:
         line = text % arguments if arguments else text
-        if level >= logging.WARNING:
+        if level >= logging.WARNING and not line.startswith(("FAIL ", "ERROR ")):
             log.warning("librdkafka: %s", line)
         else:
             log.debug("librdkafka: %s", line)

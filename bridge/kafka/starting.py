@@ -70,7 +70,14 @@ def offsets_at(
     asked = [KafkaPartition(tp.topic, tp.partition, when) for tp, when in wanted.items()]
     found: dict[TopicPartition, int] = {}
     at_end: dict[TopicPartition, int] = {}
-    for answer in consumer.offsets_for_times(asked, timeout=timeout_seconds):
+    try:
+        answers = consumer.offsets_for_times(asked, timeout=timeout_seconds)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.FENCED_LEADER_EPOCH:
+            raise
+        # After a broker's restart the first question names the former leader's epoch; the refusal corrects it.
+        answers = consumer.offsets_for_times(asked, timeout=timeout_seconds)
+    for answer in answers:
         partition = TopicPartition(answer.topic, answer.partition)
         if answer.error is not None:
             continue

@@ -84,7 +84,7 @@ async def test_a_refused_letter_is_not_written_and_the_next_one_is(embedded_kafk
     letters = KafkaLetters(embedded_kafka.bootstrap_servers, topic)
     await letters.write(Letter(RECORD, LetterKind.DECODE, "first"))
     embedded_kafka.broker.push_errors(PRODUCE, [POLICY_VIOLATION])
-    with pytest.raises(LetterNotWritten, match="users/3/42.*POLICY_VIOLATION"):
+    with pytest.raises(LetterNotWritten, match=r"users/3/42.*POLICY_VIOLATION"):
         await letters.write(Letter(RECORD, LetterKind.DECODE, "second"))
     await letters.write(Letter(RECORD, LetterKind.DECODE, "third"))
     await letters.close()

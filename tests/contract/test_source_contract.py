@@ -20,7 +20,8 @@ OnRevoked = Callable[[Sequence[TopicPartition]], Awaitable[None]]
 # Where the mock's fetches would wait: it does not end a long poll when a record comes.
 QUICK = {"fetch.wait.max.ms": "50"}
 
-OFFSET_COMMIT, GROUP_HEARTBEAT = 8, 68
+OFFSET_COMMIT, OFFSET_FETCH, GROUP_HEARTBEAT = 8, 9, 68
+UNKNOWN_SERVER_ERROR = -1
 ILLEGAL_GENERATION, UNSUPPORTED_VERSION, FENCED_MEMBER_EPOCH, STALE_MEMBER_EPOCH = 22, 35, 110, 113
 
 
@@ -554,6 +555,20 @@ async def test_a_broker_that_refuses_kip_848_gets_the_classic_protocol(embedded_
         await listener.until_records(1)
         assert source.protocol == "classic"
     assert listener.failures == []
+
+
+async def test_a_position_that_cannot_be_read_is_asked_for_again(embedded_kafka: EmbeddedKafka) -> None:
+    """While the coordinator refuses to tell what is committed nothing is read, least of all from `start`."""
+    topic, group = embedded_kafka.create_topic(unique("unknown")), unique("g")
+    embedded_kafka.produce(topic, *(b"%d" % n for n in range(5)))
+    embedded_kafka.commit(group, topic, 0, 3, "known")
+    embedded_kafka.broker.push_errors(OFFSET_FETCH, [UNKNOWN_SERVER_ERROR])
+    async with member(embedded_kafka, group, topic) as (_, listener):
+        await listener.until_records(2)
+        assigned = listener.owned[TopicPartition(topic, 0)]
+    assert (assigned.offset, assigned.metadata) == (3, "known")
+    assert listener.offsets(topic) == [3, 4]
+    assert ["cannot be read" in message and not fatal for message, fatal in listener.failures] == [True]
 
 
 async def test_lost_partitions_are_told_without_a_commit_and_come_again(embedded_kafka: EmbeddedKafka) -> None:

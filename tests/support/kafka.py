@@ -138,7 +138,7 @@ class EmbeddedKafka(Cluster):
     kind = "embedded"
 
     def __init__(self) -> None:
-        self.broker = EmbeddedBroker(heartbeat_seconds=0.2).start()
+        self.broker = EmbeddedBroker(heartbeat_seconds=0.2, session_seconds=6.0).start()
         self.bootstrap_servers = self.broker.bootstrap_servers
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> str:
@@ -177,6 +177,9 @@ class RealKafka(Cluster):
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
             "log.dirs": str(folder / "data"),
             "auto.create.topics.enable": "false",
+            # A killed broker may be registered again only when its former session has ended.
+            "broker.session.timeout.ms": "1500",
+            "broker.heartbeat.interval.ms": "300",
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "4",
             "transaction.state.log.replication.factor": "1",
