@@ -95,7 +95,7 @@ class RuleError(RecordError):
 
 
 class MissingField(RuleError):
-    """An expression named a field that the event lacks: `path`. It makes a `when` false; elsewhere it fails the rule."""
+    """An expression named a field that the event lacks: `path`. A `when` is then false; elsewhere the rule fails."""
 
 
 class OutsideError(BridgeError):

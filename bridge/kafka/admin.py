@@ -95,6 +95,19 @@ def supports_consumer_protocol(
     return probe(bootstrap_servers, properties, timeout_seconds).consumer_protocol
 
 
+def is_member(
+    bootstrap_servers: str, properties: Mapping[str, Any], group_id: str, member_id: str, timeout_seconds: float = 1.0
+) -> bool:
+    """Whether the group's coordinator counts this member; False too where it does not answer."""
+    client = AdminClient(shared(bootstrap_servers, properties), logger=_Listening())
+    try:
+        asked = client.describe_consumer_groups([group_id], request_timeout=timeout_seconds)
+        described = asked[group_id].result(timeout_seconds)
+    except (KafkaException, TimeoutError):
+        return False
+    return any(member.member_id == member_id for member in described.members)
+
+
 def create_topics(
     bootstrap_servers: str,
     properties: Mapping[str, Any],

@@ -37,7 +37,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from bridge.errors import StartFailed
 from bridge.kafka import faults
-from bridge.kafka.admin import probe
+from bridge.kafka.admin import is_member, probe
 from bridge.kafka.assignment import Assignment
 from bridge.kafka.commits import Commits
 from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, validate
@@ -56,6 +56,8 @@ BATCHES_OUT_MAX = 4
 """Batches on their way to the loop: one in work, the others hide the hop. With 500 records each, 2,000 records."""
 HOLD_AFTER_SECONDS = 0.5
 """A loop that takes no batch for so long is behind: only then is it worth dropping the prefetch to go on polling."""
+MEMBER_SECONDS = 3.0
+"""A member without partitions is told of nothing by librdkafka: after this long, and again, the coordinator is asked."""
 PROBE_SECONDS = 5.0
 PROBE_AGAIN_SECONDS = 1.0
 
@@ -107,6 +109,8 @@ class KafkaSource:
         self._full_since: float | None = None
         self._in_hand: list[Message] = []
         self._busy_until = 0.0
+        self._joined = False
+        self._ask_member_at = 0.0
         self._verdict: faults.Verdict | None = None
         self._notices = faults.Notices(self._tell_failed)
         self._assignment = Assignment(starts, self._notices, self._tell_assigned, self._tell_lost)
@@ -245,6 +249,8 @@ class KafkaSource:
         config["on_commit"] = self._commits.answered
         consumer = Consumer(config, logger=LibrdkafkaLog())
         self._verdict = None
+        self._joined = False
+        self._ask_member_at = time.monotonic() + MEMBER_SECONDS
         log.info("joining the consumer group", group=self._group_id, protocol=protocol, topics=self._topics)
         try:
             consumer.subscribe(
@@ -265,6 +271,8 @@ class KafkaSource:
         self._commits.send_next(consumer)
         self._assignment.find_positions(consumer)
         self._assignment.look_at_ends(consumer)
+        if not self._joined and time.monotonic() >= self._ask_member_at:
+            self._ask_whether_joined(consumer)
         if self._loop_is_behind(consumer):
             return
         now = time.monotonic()
@@ -280,6 +288,13 @@ class KafkaSource:
         more = consumer.consume(self._batch_records - 1, 0)
         self._in_hand.extend(more)
         self._send_in_hand()
+
+    def _ask_whether_joined(self, consumer: Consumer) -> None:
+        """In a group with more members than partitions somebody has none, and is in order all the same."""
+        if is_member(self._bootstrap_servers, self._properties, self._group_id, consumer.memberid() or ""):
+            self._joined = True
+            self._tell_assigned([])
+        self._ask_member_at = time.monotonic() + MEMBER_SECONDS
 
     def _loop_is_behind(self, consumer: Consumer) -> bool:
         """Holds back while the loop has not taken its batches; True if this turn must not fetch."""
@@ -362,6 +377,7 @@ class KafkaSource:
 
     def _on_assign(self, consumer: Consumer, given: Sequence[KafkaPartition]) -> None:
         self._send_in_hand()
+        self._joined = True
         self._notices.clear("group")
         self._assignment.add(consumer, [TopicPartition(tp.topic, tp.partition) for tp in given])
 

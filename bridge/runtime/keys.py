@@ -18,7 +18,7 @@ from bridge.runtime.delivery import Delivery
 
 log = structlog.get_logger(__name__)
 
-ASK_SECONDS = 5.0
+ASK_SECONDS = 1.0
 ASK_SECONDS_MAX = 60.0
 """Between pings. They cost quota, so they become rarer, but a minute of delay after a repair is enough."""
 

@@ -609,6 +609,18 @@ async def test_a_commit_of_a_former_generation_loses_the_partitions(embedded_kaf
 
 
 @pytest.mark.kafka
+async def test_a_member_without_partitions_hears_that_it_is_in_the_group(real_kafka: RealKafka) -> None:
+    """More members than partitions: the idle one is told of an empty assignment, so that it counts as ready."""
+    topic, group = real_kafka.create_topic(unique("spare")), unique("g")
+    async with member(real_kafka, group, topic) as (_, busy):
+        await busy.until_owned(1)
+        async with member(real_kafka, group, topic) as (_, spare):
+            await spare.until(lambda: "assigned" in spare.names())
+            assert spare.events == [("assigned", ())]
+            assert list(busy.owned) == [TopicPartition(topic, 0)]
+
+
+@pytest.mark.kafka
 async def test_static_members_keep_their_place_when_closed(real_kafka: RealKafka) -> None:
     """With group.instance.id a closed member's partitions do not go to another; it returns to them."""
     topic, group = real_kafka.create_topic(unique("static"), 2), unique("g")

@@ -138,7 +138,7 @@ class EmbeddedKafka(Cluster):
     kind = "embedded"
 
     def __init__(self) -> None:
-        self.broker = EmbeddedBroker(heartbeat_seconds=0.2, session_seconds=6.0).start()
+        self.broker = EmbeddedBroker(heartbeat_seconds=0.2, session_seconds=3.0).start()
         self.bootstrap_servers = self.broker.bootstrap_servers
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> str:

@@ -1,5 +1,7 @@
 """A whole service as users run it: `meisa-bridge run` and `meisa-bridge sandbox` in processes of their own."""
 
+import contextlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from bridge.core.progress import decode, finished_offsets
 from bridge.sandbox.audit import Audit, DeadLetter, audit
 from bridge.sandbox.children import Child, free_port, read_ledger
 from bridge.sandbox.options import TEST_KEY
@@ -25,7 +29,7 @@ def wait_for(true: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS_M
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"waited in vain for: {what}"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 class Sandbox:
@@ -60,6 +64,7 @@ class Service:
         self.group = unique("group")
         self.folder = folder
         self.bridges: list[Child] = []
+        self._observer: Consumer | None = None
         rules = files("bridge.sandbox").joinpath("demo_files", "rules.yaml").read_text(encoding="utf-8")
         (folder / "rules.yaml").write_text(rules, encoding="utf-8")
 
@@ -104,7 +109,30 @@ admin: {{listen: "127.0.0.1:{port}"}}
 
     def committed(self) -> int:
         """The sum of committed offsets; every topic here begins at 0."""
-        return sum(max(0, self.cluster.committed(self.group, self.topic, p)[0]) for p in range(PARTITIONS))
+        if self._observer is None:
+            self._observer = Consumer(
+                {"bootstrap.servers": self.cluster.bootstrap_servers, "group.id": self.group, "log_level": 3}
+            )
+        partitions = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
+        try:
+            answers = self._observer.committed(partitions, timeout=10)
+        except KafkaException:
+            return -1  # the coordinator is still finding itself; whoever waits asks again
+        return sum(max(0, answer.offset) for answer in answers)
+
+    def finished_by_commits(self) -> set[tuple[str, int]]:
+        """User and number of every good event that the group's commits call finished, progress included."""
+        finished = set()
+        for number in range(PARTITIONS):
+            offset, metadata = self.cluster.committed(self.group, self.topic, number)
+            progress = decode(offset, metadata)
+            done = set(finished_offsets(progress)) if progress is not None else set()
+            for message in self.cluster.read(self.topic, self.cluster.end(self.topic, number), number):
+                if message.offset() < offset or message.offset() in done:
+                    with contextlib.suppress(ValueError, KeyError):  # a bad event
+                        data = json.loads(message.value())["data"]
+                        finished.add((data["user_id"], data["seq"]))
+        return finished
 
     def letters(self) -> list[Any]:
         """All dead letters written so far."""
@@ -120,6 +148,8 @@ admin: {{listen: "127.0.0.1:{port}"}}
         return audit(produced, self.sandbox.ledger(), letters)
 
     def close(self) -> None:
+        if self._observer is not None:
+            self._observer.close()
         for bridge in self.bridges:
             bridge.close()
 
