@@ -57,7 +57,7 @@ BATCHES_OUT_MAX = 4
 HOLD_AFTER_SECONDS = 0.5
 """A loop that takes no batch for so long is behind: only then is it worth dropping the prefetch to go on polling."""
 MEMBER_SECONDS = 3.0
-"""A member without partitions is told of nothing by librdkafka: after this long, and again, the coordinator is asked."""
+"""librdkafka tells a member without partitions nothing: after this long, and again, the coordinator is asked."""
 PROBE_SECONDS = 5.0
 PROBE_AGAIN_SECONDS = 1.0
 
