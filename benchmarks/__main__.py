@@ -152,6 +152,7 @@ def _measure(case: Case, options: argparse.Namespace, kafka: Broker, url: str) -
                 process.send_signal(signal.SIGTERM)
             _, _, usage = os.wait4(process.pid, 0)
             process.returncode = 0  # reaped above, for its usage
+        _show_warnings(case, log)
     return Row(
         case,
         count,
@@ -163,11 +164,19 @@ def _measure(case: Case, options: argparse.Namespace, kafka: Broker, url: str) -
     )
 
 
+def _show_warnings(case: Case, log: Path) -> None:
+    """A measurement with a warning in its log is not what it seems."""
+    for line in log.read_text(errors="replace").splitlines():
+        if '"level":"warning"' in line or '"level":"error"' in line or "Traceback" in line:
+            print(f"  {case.name}: {line}", file=sys.stderr)
+
+
 def _produce(bootstrap: str, topic: str, count: int, zipf: bool, seed: int) -> int:
     """Fills the topic; returns how many events the busiest contact has."""
     dice = random.Random(seed)
     weights = [(rank + 1) ** -1.1 if zipf else 1.0 for rank in range(CONTACTS)]
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20})
+    # Without idempotence a request that is repeated to a topic just made may overtake another: disorder in the log.
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "enable.idempotence": True})
     seqs = [0] * CONTACTS
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     for number, contact in enumerate(dice.choices(range(CONTACTS), weights, k=count)):

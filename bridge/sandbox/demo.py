@@ -155,7 +155,10 @@ admin: {{listen: "127.0.0.1:{port}"}}
 
     def _produce(self, produced: list[SampleEvent], finished: Callable[[], int]) -> None:
         """Produces at the pace of the bridge, and waits until it has finished everything."""
-        producer = Producer({"bootstrap.servers": self._broker.bootstrap_servers, "linger.ms": 20})
+        # Idempotent, because a repeated request may otherwise overtake another, and the order is what is to be shown.
+        producer = Producer(
+            {"bootstrap.servers": self._broker.bootstrap_servers, "linger.ms": 20, "enable.idempotence": True}
+        )
         sent = done = 0
         changed = time.monotonic()
         while done < len(produced):
