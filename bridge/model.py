@@ -353,6 +353,8 @@ class Assigned:
     """Where reading starts if that is known: the committed offset, or what `start` resolves to."""
     metadata: str = ""
     """What was committed beside the offset. Untrusted."""
+    fresh: bool = False
+    """The group had no offset here: `offset` was chosen, and is not committed yet."""
 
 
 @dataclass(slots=True)

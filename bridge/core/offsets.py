@@ -64,6 +64,10 @@ class PartitionOffsets:
         self._acknowledged = start
         self._requested: tuple[int, int] | None = None
 
+    def note_start(self) -> None:
+        """The start was chosen, not committed: a crash before the first commit must not choose again (`latest`)."""
+        self._changes += 1
+
     def restore(self, progress: Progress) -> None:
         """Takes over what an earlier owner did beyond the committed offset, before anything is taken.
 

@@ -95,7 +95,9 @@ class Assignment:
             self.ends.begin(beginning.partition, beginning.offset)
             if beginning.lost_from is not None:
                 self._say_removed(beginning.partition, beginning.lost_from, beginning.offset)
-        self._tell_assigned([Assigned(b.partition, self.epochs[b.partition], b.offset, b.metadata) for b in beginnings])
+        self._tell_assigned(
+            [Assigned(b.partition, self.epochs[b.partition], b.offset, b.metadata, b.fresh) for b in beginnings]
+        )
 
     # --- standing still -----------------------------------------------------------------------------------------------
 

@@ -29,6 +29,8 @@ class Beginning(NamedTuple):
     metadata: str = ""
     lost_from: int | None = None
     """The committed offset, where retention has already removed it: `lost_from` to `offset - 1` are gone."""
+    fresh: bool = False
+    """Nothing is committed: the offset is what `start` says."""
 
 
 class Resolved(NamedTuple):
@@ -130,7 +132,7 @@ def resolve(
         beginnings.append(Beginning(partition, max(offset, low), metadata, lost_from))
     for partition in wanted:
         if partition in found:
-            beginnings.append(Beginning(partition, found[partition]))
+            beginnings.append(Beginning(partition, found[partition], fresh=True))
         else:
             why = why or KafkaError(KafkaError._TIMED_OUT).str()
             unresolved.append(partition)

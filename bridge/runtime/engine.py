@@ -210,7 +210,10 @@ class Engine:
                         partition=str(new.partition),
                         offset=new.offset,
                     )
-            self.partitions[new.partition] = Partition(new.partition, new.epoch, offsets)
+            partition = self.partitions[new.partition] = Partition(new.partition, new.epoch, offsets)
+            if new.fresh:
+                offsets.note_start()
+                self._commit_soon(partition)
         self.joined = True
         self.kafka_trouble = ""
         self._meter.rebalanced("assigned")

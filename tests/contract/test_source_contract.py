@@ -105,6 +105,31 @@ async def test_commits_in_flight_are_each_answered_in_their_order(any_kafka: Clu
     assert any_kafka.committed(group, topic) == (20, "m20")
 
 
+async def test_a_commit_of_several_partitions_is_answered_whatever_their_order(any_kafka: Cluster) -> None:
+    """librdkafka answers in an order of its own; an answer that is not recognised would stop all further commits."""
+    topic, group = any_kafka.create_topic(unique("several"), 4), unique("g")
+    any_kafka.produce(topic, *({"value": b"v", "partition": number} for number in range(4)))
+    positions = [Position(TopicPartition(topic, number), 1, f"m{number}") for number in (2, 0, 3, 1)]
+    async with member(any_kafka, group, topic) as (source, listener):
+        await listener.until_records(4)
+        source.commit(positions)
+        await listener.until_answered()
+        source.commit(positions[:1])
+        await listener.until_answered(2)
+    assert {position for answered, error in listener.commits for position in answered if error is None} == set(positions)
+    assert [any_kafka.committed(group, topic, number) for number in range(4)] == [(1, f"m{n}") for n in range(4)]
+
+
+async def test_a_start_that_nobody_committed_is_told_as_fresh(any_kafka: Cluster) -> None:
+    """Whoever begins where `start` says must commit that place; whoever begins at a committed offset need not."""
+    topic, group = any_kafka.create_topic(unique("fresh"), 2), unique("g")
+    any_kafka.commit(group, topic, 0, 0)
+    async with member(any_kafka, group, topic) as (_, listener):
+        await listener.until(lambda: len(listener.owned) == 2)
+        fresh = {tp.partition: assigned.fresh for tp, assigned in listener.owned.items()}
+    assert fresh == {0: False, 1: True}
+
+
 async def test_closing_drains_and_commits_first(any_kafka: Cluster) -> None:
     """`close` awaits the listener, acknowledges the commit made while draining, and only then leaves the group."""
     topic, group = any_kafka.create_topic(unique("close")), unique("g")

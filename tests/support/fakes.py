@@ -59,6 +59,7 @@ class FakeSource:
         self.pauses = 0
         self.commit_error: str | None = None
         self.answer_commits = True
+        self.fresh = False
         self.owned: list[TopicPartition] = []
         self.epoch = 0
         self.closed = False
@@ -72,7 +73,9 @@ class FakeSource:
         self.owned += names
         self.listener.assigned(
             [
-                Assigned(name, self.epoch, self.committed.get(name, offset), self.metadata.get(name, ""))
+                Assigned(
+                    name, self.epoch, self.committed.get(name, offset), self.metadata.get(name, ""), fresh=self.fresh
+                )
                 for name in names
             ]
         )

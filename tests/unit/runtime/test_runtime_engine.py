@@ -436,6 +436,19 @@ def test_foreign_text_beside_the_offset_is_ignored() -> None:
     virtually(story())
 
 
+def test_a_start_that_was_chosen_is_committed_before_anything_is_read() -> None:
+    """With `start: latest` a crash before the first commit would else jump over what came meanwhile."""
+
+    async def story() -> None:
+        house = House()
+        house.source.fresh = True
+        house.source.assign(P0, offset=700)
+        await asyncio.sleep(1)
+        assert house.source.committed == {P0: 700}
+
+    virtually(story())
+
+
 def test_an_idle_bridge_commits_nothing() -> None:
     """No commit without news: an idle group's offsets must be able to expire, and brokers have other work."""
 
