@@ -41,6 +41,7 @@ class PartitionOffsets:
         "_restored",
         "_told",
         "delivered",
+        "started",
         "window_max",
     )
 
@@ -59,6 +60,8 @@ class PartitionOffsets:
         self._bitmap = bytearray()
         self.delivered: dict[int, set[int]] = {}
         """Digests of the delivered actions of unfinished events, by offset."""
+        self.started: dict[int, dict[int, int]] = {}
+        """Started triggers of unfinished events: offset → digest → wall seconds of the first start."""
         self._changes = 0  # grows with whatever a commit would tell: the frontier, or work beyond it
         self._told = 0
         self._acknowledged = start
@@ -85,6 +88,35 @@ class PartitionOffsets:
             for offset, digests in progress.delivered.items()
             if start <= offset < end and offset not in self._restored
         }
+        self.started = {
+            offset: dict(triggers)
+            for offset, triggers in progress.started.items()
+            if start <= offset < end and offset not in self._restored
+        }
+
+    def note_started(self, offset: int, digest: int, wall_seconds: int) -> int:
+        """A trigger is about to leave for the first time; it may once `told` has reached the returned number.
+
+        The time of a trigger that has started before stays: that is what its age counts from.
+        """
+        triggers = self.started.setdefault(offset, {})
+        if digest not in triggers:
+            triggers[digest] = wall_seconds
+            self._changes += 1
+        return self._changes
+
+    def clear_started(self, offset: int, digest: int) -> None:
+        """The trigger is known not to have been sent, or its action has ended."""
+        triggers = self.started.get(offset)
+        if triggers is not None and triggers.pop(digest, None) is not None:
+            self._changes += 1
+            if not triggers:
+                del self.started[offset]
+
+    @property
+    def told(self) -> int:
+        """The number of the last change that an acknowledged commit has told."""
+        return self._told
 
     def note_delivered(self, offset: int, digest: int) -> None:
         """An action of an event that has not finished yet was delivered."""
@@ -163,6 +195,8 @@ class PartitionOffsets:
         self._changes += 1
         if self.delivered:
             self.delivered.pop(offset, None)
+        if self.started:
+            self.started.pop(offset, None)
         if offset != open_[0]:
             finished.add(offset)
             self._mark(offset)

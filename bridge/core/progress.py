@@ -6,21 +6,22 @@ The theory
     events that did not finish. So a planned stop repeats nothing, and a crash only what was not yet committed.
 
 The form
-    `mb1:` + base85 of: flags · bitmap · delivered actions · CRC-32. The bitmap has a bit for each offset from the
-    frontier rounded down to a multiple of eight, stored as it is or deflated, whichever is shorter. The checksum covers
-    the committed offset too, so text that got beside another offset is not believed.
+    `mb1:` + base85 of: form · bitmap · started triggers · delivered actions · CRC-32. The bitmap has a bit for each
+    offset from the frontier rounded down to a multiple of eight, stored as it is or deflated, whichever is shorter. The
+    checksum covers the committed offset too, so text that got beside another offset is not believed.
 
 Rules that never break
     1. What is written never exceeds its limit, in bytes; the broker would refuse the whole commit.
     2. Text that is foreign, cut, damaged, or of another version decodes to None: everything beyond the offset is then
        done again. It never raises, and never names an offset below the committed one.
-    3. Finished offsets always fit (the bound below). Delivered actions take what room is left, lowest offsets first:
-       those left out are repeated, which is their promise.
+    3. Finished offsets and started triggers always fit (the bounds below): neither may be forgotten. Delivered actions
+       take what room is left, lowest offsets first: those left out are repeated, which is their promise.
 
-The bound
+The bounds
     Worst are alternating offsets: no compression, one bit per offset. A window of 20,000 needs 2,501 bytes, 3,127
-    characters of base85; with head, lengths and checksum 3,145 of the broker's default 4,096. `window_limit` does this
-    arithmetic for other limits, and leaves a fifth for delivered actions.
+    characters of base85, of the broker's default 4,096. A started trigger needs up to 16 bytes; `started_limit` of them
+    (20) may be under way in one partition. Head and checksum take 20 more, and the rest, some 200 bytes, holds about 25
+    delivered actions in the worst case, and hundreds in any ordinary one, where the bitmap deflates to nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ BITMAP_BYTES_MAX = 1 << 17
 """Of a decoded bitmap: a million offsets. What claims more is not ours."""
 
 WINDOW_MAX = 20_000
-_WINDOW_SHARE = 0.8
+_WINDOW_SHARE = 0.78
+_STARTED_SHARE = 0.1
+_STARTED_BYTES = 16
+"""Of one started trigger at most: five for the distance of its offset, one for a count, four and five for the rest."""
 
 
 class Progress(NamedTuple):
@@ -54,6 +58,8 @@ class Progress(NamedTuple):
     """Finished offsets: bit `n % 8` of byte `n // 8` is offset `base + n`."""
     delivered: Mapping[int, frozenset[int]] = {}
     """Offset → digests of its delivered actions."""
+    started: Mapping[int, Mapping[int, int]] = {}
+    """Offset → digest of a started trigger → wall seconds of its first start."""
 
 
 def digest(action_id: str) -> int:
@@ -67,10 +73,22 @@ def window_limit(limit_bytes: int) -> int:
     return max(8, min(WINDOW_MAX, (bitmap_bytes - 1) * 8))
 
 
-def encode(offset: int, base: int, bitmap: bytes, delivered: Mapping[int, Collection[int]], limit_bytes: int) -> str:
+def started_limit(limit_bytes: int) -> int:
+    """How many started triggers of one partition always fit into metadata of this size."""
+    return max(1, int(limit_bytes * _STARTED_SHARE) * 4 // 5 // _STARTED_BYTES)
+
+
+def encode(
+    offset: int,
+    base: int,
+    bitmap: bytes,
+    delivered: Mapping[int, Collection[int]],
+    limit_bytes: int,
+    started: Mapping[int, Mapping[int, int]] | None = None,
+) -> str:
     """The text beside `offset`; empty where there is nothing to tell. ASCII, without NUL."""
     bitmap = bitmap.rstrip(b"\0")
-    if not bitmap and not delivered:
+    if not bitmap and not delivered and not started:
         return ""
     deflated = zlib.compress(bitmap, 1)
     form, stored = (_DEFLATED, deflated) if len(deflated) < len(bitmap) else (_STORED, bitmap)
@@ -78,6 +96,7 @@ def encode(offset: int, base: int, bitmap: bytes, delivered: Mapping[int, Collec
     _put(body, offset - base)
     _put(body, len(stored))
     body += stored
+    body += _encode_started(offset, started or {})
     room = (limit_bytes - len(PREFIX)) * 4 // 5 - _CHECK_BYTES - len(body)
     body += _encode_delivered(offset, delivered, room)
     text = PREFIX + base64.b85encode(bytes(body) + _check(offset, body)).decode("ascii")
@@ -107,7 +126,8 @@ def decode(offset: int, text: str) -> Progress | None:
             return None
         if base % 8 or not offset - 8 < base <= offset or base < 0:
             return None
-        return Progress(base, stored, _decode_delivered(offset, reader))
+        started = _decode_started(offset, reader)
+        return Progress(base, stored, _decode_delivered(offset, reader), started)
     except (ValueError, IndexError, zlib.error, binascii.Error):
         return None
 
@@ -120,6 +140,32 @@ def finished_offsets(progress: Progress) -> Iterable[int]:
             for bit in range(8):
                 if byte >> bit & 1:
                     yield first + bit
+
+
+def _encode_started(offset: int, started: Mapping[int, Mapping[int, int]]) -> bytes:
+    entries = bytearray()
+    _put(entries, len(started))
+    before = offset
+    for place in sorted(started):
+        _put(entries, place - before)
+        _put(entries, len(started[place]))
+        for each, wall in started[place].items():
+            entries += each.to_bytes(_DIGEST_BYTES, "big")
+            _put(entries, wall)
+        before = place
+    return bytes(entries)
+
+
+def _decode_started(offset: int, reader: _Reader) -> dict[int, dict[int, int]]:
+    started: dict[int, dict[int, int]] = {}
+    place = offset
+    for _ in range(reader.count()):
+        place += reader.number()
+        triggers = started[place] = {}
+        for _ in range(reader.count()):
+            each = int.from_bytes(reader.bytes(_DIGEST_BYTES), "big")
+            triggers[each] = reader.number()
+    return started
 
 
 def _encode_delivered(offset: int, delivered: Mapping[int, Collection[int]], room: int) -> bytes:
@@ -143,10 +189,8 @@ def _decode_delivered(offset: int, reader: _Reader) -> dict[int, frozenset[int]]
     place = offset
     while reader.left:
         place += reader.number()
-        count = reader.number()
-        delivered[place] = frozenset(
-            int.from_bytes(reader.bytes(_DIGEST_BYTES), "big") for _ in range(min(count, reader.left))
-        )
+        count = reader.count()
+        delivered[place] = frozenset(int.from_bytes(reader.bytes(_DIGEST_BYTES), "big") for _ in range(count))
     return delivered
 
 
@@ -188,6 +232,13 @@ class _Reader:
             shift += 7
             if shift > 63:
                 raise ValueError("no number is that long")
+
+    def count(self) -> int:
+        """How many things follow, each of at least a byte: what is cut short, or a bomb, ends here."""
+        count = self.number()
+        if count > self.left:
+            raise IndexError("cut short")
+        return count
 
     def bytes(self, count: int) -> bytes:
         if count > self.left:

@@ -56,6 +56,8 @@ class Attempt(NamedTuple):
     call: Call
     not_before: float
     not_after_wall: float = FOREVER
+    in_doubt: bool = False
+    """Whether an earlier attempt may have sent it: the mark that says since when must stay."""
 
 
 class Reply(NamedTuple):
@@ -86,10 +88,19 @@ Dialogue = Generator[Attempt, Reply, Result]
 
 
 def deliver(
-    action: Action, identity: str, event_wall: float, policy: Policy, facts: Facts, key: str = "default"
+    action: Action,
+    identity: str,
+    event_wall: float,
+    policy: Policy,
+    facts: Facts,
+    key: str = "default",
+    started_wall: float | None = None,
 ) -> Dialogue:
-    """The dialogue of one action. `identity` is its action id, `event_wall` its event's time."""
-    return _Delivery(action, identity, event_wall, policy, facts, key).run()
+    """The dialogue of one action. `identity` is its action id, `event_wall` its event's time.
+
+    `started_wall` is when a trigger first left before a restart of this process: it may have been sent then.
+    """
+    return _Delivery(action, identity, event_wall, policy, facts, key, started_wall).run()
 
 
 def dead(kind: LetterKind, outcome: Outcome | None, call: Call | None, attempts: int, message: str = "") -> Result:
@@ -108,7 +119,14 @@ def dead(kind: LetterKind, outcome: Outcome | None, call: Call | None, attempts:
 
 class _Delivery:
     def __init__(
-        self, action: Action, identity: str, event_wall: float, policy: Policy, facts: Facts, key: str
+        self,
+        action: Action,
+        identity: str,
+        event_wall: float,
+        policy: Policy,
+        facts: Facts,
+        key: str,
+        started_wall: float | None,
     ) -> None:
         self.action = action
         self.identity = identity
@@ -119,7 +137,7 @@ class _Delivery:
         self.expires_wall = FOREVER
         if action.handling.max_age_seconds is not None:
             self.expires_wall = event_wall + action.handling.max_age_seconds
-        self.doubt_wall: float | None = None
+        self.doubt_wall = started_wall
         """When a trigger first left that may have been sent."""
 
     def run(self) -> Dialogue:
@@ -243,7 +261,7 @@ class _Delivery:
                 # While in doubt only the idempotency window counts: an expired trigger that may have been sent is
                 # not known to be unsent.
                 limit = self.doubt_wall + policy.idempotency_window_seconds
-            reply = yield Attempt(call, not_before, limit)
+            reply = yield Attempt(call, not_before, limit, self.doubt_wall is not None)
             self.now, self.wall = reply.now, reply.wall
             outcome = reply.outcome
             if outcome is None:

@@ -17,7 +17,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -102,6 +102,32 @@ class KeyState(NamedTuple):
     refused: bool
 
 
+class Marks(Protocol):
+    """Where it is kept that a trigger has started, so that it outlives this process (core/progress.py)."""
+
+    def started_wall(self, record: Record, action: Action) -> float | None:
+        """When the action first left, if that was before it was planned here."""
+
+    async def start(self, record: Record, action: Action) -> bool:
+        """Returns True once the mark is kept for sure: only then may the trigger leave. False: it may not any more."""
+
+    def clear(self, record: Record, action: Action) -> None:
+        """No attempt of it can have been carried out, or it has ended."""
+
+
+class NoMarks:
+    """Without a log that keeps them (tests, one-off deliveries): a trigger leaves at once."""
+
+    def started_wall(self, record: Record, action: Action) -> float | None:
+        return None
+
+    async def start(self, record: Record, action: Action) -> bool:
+        return True
+
+    def clear(self, record: Record, action: Action) -> None:
+        pass
+
+
 class Delivery:
     """See the module's text. `identify` gives an action's id; `key_refused` hears of a 401, once per refusal."""
 
@@ -126,6 +152,7 @@ class Delivery:
         self._identify = identify
         self._max_in_flight = max_in_flight
         self._key_refused = key_refused
+        self.marks: Marks = NoMarks()
         self.part_done = part_done
         """Hears of each action that was carried out of an event that has several: progress must tell it."""
         self._dice = dice or random.Random()
@@ -259,13 +286,15 @@ class Delivery:
                     self._end(item, blocked)
                     continue
                 event = item.batch.event
+                trigger = item.action.kind is Kind.TRIGGER
                 item.dialogue = deliver(
                     item.action,
-                    self._identify(event.record, item.action) if item.action.kind is Kind.TRIGGER else "",
+                    self._identify(event.record, item.action) if trigger else "",
                     event.time_wall_seconds,
                     self._policy,
                     self,
                     self._key_of(item.action.kind),
+                    self.marks.started_wall(event.record, item.action) if trigger else None,
                 )
                 self._go_on(item, None)
         finally:
@@ -291,6 +320,8 @@ class Delivery:
         if item.gone:
             self._leave(item)
             return
+        if item.action.kind is Kind.TRIGGER and not attempt.in_doubt:
+            self.marks.clear(item.batch.event.record, item.action)
         item.attempt = attempt
         self.keys[attempt.call.key].dispatch.put(
             item,
@@ -309,6 +340,8 @@ class Delivery:
             timestamp_ms = batch.event.record.timestamp_ms
             if timestamp_ms >= 0:
                 self._meter.delayed(item.lane, max(0.0, self._clock.wall() - timestamp_ms / 1000))
+        if item.action.kind is Kind.TRIGGER:
+            self.marks.clear(batch.event.record, item.action)
         if result.letter is None and len(batch.results) > 1:
             self.part_done(batch.event.record, item.action)
         self._leave(item)
@@ -371,18 +404,46 @@ class Delivery:
             return True
         attempt = item.attempt
         assert attempt is not None
-        wall = self._clock.wall()
-        if wall > attempt.not_after_wall:
-            key.quota.unsent()
-            self._go_on(item, Reply(None, now, wall))
+        if self._too_late(key, item, attempt):
             return True
-        item.in_flight = True
-        call = asyncio.get_running_loop().create_task(self._send(key, item, attempt.call, now, wall))
+        marked = item.action.kind is Kind.TRIGGER
+        item.in_flight = not marked  # without an acknowledged mark a trigger is unsent
+        task = self._send_marked(key, item, attempt) if marked else self._send(key, item, attempt.call)
+        call = asyncio.get_running_loop().create_task(task)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return True
 
-    async def _send(self, key: Key, item: _Item, call: Call, sent_now: float, sent_wall: float) -> None:
+    def _too_late(self, key: Key, item: _Item, attempt: Attempt) -> bool:
+        wall = self._clock.wall()
+        if wall <= attempt.not_after_wall:
+            return False
+        key.quota.unsent()
+        self._go_on(item, Reply(None, self._clock.now(), wall))
+        return True
+
+    async def _send_marked(self, key: Key, item: _Item, attempt: Attempt) -> None:
+        """Sends a trigger once its mark is kept; its slot of the quota is held meanwhile."""
+        try:
+            permitted = await self.marks.start(item.batch.event.record, item.action)
+        except BaseException:
+            key.quota.unsent()
+            raise
+        if not permitted or item.gone:
+            key.quota.unsent()
+            if not attempt.in_doubt:
+                self.marks.clear(item.batch.event.record, item.action)
+            asyncio.get_running_loop().call_soon(self.wake)
+            return
+        # Keeping the mark took time, perhaps an outage's: its age counts at the moment of sending.
+        if self._too_late(key, item, attempt):
+            asyncio.get_running_loop().call_soon(self.wake)
+            return
+        item.in_flight = True
+        await self._send(key, item, attempt.call)
+
+    async def _send(self, key: Key, item: _Item, call: Call) -> None:
+        sent_now, sent_wall = self._clock.now(), self._clock.wall()
         try:
             outcome = await self._meisa.send(call)
         except asyncio.CancelledError:

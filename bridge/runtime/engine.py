@@ -14,13 +14,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from bridge.core.offsets import PartitionOffsets
 from bridge.core.progress import decode as decode_progress
-from bridge.core.progress import digest, window_limit
+from bridge.core.progress import digest, started_limit, window_limit
 from bridge.core.progress import encode as encode_progress
 from bridge.errors import LetterNotWritten
 from bridge.model import (
@@ -55,8 +55,23 @@ RESUME_AT = 0.5
 COMMIT_INTERVAL_SECONDS = 0.1
 """At most this much finished work is unacknowledged, beside the commit under way (about 8 ms)."""
 
+MARK_INTERVAL_SECONDS = 0.005
+"""A trigger waits for its mark's commit; so long others may join that commit."""
+
 COMMIT_ATTEMPTS_AT_REVOCATION = 3
 """A commit that a rebalance refuses must not block the revocation; the next owner repeats what it covered."""
+
+
+class Mark(NamedTuple):
+    """A trigger that waits until a commit has told that it starts."""
+
+    change: int
+    """The change of the partition's offsets that tells it."""
+    offset: int
+    digest: int
+    kept: asyncio.Future[bool]
+    first: bool
+    """It never left before: while it waits it is unsent, and without doubt."""
 
 
 @dataclass(slots=True)
@@ -74,6 +89,10 @@ class Partition:
     closing: bool = False
     letting_in: bool = False
     """Records that finish at once must not let in further ones recursively."""
+    marks: list[Mark] = field(default_factory=list)
+    """Triggers that wait for their mark's acknowledgement; at most `started_max`."""
+    unmarked: deque[asyncio.Future[bool]] = field(default_factory=deque)
+    """Triggers that wait for room to be marked at all; at most as many as calls in flight."""
 
 
 class Engine:
@@ -104,7 +123,9 @@ class Engine:
         self._clock = clock
         self._meter = meter
         self._delivery = delivery
+        self._started_max = started_limit(metadata_bytes_max)
         delivery.part_done = self._part_done
+        delivery.marks = self
         self._revoke_seconds = revoke_seconds
         self._failed = failed
         self._metadata_bytes_max = metadata_bytes_max
@@ -129,7 +150,10 @@ class Engine:
 
     def too_old(self, action: Action, event: Event) -> bool:
         max_age = action.handling.max_age_seconds
-        return max_age is not None and self._clock.wall() - event.time_wall_seconds > max_age
+        if max_age is None or self._clock.wall() - event.time_wall_seconds <= max_age:
+            return False
+        # A trigger that started before a restart is not history: what became of it is unknown, and somebody must know.
+        return self.started_wall(event.record, action) is None
 
     def done_before(self, record: Record, action: Action) -> bool:
         partition = self._owned(record)
@@ -182,11 +206,79 @@ class Engine:
         if partition is None or not partition.offsets.finish(record.offset):
             return  # of an older assignment: its new owner has it
         self._meter.finished(record.topic, ending)
+        if partition.unmarked:
+            self._make_room(partition)
         self._commit_soon(partition)
         if partition.paused or self._full:
             self._let_in(partition)
         if partition.closing:
             self._settled.set()
+
+    # Marks of started triggers (runtime/delivery.py)
+
+    def started_wall(self, record: Record, action: Action) -> float | None:
+        partition = self._owned(record)
+        triggers = partition.offsets.started.get(record.offset) if partition is not None else None
+        return triggers.get(digest(self.identify(record, action))) if triggers else None
+
+    async def start(self, record: Record, action: Action) -> bool:
+        """Tells in a commit that the trigger starts now, and waits for that commit's acknowledgement."""
+        loop = asyncio.get_running_loop()
+        name = digest(self.identify(record, action))
+        while True:
+            partition = self._owned(record)
+            if partition is None or partition.closing:
+                return False
+            offsets = partition.offsets
+            known = name in offsets.started.get(record.offset, ())
+            if known or sum(map(len, offsets.started.values())) < self._started_max:
+                break
+            room: asyncio.Future[bool] = loop.create_future()
+            partition.unmarked.append(room)
+            if not await room:
+                return False
+        change = offsets.note_started(record.offset, name, int(self._clock.wall()))
+        if change <= offsets.told:
+            return True
+        kept: asyncio.Future[bool] = loop.create_future()
+        partition.marks.append(Mark(change, record.offset, name, kept, first=not known))
+        self._commit_now()
+        return await kept
+
+    def clear(self, record: Record, action: Action) -> None:
+        partition = self._owned(record)
+        if partition is not None and partition.offsets.started:
+            partition.offsets.clear_started(record.offset, digest(self.identify(record, action)))
+            self._make_room(partition)
+            self._commit_soon(partition)
+
+    def _make_room(self, partition: Partition) -> None:
+        free = self._started_max - sum(map(len, partition.offsets.started.values()))
+        while partition.unmarked and free > 0:
+            waiting = partition.unmarked.popleft()
+            if not waiting.done():
+                waiting.set_result(True)
+                free -= 1
+
+    def _answer_marks(self, partition: Partition) -> None:
+        """Lets the triggers go whose marks an acknowledged commit has told."""
+        told = partition.offsets.told
+        for mark in partition.marks:
+            if mark.change <= told and not mark.kept.done():
+                mark.kept.set_result(True)
+        partition.marks = [mark for mark in partition.marks if not mark.kept.done()]
+
+    def _drop_marks(self, partition: Partition) -> None:
+        for mark in partition.marks:
+            if mark.first:  # now, not when the trigger hears of it: the last commit must not tell a start that was none
+                partition.offsets.clear_started(mark.offset, mark.digest)
+            if not mark.kept.done():
+                mark.kept.set_result(False)
+        for room in partition.unmarked:
+            if not room.done():
+                room.set_result(False)
+        partition.marks.clear()
+        partition.unmarked.clear()
 
     def _part_done(self, record: Record, action: Action) -> None:
         partition = self._owned(record)
@@ -241,6 +333,7 @@ class Engine:
         for partition in leaving:
             partition.closing = True
             partition.held.clear()
+            self._drop_marks(partition)
         names = [partition.name for partition in leaving]
         try:
             async with asyncio.timeout(self._revoke_seconds):
@@ -274,6 +367,8 @@ class Engine:
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         names = [name for name in partitions if name in self.partitions]
+        for name in names:
+            self._drop_marks(self.partitions[name])
         self._delivery.withdraw(names)
         self._forget(names)
         self._meter.rebalanced("lost")
@@ -287,6 +382,8 @@ class Engine:
             partition = self.partitions.get(position.partition)
             if partition is not None:
                 partition.offsets.commit_settled(position.offset, acknowledged=error is None)
+                if partition.marks:
+                    self._answer_marks(partition)
         self._last_commit_ok = error is None
         self._meter.committed("error" if error else "ok")
         if error:
@@ -296,8 +393,9 @@ class Engine:
             not partition.closing and partition.offsets.commit_due() is not None
             for partition in self.partitions.values()
         ):
-            # After a refusal slower: during a rebalance the broker refuses for seconds.
-            delay = 1.0 if error else COMMIT_INTERVAL_SECONDS
+            # After a refusal slower: during a rebalance the broker refuses for seconds. Triggers wait for their marks.
+            hurry = any(partition.marks for partition in self.partitions.values())
+            delay = 1.0 if error else MARK_INTERVAL_SECONDS if hurry else COMMIT_INTERVAL_SECONDS
             self._commit_timer = asyncio.get_running_loop().call_later(delay, self._commit)
 
     def failed(self, message: str, *, fatal: bool) -> None:
@@ -371,6 +469,12 @@ class Engine:
         if self._commit_timer is None and not partition.closing:
             self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_INTERVAL_SECONDS, self._commit)
 
+    def _commit_now(self) -> None:
+        """For a mark: earlier than the usual interval would have it."""
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+        self._commit_timer = asyncio.get_running_loop().call_later(MARK_INTERVAL_SECONDS, self._commit)
+
     def _commit(self) -> None:
         self._commit_timer = None
         self._request_commits([partition for partition in self.partitions.values() if not partition.closing])
@@ -383,7 +487,9 @@ class Engine:
             if due is not None:
                 offsets = partition.offsets
                 base, bitmap = offsets.finished_bitmap()
-                metadata = encode_progress(due, base, bitmap, offsets.delivered, self._metadata_bytes_max)
+                metadata = encode_progress(
+                    due, base, bitmap, offsets.delivered, self._metadata_bytes_max, offsets.started
+                )
                 offsets.commit_requested(due)
                 positions.append(Position(partition.name, due, metadata))
         if positions:

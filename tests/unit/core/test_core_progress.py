@@ -17,6 +17,7 @@ from bridge.core.progress import (
     digest,
     encode,
     finished_offsets,
+    started_limit,
     window_limit,
 )
 
@@ -40,10 +41,12 @@ def test_nothing_to_tell_is_no_text() -> None:
 
 def test_what_is_written_is_read() -> None:
     """Finished offsets and delivered actions, in ASCII without NUL."""
-    written = encode(101, 96, bits(96, 103, 200), {101: {7, 2**32 - 1}, 150: {1}}, 4096)
+    started = {101: {9: 1_780_000_000}, 102: {3: 0, 4: 2**33}}
+    written = encode(101, 96, bits(96, 103, 200), {101: {7, 2**32 - 1}, 150: {1}}, 4096, started)
     assert written.isascii() and "\0" not in written
     read = decode(101, written)
     assert read is not None
+    assert read.started == started
     assert list(finished_offsets(read)) == [103, 200]
     assert read.delivered == {101: {7, 2**32 - 1}, 150: {1}}
 
@@ -57,10 +60,13 @@ def test_the_worst_case_of_a_window_fits_its_limit(limit: int) -> None:
     offsets = [start + n for n in range(1, window - 1) if dice.random() < 0.5] + [start + window - 1]
     base = start & ~7
     delivered = {start + n * 3: {dice.getrandbits(32) for _ in range(3)} for n in range(window // 3)}
-    written = encode(start, base, bits(base, *offsets), delivered, limit)
+    wall = 4_000_000_000
+    started = {start + window - 1 - n * 7: {dice.getrandbits(32): wall} for n in range(started_limit(limit))}
+    written = encode(start, base, bits(base, *offsets), delivered, limit, started)
     assert len(written.encode()) <= limit
     read = decode(start, written)
     assert read is not None
+    assert read.started == started
     assert list(finished_offsets(read)) == offsets
     assert read.delivered and read.delivered.items() <= {k: frozenset(v) for k, v in delivered.items()}.items()
 
@@ -113,8 +119,11 @@ def test_a_window_that_cannot_fit_is_a_bug() -> None:
         text(b"\x00\x01\x01\xff"),
         text(b"\x00\x10\x01\xff"),
         text(b"\x00\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x01\xff"),
+        text(b"\x00\x00\x01\xff"),
         text(b"\x00\x00\x01\xff\x01"),
-        text(b"\x00\x00\x01\xff\x01\x02abcd"),
+        text(b"\x00\x00\x01\xff\x01\x01\x02abcd\x01"),
+        text(b"\x00\x00\x01\xff\x00\x01"),
+        text(b"\x00\x00\x01\xff\x00\x01\x02abcd"),
     ],
     ids=str,
 )
@@ -222,6 +231,38 @@ def test_delivered_actions_are_kept_until_their_event_finishes() -> None:
     assert before is None and machine.commit_due() == 10
     machine.finish(11)
     assert machine.delivered == {10: {5}}
+
+
+def test_a_started_trigger_is_told_until_it_is_cleared_or_its_event_finishes() -> None:
+    """Its first time stays, whatever repeats; a commit that tells it is what permits sending."""
+    machine = PartitionOffsets(start=10)
+    machine.take(10)
+    machine.take(11)
+    change = machine.note_started(10, 7, 1000)
+    assert machine.told < change
+    assert machine.commit_due() == 10
+    machine.commit_requested(10)
+    machine.commit_settled(10, acknowledged=True)
+    assert machine.told >= change
+    assert machine.note_started(10, 7, 2000) == change, "it is told already"
+    assert machine.started == {10: {7: 1000}}
+    machine.note_started(10, 8, 3000)
+    machine.clear_started(10, 7)
+    machine.clear_started(10, 7)
+    machine.clear_started(99, 7)
+    assert machine.started == {10: {8: 3000}}
+    machine.clear_started(10, 8)
+    assert machine.started == {}
+    machine.note_started(11, 8, 3000)
+    machine.finish(11)
+    assert machine.started == {}
+
+
+def test_a_started_trigger_survives_a_restart() -> None:
+    """Within the window; the next owner knows since when."""
+    machine = PartitionOffsets(start=10, window_max=16)
+    machine.restore(Progress(8, bits(8, 12), started={11: {7: 1000}, 12: {1: 1}, 30: {2: 2}}))
+    assert machine.started == {11: {7: 1000}}
 
 
 def test_progress_beyond_the_window_is_forgotten() -> None:

@@ -422,6 +422,169 @@ def test_delivered_actions_of_an_unfinished_event_are_not_sent_again() -> None:
     virtually(story())
 
 
+# Triggers: no email twice
+
+
+TRIGGER_IN_DOUBT = Outcome(Verdict.UNKNOWN, None, "no answer")
+
+
+def test_a_trigger_leaves_only_after_a_commit_told_that_it_starts() -> None:
+    """Whatever else leaves at once; while Kafka acknowledges nothing, no email goes out."""
+
+    async def story() -> None:
+        house = House()
+        house.source.answer_commits = False
+        house.source.assign(P0)
+        house.source.feed([record(0, "a@x", do=["trigger"]), record(1, "b@x")])
+        await asyncio.sleep(30)
+        assert [call.endpoint for call in house.meisa.calls] == ["upsert"]
+        house.source.answer_commits = True
+        house.engine.committed([Position(P0, 0)], "no answer in time")
+        await asyncio.sleep(2)
+        assert [call.endpoint for call in house.meisa.calls] == ["upsert", "trigger"]
+        assert house.source.committed == {P0: 2}
+        assert house.source.metadata == {P0: ""}, "a mark is cleared with its action"
+
+    virtually(story())
+
+
+def after_a_crash(house: House, hours: float) -> House:
+    """The next process on what the first one's commits told, so much later."""
+    again = House()
+    again.source.committed, again.source.metadata = dict(house.source.committed), dict(house.source.metadata)
+    again.clock.wall_offset = house.clock.wall() - again.clock.wall() + hours * 3600
+    again.source.assign(P0)
+    return again
+
+
+def test_a_crash_while_a_trigger_is_under_way_repeats_it_under_its_key_within_the_hour() -> None:
+    """It may have been sent: the same key makes the repeat harmless."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(latency=60.0))
+        one = record(0, do=["trigger"])
+        house.source.assign(P0)
+        house.source.feed([one])
+        await asyncio.sleep(1)
+        assert len(house.meisa.calls) == 1
+        again = after_a_crash(house, hours=0.5)
+        again.source.feed([one])
+        await asyncio.sleep(1)
+        assert [call.body["idempotency_key"] for call in again.meisa.calls if call.body] == [
+            call.body["idempotency_key"] for call in house.meisa.calls if call.body
+        ]
+
+    virtually(story())
+
+
+def test_a_crash_while_a_trigger_is_under_way_parks_it_after_the_hour() -> None:
+    """Meisa has forgotten its key: a repeat could be a second email, so a person decides."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(latency=60.0))
+        one = record(0, do=["trigger"], max_age=60)
+        house.source.assign(P0)
+        house.source.feed([one])
+        await asyncio.sleep(1)
+        again = after_a_crash(house, hours=1)
+        again.source.feed([one])
+        await asyncio.sleep(1)
+        assert again.meisa.calls == []
+        assert [letter.kind for letter in again.letters.letters] == [LetterKind.UNKNOWN_OUTCOME]
+        assert again.source.committed == {P0: 1}
+
+    virtually(story())
+
+
+def test_a_trigger_that_was_only_marked_is_sent_after_a_restart() -> None:
+    """A planned stop between mark and sending leaves no doubt behind."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(0, do=["trigger"])])
+        await asyncio.sleep(0.001)
+        await house.source.revoke(P0)
+        assert house.meisa.calls == []
+        again = after_a_crash(house, hours=2)
+        again.source.feed([record(0, do=["trigger"])])
+        await asyncio.sleep(1)
+        assert len(again.meisa.calls) == 1
+
+    virtually(story())
+
+
+def test_the_first_mark_is_never_renewed() -> None:
+    """An outage of hours: repeats go on within the window of the first send; then it is parked: nothing answered."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda call: TRIGGER_IN_DOUBT))
+        house.source.assign(P0)
+        house.source.feed([record(0, do=["trigger"])])
+        await asyncio.sleep(3 * 3600)
+        sent_after = len(house.meisa.calls)
+        assert sent_after > 50
+        assert [letter.kind for letter in house.letters.letters] == [LetterKind.UNKNOWN_OUTCOME]
+        assert house.source.committed == {P0: 1}
+
+    virtually(story())
+
+
+def test_an_attempt_known_to_be_unsent_leaves_no_mark() -> None:
+    """A refused connection or a 429 is no doubt: a later crash finds a trigger that never started."""
+
+    async def story() -> None:
+        never = Outcome(Verdict.RETRY, None, "refused", "never_sent")
+        house = House(meisa=FakeMeisa(lambda call: never))
+        house.source.assign(P0)
+        house.source.feed([record(0, do=["trigger"])])
+        await asyncio.sleep(20)
+        again = after_a_crash(house, hours=5)
+        again.source.feed([record(0, do=["trigger"])])
+        await asyncio.sleep(1)
+        assert len(again.meisa.calls) == 1
+
+    virtually(story())
+
+
+def test_marks_are_bounded_and_the_rest_of_the_triggers_waits_its_turn() -> None:
+    """A hundred triggers of one partition with room for twenty marks: all are sent, none without a mark."""
+
+    async def story() -> None:
+        house = House(max_in_flight=200, meisa=FakeMeisa(latency=1.0))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x", do=["trigger"]) for offset in range(100)])
+        await asyncio.sleep(0.5)
+        assert 0 < house.meisa.active <= 20
+        assert len(house.source.metadata[P0]) <= 4096
+        await asyncio.sleep(20)
+        assert len(house.meisa.done) == 100
+        assert house.meisa.active_max <= 20
+        assert house.source.committed == {P0: 100}
+
+    virtually(story())
+
+
+def test_a_revocation_releases_triggers_that_wait_for_marks() -> None:
+    """They are unsent: dropped at once, their quota given back, and the drain does not wait for them."""
+
+    async def story() -> None:
+        house = House(limits=[(40, 60.0)], max_in_flight=100)
+        house.source.answer_commits = False
+        house.source.assign(P0, P1)
+        house.source.feed([record(offset, f"{offset}@x", do=["trigger"]) for offset in range(40)])
+        await asyncio.sleep(1)
+        house.source.lose(P0)
+        house.source.answer_commits = True
+        await asyncio.sleep(0.01)
+        assert house.delivery.in_flight == 0
+        house.source.feed([record(offset, f"{offset}@x", partition=1) for offset in range(40)])
+        await asyncio.sleep(0.2)
+        assert len(house.meisa.done) == 40, "the quota was given back"
+
+    virtually(story())
+
+
 def test_foreign_text_beside_the_offset_is_ignored() -> None:
     """Whatever stands there, work goes on from the offset; nothing is skipped because of it."""
 
