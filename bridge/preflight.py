@@ -50,19 +50,12 @@ async def _check(settings: Settings, create: bool) -> list[Problem]:
     return kafka + meisa
 
 
-def _problem(
-    settings: Settings, code: str, message: str, *path: str, hint: str = "", severity: str = "error"
-) -> Problem:
-    place = settings.place(*path)
-    return Problem(code, message, place.file, place.line, place.column, hint, severity)
-
-
 def _kafka(settings: Settings, create: bool) -> list[Problem]:
     kafka = settings.kafka
     try:
         cluster = probe(kafka.bootstrap_servers, kafka.properties, ASK_SECONDS)
     except StartFailed as error:
-        return [_problem(settings, "MB201", str(error), "kafka", "bootstrap_servers")]
+        return [settings.place("kafka", "bootstrap_servers").problem("MB201", str(error))]
     letters = settings.dead_letters.topic
     missing = cluster.missing(*settings.topics, letters)
     if create and missing:
@@ -70,15 +63,15 @@ def _kafka(settings: Settings, create: bool) -> list[Problem]:
             create_topics(kafka.bootstrap_servers, kafka.properties, dict.fromkeys(missing, PARTITIONS_OF_NEW_TOPICS))
             missing = []
         except StartFailed as error:
-            return [_problem(settings, "MB202", str(error), "topics")]
+            return [settings.place("topics").problem("MB202", str(error))]
     problems = []
     for name in missing:
         hint = "create it, or let check do it: --create-topics"
         if name == letters:
             message = f"the dead-letter topic {name} does not exist"
-            problems.append(_problem(settings, "MB203", message, "dead_letters", "topic", hint=hint))
+            problems.append(settings.place("dead_letters", "topic").problem("MB203", message, hint))
         else:
-            problems.append(_problem(settings, "MB202", f"topic {name} does not exist", "topics", name, hint=hint))
+            problems.append(settings.place("topics", name).problem("MB202", f"topic {name} does not exist", hint))
     return problems
 
 
@@ -95,14 +88,14 @@ async def _meisa(settings: Settings) -> list[Problem]:
             outcome = await client.send(Call("ping", key=name))
             refusal = introduction(settings, name, outcome)
             if refusal:
-                problems.append(_problem(settings, "MB212", refusal, *path))
+                problems.append(settings.place(*path).problem("MB212", refusal))
             elif outcome.verdict is not Verdict.DELIVERED:
                 status = f" ({outcome.status})" if outcome.status else ""
                 message = f"Meisa at {settings.meisa.base_url} does not answer properly{status}: {outcome.message}"
-                problems.append(_problem(settings, "MB211", message, "meisa", "base_url"))
+                problems.append(settings.place("meisa", "base_url").problem("MB211", message))
             elif book is not None:
                 for kind in missing_scopes(settings, book, name, outcome):
                     message = f"the key lacks the scope {ENDPOINTS[kind].scope}, which {kind} needs"
                     hint = "grant it in Meisa, or give that action a key of its own: meisa.keys"
-                    problems.append(_problem(settings, "MB213", message, *path, hint=hint))
+                    problems.append(settings.place(*path).problem("MB213", message, hint))
     return problems

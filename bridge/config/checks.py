@@ -13,7 +13,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bridge.config import codes
-from bridge.config.document import Place
 from bridge.config.explain import HINTS, Route
 from bridge.config.secret import Secret
 from bridge.config.settings import (
@@ -29,6 +28,7 @@ from bridge.config.settings import (
     split_address,
 )
 from bridge.errors import Problem, UsageError
+from bridge.places import Place
 
 HANDLER_ENTRY_POINTS: Final = "meisa_bridge.handlers"
 Where = Callable[..., Place]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from bridge.yamldoc import Dialect
+
 SYNTAX = "MB001"
 DUPLICATE_KEY = "MB002"
 UNSUPPORTED_YAML = "MB003"
@@ -61,3 +65,13 @@ CODES: dict[str, str] = {
     CONTRADICTION: "two settings that contradict each other",
     BAD_MODULE_NAME: "a handler that is not the name of a Python module",
 }
+
+YAML: Final = Dialect(
+    SYNTAX,
+    DUPLICATE_KEY,
+    tag=UNSUPPORTED_YAML,
+    structure=UNSUPPORTED_YAML,
+    too_large=UNSUPPORTED_YAML,
+    values_max=50_000,  # a real configuration has hundreds
+    content="configuration",
+)

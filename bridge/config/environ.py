@@ -21,9 +21,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from bridge.config import codes
-from bridge.config.document import Node, Place, parse
-from bridge.config.shape import Shape, nearest
+from bridge.config.shape import Shape
 from bridge.errors import Problem
+from bridge.places import Place, nearest
+from bridge.yamldoc import Node, parse
 
 PREFIX: Final = "MEISA_BRIDGE__"
 REFERENCE_KEYS: Final = frozenset({"env", "file"})
@@ -137,7 +138,7 @@ def _value(target: Shape, text: str, name: str, place: Place) -> tuple[Node | No
     """The variable's value as a node. A scalar stays text, which the models turn into what is due."""
     if target.kind in ("scalar", "secret"):
         return _scalar_value(target, text, name, place), []
-    node, problems = parse(text, place.file, override=name)
+    node, problems = parse(text, place.file, codes.YAML, override=name)
     wanted = list if target.kind == "list" else dict
     if problems or node is None or not isinstance(node.value, wanted):
         what, example = ("a list", '["rules/*.yaml"]') if wanted is list else ("a map", '{"key": "value"}')
@@ -150,7 +151,7 @@ def _scalar_value(target: Shape, text: str, name: str, place: Place) -> Node:
     plain = Node(text, place, place, name)
     start = text.strip()[:1]
     if start == "{" or (target.kind == "scalar" and (start in ("'", '"') or text.strip() in ("null", "~"))):
-        node, problems = parse(text, place.file, override=name)
+        node, problems = parse(text, place.file, codes.YAML, override=name)
         is_reference = node is not None and isinstance(node.value, dict) and bool(set(node.value) & REFERENCE_KEYS)
         if node is not None and not problems and (is_reference or node.value is None or isinstance(node.value, str)):
             return node

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bridge.config import codes
-from bridge.config.document import Place
 from bridge.errors import Problem
+from bridge.places import Place
 
 Route = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""

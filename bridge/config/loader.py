@@ -1,6 +1,6 @@
 """From a file and the environment to settings: every problem with its place, no secret in any message.
 
-    text → tree (document) → overrides (environ) → plain data (here, along the shape) → models (settings) → checks
+    text → tree (yamldoc) → overrides (environ) → plain data (here, along the shape) → models (settings) → checks
 
 A section with a problem of its own is left out of the checks that need it, so that one mistake hides no other.
 """
@@ -17,13 +17,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from bridge.config import codes
 from bridge.config.checks import run_checks
-from bridge.config.document import Node, Place, parse
 from bridge.config.environ import REFERENCE_KEYS, apply_overrides
 from bridge.config.explain import HINTS, Route, as_problem, dotted
 from bridge.config.secret import Secret
 from bridge.config.settings import FROM_FILE, SECRET_PROPERTY, Settings, nearest_place
-from bridge.config.shape import Shape, dotted_names, nearest, shape_of
+from bridge.config.shape import Shape, dotted_names, shape_of
 from bridge.errors import Problem, ProblemsFound, UsageError
+from bridge.places import Place, nearest
+from bridge.yamldoc import Node, parse
 
 FILE_BYTES_MAX: Final = 1_048_576
 """A configuration is a few kilobytes; a larger file is the wrong one."""
@@ -73,7 +74,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 
 def examine(path: Path, environ: Mapping[str, str]) -> Examined:
     """Like `load`, but gives the problems back. Raises UsageError only where the file itself cannot be read."""
-    root, problems = parse(_read(path), str(path))
+    root, problems = parse(_read(path), str(path), codes.YAML)
     if root is None:
         if problems:
             return Examined(None, problems)

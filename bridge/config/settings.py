@@ -26,8 +26,8 @@ from pydantic_core import PydanticCustomError
 
 from bridge.actions import duration_seconds
 from bridge.config import codes
-from bridge.config.document import Place
 from bridge.config.secret import Secret
+from bridge.places import Place
 
 DURATION_PATTERN: Final = r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$"
 TOPIC_PATTERN: Final = r"^[a-zA-Z0-9._-]{1,249}$"

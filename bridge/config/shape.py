@@ -5,9 +5,8 @@ The loader walks file and shape together, so that unknown keys, references and s
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -54,9 +53,3 @@ def dotted_names(shape: Shape, above: str = "") -> Iterator[str]:
     for name, below in shape.fields.items():
         yield above + name
         yield from dotted_names(below, f"{above}{name}.")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that a misspelt one is probably meant to be, or an empty text."""
-    found = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
-    return found[0] if found else ""

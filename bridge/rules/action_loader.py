@@ -12,17 +12,18 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bridge.actions import MODELS, ActionModel
 from bridge.errors import Problem
 from bridge.model import Kind, Lane
+from bridge.places import Place, did_you_mean
 from bridge.rules import scan
 from bridge.rules.composing import ActionTemplate, fits, told
-from bridge.rules.document import Node
 from bridge.rules.handling import ActionOptions, RuleOptions, handling_of
 from bridge.rules.language import RULE_NAMES, Expression, compile_expression
 from bridge.rules.planner import FieldReference
 from bridge.rules.reading import Reader, shape
 from bridge.rules.scan import ExpressionError
 from bridge.rules.template import translate_text
-from bridge.rules.translator import Translator, nearest
+from bridge.rules.translator import Translator
 from bridge.rules.unit import Unit
+from bridge.yamldoc import Node
 
 _LOADER_OPTIONS = frozenset({"when", "missing"})
 _IDENTIFYING = frozenset({"email", "to_email", "external_id", "contact"})
@@ -80,11 +81,11 @@ class ActionLoader:
             return None
         kinds = [name for name in entries if name in MODELS]
         if len(kinds) != 1:
-            self._no_action(item, kinds)
+            self._no_action(item, entries, kinds)
             return None
         kind = Kind(kinds[0])
         model = MODELS[kind]
-        self._known_options(item, kind, model)
+        self._known_options(entries, kind, model)
         fields_node = entries[kind.value]
         fields = reader.mapping(fields_node, kind.value)
         omit = reader.choice(entries.get("missing"), "missing", ["omit"]) == "omit"
@@ -92,7 +93,7 @@ class ActionLoader:
         options = self._action_options(entries, model)
         if fields is None:
             return None
-        template = self._template(kind, model, item, fields_node, entries, omit, when, options)
+        template = self._template(kind, model, item, fields, entries, omit, when, options)
         return template if len(reader.problems) == before else None
 
     def condition(self, node: Node | None, where: str) -> Expression | None:
@@ -102,7 +103,7 @@ class ActionLoader:
         if isinstance(node.value, bool):
             return compile_expression("true" if node.value else "false")
         if not isinstance(node.value, str):
-            self._reader.problem("MB104", node, f"{where} must be an expression, not {shape(node.value)}")
+            self._reader.problem("MB104", node.place, f"{where} must be an expression, not {shape(node.value)}")
             return None
         try:
             made = compile_expression(node.value)
@@ -116,38 +117,42 @@ class ActionLoader:
 
     def _refer(self, node: Node, where: str, references: Any) -> None:
         for reference in references:
-            line, column = node.at(reference.offset)
-            self.references.append(FieldReference(reference.path, reference.guarded, where, line, column))
+            place = node.at(reference.offset)
+            self.references.append(FieldReference(reference.path, reference.guarded, where, place.line, place.column))
 
     # What stands beside the fields -----------------------------------------------------------------------------------
 
-    def _no_action(self, item: Node, kinds: list[str]) -> None:
+    def _no_action(self, item: Node, entries: dict[str, Node], kinds: list[str]) -> None:
         names = [kind.value for kind in Kind]
         if kinds:
             hint = "begin each action with a dash of its own"
-            self._reader.problem("MB121", item, f"one item of do holds {' and '.join(kinds)}", hint)
+            self._reader.problem("MB121", item.place, f"one item of do holds {' and '.join(kinds)}", hint)
             return
-        for name, key in item.keys.items():
-            if hint := nearest(name, names):
-                self._reader.problem("MB120", key, f"unknown action {name}", hint)
+        for name, below in entries.items():
+            if hint := did_you_mean(name, names):
+                self._reader.problem("MB120", below.key_place, f"unknown action {name}", hint)
                 return
-        self._reader.problem("MB121", item, "an item of do holds no action", f"known are {', '.join(names)}")
+        self._reader.problem("MB121", item.place, "an item of do holds no action", f"known are {', '.join(names)}")
 
-    def _known_options(self, item: Node, kind: Kind, model: type[ActionModel]) -> None:
+    def _known_options(self, entries: dict[str, Node], kind: Kind, model: type[ActionModel]) -> None:
         known = sorted(model.OPTIONS | _LOADER_OPTIONS)
         everywhere = {name for other in MODELS.values() for name in other.OPTIONS}
-        for name, key in item.keys.items():
+        for name, below in entries.items():
             if name == kind.value or name in known:
                 continue
             if name in model.model_fields:
                 hint = f"indent it under {kind.value}"
-                self._reader.problem("MB127", key, f"{name} is a field of {kind.value} and stands beside it", hint)
+                self._reader.problem(
+                    "MB127", below.key_place, f"{name} is a field of {kind.value} and stands beside it", hint
+                )
             elif name in everywhere:
                 owners = [other.value for other, its in MODELS.items() if name in its.OPTIONS]
-                self._reader.problem("MB127", key, f"{kind.value} has no option {name}", f"{', '.join(owners)} has it")
+                self._reader.problem(
+                    "MB127", below.key_place, f"{kind.value} has no option {name}", f"{', '.join(owners)} has it"
+                )
             else:
-                hint = nearest(name, known) or f"known are {', '.join(known)}"
-                self._reader.problem("MB103", key, f"{kind.value} has no option {name}", hint)
+                hint = did_you_mean(name, known, f"known are {', '.join(known)}")
+                self._reader.problem("MB103", below.key_place, f"{kind.value} has no option {name}", hint)
 
     def _action_options(self, entries: dict[str, Node], model: type[ActionModel]) -> ActionOptions:
         reader = self._reader
@@ -174,7 +179,7 @@ class ActionLoader:
         kind: Kind,
         model: type[ActionModel],
         item: Node,
-        fields_node: Node,
+        given_fields: dict[str, Node],
         entries: dict[str, Node],
         omit: bool,
         when: Expression | None,
@@ -190,7 +195,7 @@ class ActionLoader:
         droppable: list[ast.expr] = []
         checks = []
         paths: dict[str, str] = {}
-        fields: dict[str, Node] = {**self._fields(fields_node, kind, model), **given}
+        fields: dict[str, Node] = {**self._fields(given_fields, kind, model), **given}
         for name, node in fields.items():
             since = len(unit.references)
             value = self._value(translator, unit, node, f"{kind.value}.{name}", omit and name not in _IDENTIFYING)
@@ -209,41 +214,43 @@ class ActionLoader:
             values.append(made)
             if value.droppable:
                 droppable.append(ast.Constant(name))
-        present = {name for name, node in (*fields_node.value.items(), *given.items()) if node.value is not None}
-        self._complete(kind, model, item, fields_node, present)
+        present = {name for name, node in (*given_fields.items(), *given.items()) if node.value is not None}
+        self._complete(kind, model, entries[kind.value].key_place, present)
         body: ast.expr = ast.Dict(names, values)
         if droppable:
             body = _helper("drop", body, ast.Tuple(droppable, ast.Load()))
         try:
             build = unit.compile(body, RULE_NAMES)
         except ExpressionError as error:
-            self._reader.expression_problem(fields_node, error, kind.value)
+            self._reader.expression_problem(entries[kind.value], error, kind.value)
             return None
         with_email = handling_of(kind, self._options, options, email_known=True)
         without = handling_of(kind, self._options, options, email_known=False)
-        return ActionTemplate(kind, model, build, unit, tuple(checks), paths, when, with_email, without, line=item.line)
+        return ActionTemplate(
+            kind, model, build, unit, tuple(checks), paths, when, with_email, without, line=item.place.line
+        )
 
-    def _fields(self, node: Node, kind: Kind, model: type[ActionModel]) -> dict[str, Node]:
+    def _fields(self, given: dict[str, Node], kind: Kind, model: type[ActionModel]) -> dict[str, Node]:
         """The fields that this action has; others are problems."""
         known = [name for name in model.model_fields if name not in model.OPTIONS]
         found: dict[str, Node] = {}
-        for name, value in node.value.items():
+        for name, value in given.items():
             if name in known:
                 found[name] = value
             elif name in model.OPTIONS | _LOADER_OPTIONS:
                 hint = f"write it in line with {kind.value}:, not under it"
-                self._reader.problem("MB126", node.keys[name], f"{name} stands beside {kind.value}, not inside", hint)
+                self._reader.problem("MB126", value.key_place, f"{name} stands beside {kind.value}, not inside", hint)
             else:
-                hint = nearest(name, known) or f"known are {', '.join(known)}"
-                self._reader.problem("MB122", node.keys[name], f"{kind.value} has no field {name}", hint)
+                hint = did_you_mean(name, known, f"known are {', '.join(known)}")
+                self._reader.problem("MB122", value.key_place, f"{kind.value} has no field {name}", hint)
         return found
 
     def _value(self, translator: Translator, unit: Unit, node: Node, where: str, omit: bool) -> _Value | None:
         value = node.value
         if isinstance(value, str):
-            return self._text(translator, unit, node, where, omit)
+            return self._text(translator, unit, node, value, where, omit)
         if isinstance(value, dict):
-            return self._mapping(translator, unit, node, where, omit)
+            return self._mapping(translator, unit, value, where, omit)
         if isinstance(value, list):
             items = [self._value(translator, unit, item, f"{where}[{n}]", omit) for n, item in enumerate(value)]
             found = [item for item in items if item is not None]
@@ -258,17 +265,19 @@ class ActionLoader:
             return _Value(made, False, [item.plain for item in found if item.literal])
         return _Value(ast.Constant(value), True, value)
 
-    def _mapping(self, translator: Translator, unit: Unit, node: Node, where: str, omit: bool) -> _Value | None:
+    def _mapping(
+        self, translator: Translator, unit: Unit, entries: dict[str, Node], where: str, omit: bool
+    ) -> _Value | None:
         found: dict[str, _Value] = {}
-        for name, inner in node.value.items():
+        for name, inner in entries.items():
             if "${" in name:
                 hint = "only values can hold ${ }"
-                self._reader.problem("MB104", node.keys[name], f"{where}: keys are literal", hint)
+                self._reader.problem("MB104", inner.key_place, f"{where}: keys are literal", hint)
                 return None
             value = self._value(translator, unit, inner, f"{where}.{name}", omit)
             if value is not None:
                 found[name] = value
-        if len(found) < len(node.value):
+        if len(found) < len(entries):
             return None
         if all(value.literal for value in found.values()):
             plain = {name: value.plain for name, value in found.items()}
@@ -279,18 +288,18 @@ class ActionLoader:
             made = _helper("drop", made, ast.Tuple(droppable, ast.Load()))
         return _Value(made, False, {name: value.plain for name, value in found.items() if value.literal})
 
-    def _text(self, translator: Translator, unit: Unit, node: Node, where: str, omit: bool) -> _Value | None:
+    def _text(self, translator: Translator, unit: Unit, node: Node, text: str, where: str, omit: bool) -> _Value | None:
         unit.where = where
         since = len(unit.references)
         try:
-            made, droppable = translate_text(translator, unit, node.value, omit=omit)
+            made, droppable = translate_text(translator, unit, text, omit=omit)
         except ExpressionError as error:
             self._reader.expression_problem(node, error, where)
             return None
-        if isinstance(made, ast.Constant) and "${" not in node.value.replace("$${", ""):
+        if isinstance(made, ast.Constant) and "${" not in text.replace("$${", ""):
             return _Value(made, True, made.value)
         self._refer(node, where, unit.references[since:])
-        whole = len(scan.parts(node.value)) == 1
+        whole = len(scan.parts(text)) == 1
         return _Value(made, False, None if whole else "text", droppable)
 
     def _checked(self, model: type[ActionModel], name: str, node: Node, value: _Value, kind: Kind) -> ast.expr | None:
@@ -314,14 +323,13 @@ class ActionLoader:
                 else:
                     break
                 place.append(str(step))
-            self._reader.problem("MB123", at, f"{'.'.join(place)} {told(first['type'], first['msg'])}")
+            self._reader.problem("MB123", at.place, f"{'.'.join(place)} {told(first['type'], first['msg'])}")
             return None
         return _constant(made) if value.literal else value.made
 
-    def _complete(self, kind: Kind, model: type[ActionModel], item: Node, fields: Node, present: set[str]) -> None:
+    def _complete(self, kind: Kind, model: type[ActionModel], place: Place, present: set[str]) -> None:
         """What must be there, whatever the event holds."""
         reader = self._reader
-        place = item.keys[kind.value]
         for name, info in model.model_fields.items():
             if info.is_required() and name not in present:
                 reader.problem("MB124", place, f"{kind.value} needs {name}")
@@ -336,4 +344,4 @@ class ActionLoader:
             message = (
                 f"rule {self._rule_name}: {kind.value} has no {model.EMAIL_FIELD}{also}, so it needs the identity table"
             )
-            self.identity_problems.append(Problem("MB150", message, reader.file, place.line, place.column, hint))
+            self.identity_problems.append(place.problem("MB150", message, hint))

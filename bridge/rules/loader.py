@@ -10,14 +10,18 @@ from pathlib import Path
 from bridge.actions import MODELS, duration_seconds
 from bridge.errors import Problem, ProblemsFound, UsageError
 from bridge.model import Kind, Lane
+from bridge.places import Place, did_you_mean
+from bridge.rules import yaml_traps
 from bridge.rules.action_loader import ActionLoader
 from bridge.rules.composing import ActionTemplate
-from bridge.rules.document import BYTES_MAX, Document, Node
 from bridge.rules.handlers import Handler, load_handlers
 from bridge.rules.handling import RuleOptions
 from bridge.rules.planner import Rule, RuleBook
 from bridge.rules.reading import Reader
-from bridge.rules.translator import nearest
+from bridge.yamldoc import Node, parse
+
+BYTES_MAX = 1_000_000
+"""One file; a thousand rules have about 500 kB."""
 
 _RULE_KEYS = ("name", "match", "topic", "when", "do", "enabled", "lane", "coalesce", "preserve", "linger", "lazy",
               "lazy_every", "tests")  # fmt: skip
@@ -100,12 +104,12 @@ def _load_file(path: Path, problems: list[Problem]) -> list[Rule]:
 
 
 def _load_text(text: str, file: str, problems: list[Problem]) -> list[Rule]:
-    document = Document(text.replace("\r\n", "\n"), file)
-    reader = Reader(file)
-    reader.problems = document.problems  # those of YAML come first
-    rules = _FileLoader(reader).rules(document.root) if document.root is not None else []
-    if document.root is None and not document.problems:
-        document.problem("MB105", "the file is empty", hint="it begins with rules:")
+    root, found = parse(text.replace("\r\n", "\n"), file, yaml_traps.YAML)
+    reader = Reader()
+    reader.problems += found  # those of YAML come first
+    rules = _FileLoader(reader).rules(root) if root is not None else []
+    if root is None and not found:
+        reader.problem("MB105", Place(file), "the file is empty", "it begins with rules:")
     problems += sorted(reader.problems, key=lambda problem: (problem.line, problem.column))
     return rules
 
@@ -121,13 +125,13 @@ class _FileLoader:
         entries = reader.mapping(root, "a rules file")
         if entries is None:
             return []
-        for name, key in root.keys.items():
+        for name, below in entries.items():
             if name != "rules" and not name.startswith("x-"):
-                hint = nearest(name, ["rules"]) or "a rules file has rules, and x-… for anchors"
-                reader.problem("MB103", key, f"a rules file has no key {name}", hint)
+                hint = did_you_mean(name, ["rules"], "a rules file has rules, and x-… for anchors")
+                reader.problem("MB103", below.key_place, f"a rules file has no key {name}", hint)
         if "rules" not in entries:
-            if root.keys:
-                reader.problem("MB105", root, "the file has no rules", "list them under rules:")
+            if entries:
+                reader.problem("MB105", root.place, "the file has no rules", "list them under rules:")
             return []
         items = reader.items(entries["rules"], "rules")
         found = [self._rule(item) for item in items or ()]
@@ -138,12 +142,12 @@ class _FileLoader:
         entries = reader.mapping(node, "a rule")
         if entries is None:
             return None
-        reader.known_keys(node, _RULE_KEYS, "a rule")
+        reader.known_keys(entries, _RULE_KEYS, "a rule")
         for name in ("name", "match", "do"):
             if name not in entries:
-                reader.problem("MB105", node, f"the rule has no {name}", _EXAMPLES[name])
+                reader.problem("MB105", node.place, f"the rule has no {name}", _EXAMPLES[name])
         name = reader.text(entries.get("name"), "name") or ""
-        place = entries.get("name", node)
+        place = entries.get("name", node).place
         options = self._options(entries)
         loader = ActionLoader(reader, name, options)
         when = loader.condition(entries.get("when"), "when")
@@ -159,7 +163,7 @@ class _FileLoader:
             tests=self._tests(entries.get("tests")),
             references=tuple(loader.references),
             identity_problems=tuple(loader.identity_problems),
-            file=reader.file,
+            file=place.file,
             line=place.line,
             column=place.column,
         )
@@ -169,7 +173,7 @@ class _FileLoader:
             return []
         items = self._reader.items(node, "do")
         if items == []:
-            self._reader.problem("MB104", node, "do holds no action", f"known are {', '.join(Kind)}")
+            self._reader.problem("MB104", node.place, "do holds no action", f"known are {', '.join(Kind)}")
         return [loader.load(item) for item in items or ()]
 
     def _options(self, entries: dict[str, Node]) -> RuleOptions:
@@ -194,8 +198,8 @@ class _FileLoader:
         for path in paths:
             head = path.split(".")[0]
             if head not in known and node is not None:
-                hint = nearest(head, known) or f"write custom_fields.{path}"
-                self._reader.problem("MB107", node, f"{what}: an upsert has no field {head}", hint)
+                hint = did_you_mean(head, known, f"write custom_fields.{path}")
+                self._reader.problem("MB107", node.place, f"{what}: an upsert has no field {head}", hint)
         return paths
 
     def _tests(self, node: Node | None) -> tuple[object, ...]:
@@ -208,17 +212,18 @@ class _FileLoader:
             entries = reader.mapping(item, "a test")
             if entries is None:
                 continue
-            reader.known_keys(item, _TEST_KEYS, "a test", "MB160")
+            reader.known_keys(entries, _TEST_KEYS, "a test", "MB160")
             if ("event" in entries) == ("events" in entries):
-                reader.problem("MB160", item, "a test needs either event or events")
+                reader.problem("MB160", item.place, "a test needs either event or events")
             if ("expect" in entries) == ("expect_error" in entries):
-                reader.problem("MB160", item, "a test needs either expect or expect_error")
+                reader.problem("MB160", item.place, "a test needs either expect or expect_error")
             events = [entries["event"]] if "event" in entries else []
             if "events" in entries:
                 events += reader.items(entries["events"], "events") or []
             for event in events:
-                if reader.mapping(event, "an event") is not None:
-                    reader.known_keys(event, _EVENT_KEYS, "an event", "MB160")
+                fields = reader.mapping(event, "an event")
+                if fields is not None:
+                    reader.known_keys(fields, _EVENT_KEYS, "an event", "MB160")
             if "expect" in entries:
                 for expected in reader.items(entries["expect"], "expect") or ():
                     self._expected(expected)
@@ -228,7 +233,9 @@ class _FileLoader:
     def _expected(self, node: Node) -> None:
         entries = self._reader.mapping(node, "an expected action")
         if entries is not None and sum(name in MODELS for name in entries) != 1:
-            self._reader.problem("MB160", node, "an expected action names one action", f"known are {', '.join(Kind)}")
+            self._reader.problem(
+                "MB160", node.place, "an expected action names one action", f"known are {', '.join(Kind)}"
+            )
 
 
 _EXAMPLES = {

@@ -7,9 +7,9 @@ from typing import Any
 
 from bridge.actions import duration_seconds
 from bridge.errors import Problem
-from bridge.rules.document import Node
+from bridge.places import Place, did_you_mean
 from bridge.rules.scan import ExpressionError
-from bridge.rules.translator import nearest
+from bridge.yamldoc import Node
 
 _SHAPES = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
 
@@ -21,38 +21,38 @@ def shape(value: Any) -> str:
 class Reader:
     """Collects the problems of one file; what cannot be read comes back as None."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self) -> None:
         self.problems: list[Problem] = []
 
-    def problem(self, code: str, node: Node, message: str, hint: str = "") -> None:
-        self.problems.append(Problem(code, message, self.file, node.line, node.column, hint))
+    def problem(self, code: str, place: Place, message: str, hint: str = "") -> None:
+        self.problems.append(place.problem(code, message, hint))
 
     def expression_problem(self, node: Node, error: ExpressionError, where: str) -> None:
         """The mistake at its own column."""
         hint = error.hint
         if node.comment_follows():
             hint = "a # after a space begins a comment in YAML: put the whole in quotes"
-        line, column = node.at(error.offset)
-        self.problems.append(Problem(error.code, f"{where}: {error.message}", self.file, line, column, hint))
+        self.problem(error.code, node.at(error.offset), f"{where}: {error.message}", hint)
 
-    def known_keys(self, node: Node, known: Iterable[str], what: str, code: str = "MB103") -> None:
+    def known_keys(self, entries: dict[str, Node], known: Iterable[str], what: str, code: str = "MB103") -> None:
         known = list(known)
-        for name, key in node.keys.items():
+        for name, below in entries.items():
             if name not in known:
-                hint = nearest(name, known) or f"known are {', '.join(known)}"
-                self.problem(code, key, f"{what} has no key {name}", hint)
+                hint = did_you_mean(name, known, f"known are {', '.join(known)}")
+                self.problem(code, below.key_place, f"{what} has no key {name}", hint)
 
     def mapping(self, node: Node, what: str) -> dict[str, Node] | None:
         if isinstance(node.value, dict):
             return node.value
-        self.problem("MB104", node, f"{what} must be a mapping, not {shape(node.value)}")
+        self.problem("MB104", node.place, f"{what} must be a mapping, not {shape(node.value)}")
         return None
 
     def items(self, node: Node, what: str) -> list[Node] | None:
         if isinstance(node.value, list):
             return node.value
-        self.problem("MB104", node, f"{what} must be a list, not {shape(node.value)}", "begin each item with a dash")
+        self.problem(
+            "MB104", node.place, f"{what} must be a list, not {shape(node.value)}", "begin each item with a dash"
+        )
         return None
 
     def text(self, node: Node | None, what: str) -> str | None:
@@ -64,7 +64,7 @@ class Reader:
         if isinstance(node.value, str) and node.value.strip():
             return node.value
         found = "empty" if node.value == "" else shape(node.value)
-        self.problem("MB104", node, f"{what} must be a text, not {found}")
+        self.problem("MB104", node.place, f"{what} must be a text, not {found}")
         return None
 
     def texts(self, node: Node | None, what: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ class Reader:
             return ()
         if isinstance(node.value, list):
             if not node.value:
-                self.problem("MB104", node, f"{what} is an empty list")
+                self.problem("MB104", node.place, f"{what} is an empty list")
             found = [self.text(item, f"an item of {what}") for item in node.value]
             return tuple(text for text in found if text is not None)
         text = self.text(node, what)
@@ -84,7 +84,7 @@ class Reader:
             return default
         if isinstance(node.value, bool):
             return node.value
-        self.problem("MB107", node, f"{what} must be true or false", "YAML 1.2 knows no yes, no, on and off")
+        self.problem("MB107", node.place, f"{what} must be true or false", "YAML 1.2 knows no yes, no, on and off")
         return default
 
     def choice(self, node: Node | None, what: str, allowed: Iterable[str]) -> str | None:
@@ -93,8 +93,8 @@ class Reader:
         allowed = list(allowed)
         if isinstance(node.value, str) and node.value in allowed:
             return node.value
-        hint = nearest(str(node.value), allowed)
-        self.problem("MB107", node, f"{what} must be {' or '.join(allowed)}", hint)
+        hint = did_you_mean(str(node.value), allowed)
+        self.problem("MB107", node.place, f"{what} must be {' or '.join(allowed)}", hint)
         return None
 
     def duration(self, node: Node | None, what: str, *, none: bool = False) -> str | None:
@@ -110,5 +110,5 @@ class Reader:
             except ValueError:
                 pass
         also = ", or none" if none else ""
-        self.problem("MB107", node, f"{what} must be a time such as 30s, 10m, 2h or 1d{also}")
+        self.problem("MB107", node.place, f"{what} must be a time such as 30s, 10m, 2h or 1d{also}")
         return None

@@ -7,11 +7,11 @@ a line of its own (unit.py).
 from __future__ import annotations
 
 import ast
-import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from bridge.places import did_you_mean
 from bridge.rules.functions import FUNCTIONS, METHODS, Function
 from bridge.rules.source import Source
 from bridge.rules.unit import Reference, Site, Unit
@@ -39,12 +39,6 @@ _LEFT_OUT: dict[type[ast.AST], tuple[str, str]] = {
     ast.Yield: ("yield", ""),
     ast.YieldFrom: ("yield", ""),
 }
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` did you mean …?` for the nearest known name, or nothing."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {found[0]}?" if found else ""
 
 
 class Translator:
@@ -126,7 +120,7 @@ class Translator:
             signature = FUNCTIONS[name].signature
             raise self._source.fail("MB132", node, f"{name} is a function", f"call it: {signature}")
         known = sorted(self._roots | set(self._locals) | {"true", "false", "null"})
-        hint = nearest(name, known) or f"known are {', '.join(known)}"
+        hint = did_you_mean(name, known, f"known are {', '.join(known)}")
         start = self._source.start(node)
         if start and self._source.text[start - 1] == "-":
             hint = f'for a field whose name has a hyphen write data["…-{name}"]'
@@ -158,7 +152,7 @@ class Translator:
             if base.id == "event" and "event" in self._roots and chain:
                 name = chain[0][0]
                 if f"event.{name}" not in self._names:
-                    hint = nearest(str(name), EVENT_FIELDS) or f"it has {', '.join(EVENT_FIELDS)}"
+                    hint = did_you_mean(str(name), EVENT_FIELDS, f"it has {', '.join(EVENT_FIELDS)}")
                     raise self._source.fail("MB131", base, f"event has no {name}", hint)
                 path = "data" if name == "data" else f"event.{name}"
                 return self._root(path), path, chain[1:], base
@@ -325,8 +319,10 @@ class Translator:
             raise self._source.fail("MB132", node, "only functions can be called")
         name = node.func.id
         if name not in FUNCTIONS or name in self._locals:
-            hint = f"it is a method: {METHODS[name].signature}" if name in METHODS else nearest(name, FUNCTIONS)
-            raise self._source.fail("MB132", node, f"unknown function {name}", hint or "see the list of functions")
+            hint = did_you_mean(name, FUNCTIONS, "see the list of functions")
+            if name in METHODS:
+                hint = f"it is a method: {METHODS[name].signature}"
+            raise self._source.fail("MB132", node, f"unknown function {name}", hint)
         self._count(FUNCTIONS[name], node)
         if name in ("optional", "default", "has"):
             return self._forgiving(node, name)
@@ -337,8 +333,10 @@ class Translator:
     def _method(self, node: ast.Call, func: ast.Attribute) -> ast.expr:
         name = self._source.field(func)
         if name not in METHODS:
-            hint = f"it is a function: {FUNCTIONS[name].signature}" if name in FUNCTIONS else nearest(name, METHODS)
-            raise self._source.fail("MB132", node, f"unknown method {name}", hint or "see the list of methods")
+            hint = did_you_mean(name, METHODS, "see the list of methods")
+            if name in FUNCTIONS:
+                hint = f"it is a function: {FUNCTIONS[name].signature}"
+            raise self._source.fail("MB132", node, f"unknown method {name}", hint)
         self._count(METHODS[name], node)
         since = len(self._unit.references)
         arguments = [self._charged(self._gen(part)) for part in (func.value, *node.args)]

@@ -188,6 +188,7 @@ def test_an_unreadable_file_is_a_usage_error(tmp_path: Path, monkeypatch: pytest
         (b"rules: \x00\n", "MB100"),
         (b"a: &a [*a]\n", "MB108"),
         (b"[" * 90 + b"]" * 90, "MB108"),
+        (b"[" * 400, "MB108"),
         (b"a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
          + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 10)) for n in range(1, 9)), "MB108"),
         (b"rules: []\n---\nrules: []\n", "MB100"),
