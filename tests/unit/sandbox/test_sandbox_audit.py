@@ -1,0 +1,290 @@
+"""The audit is the demo's and the crash tests' judge: it must catch every kind of lie, and believe the truth."""
+
+import ast
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from bridge.sandbox import audit as audit_module
+from bridge.sandbox.audit import EXPECTED_CALLS, EXPECTED_LETTERS, EXPECTED_TAGS, Audit, DeadLetter, audit
+from bridge.sandbox.stream import POISONS, SampleEvent, events
+
+Entry = dict[str, Any]
+
+STREAM = list(events(11, 600, 30, poison=10, now_wall_seconds=1_780_000_000.0))
+PARTS = {"upsert": "custom_fields", "track": "properties", "trigger": "variables", "enroll": "metadata"}
+
+
+def call(endpoint: str, event: SampleEvent, **changed: Any) -> Entry:
+    """The ledger's entry for a call that a faithful bridge makes for this event."""
+    data = orjson.loads(event.value)["data"]
+    email = "to_email" if endpoint == "trigger" else "email"
+    body: Entry = {email: data["email"], PARTS[endpoint]: {"seq": event.sequence}}
+    return {"endpoint": endpoint, "status": 200, "carried_out": True, "repeated": False, "body": body, **changed}
+
+
+def tag(endpoint: str) -> Entry:
+    """Tag calls name a contact by id only: they carry neither user nor number."""
+    return {"endpoint": endpoint, "status": 200, "carried_out": True, "body": {"tag_name": "paying"}}
+
+
+def truth() -> tuple[list[Entry], list[DeadLetter]]:
+    """What the sandbox and the dead-letter topic hold when everything went as it should."""
+    ledger: list[Entry] = [{"endpoint": "ping", "status": 200, "carried_out": True, "body": None}]
+    letters = []
+    for event in STREAM:
+        if event.poison is not None:
+            letters.append(DeadLetter(event.value, EXPECTED_LETTERS[event.poison], "as it should be"))
+            if event.poison == "refused_address":
+                ledger.append({"endpoint": "upsert", "status": 400, "carried_out": False, "body": {"email": "x"}})
+            continue
+        kind = orjson.loads(event.value)["type"]
+        ledger += [call(endpoint, event) for endpoint in EXPECTED_CALLS[kind]]
+        if kind in EXPECTED_TAGS:
+            ledger.append(tag(EXPECTED_TAGS[kind]))
+    return ledger, letters
+
+
+def judged(change: Callable[[list[Entry], list[DeadLetter]], None] = lambda ledger, letters: None) -> Audit:
+    ledger, letters = truth()
+    change(ledger, letters)
+    return audit(STREAM, ledger, letters)
+
+
+def first(ledger: list[Entry], endpoint: str) -> int:
+    return next(at for at, entry in enumerate(ledger) if entry["endpoint"] == endpoint and entry["carried_out"])
+
+
+def of_one_user(ledger: list[Entry]) -> list[int]:
+    """Places of the upserts of the busiest user, in order."""
+    by_email: dict[str, list[int]] = {}
+    for at, entry in enumerate(ledger):
+        if entry["endpoint"] == "upsert" and entry["carried_out"]:
+            by_email.setdefault(entry["body"]["email"], []).append(at)
+    return max(by_email.values(), key=len)
+
+
+def test_the_stream_holds_every_kind_that_the_audit_knows() -> None:
+    """Else the tests below would prove nothing of the kinds that are missing."""
+    kinds = {orjson.loads(event.value)["type"] for event in STREAM if event.poison is None}
+    assert kinds == set(EXPECTED_CALLS)
+    assert {event.poison for event in STREAM} == {None, *POISONS} == {None, *EXPECTED_LETTERS}
+
+
+def test_a_clean_ledger_agrees() -> None:
+    found = judged()
+    assert found.agrees
+    assert (found.lost, found.out_of_order, found.repeated, found.emails_twice, found.wrong_letters) == ([],) * 5
+    assert found.events == 600
+    assert sum(found.letters.values()) == 10
+    assert found.refused == {"upsert 400": 2}
+    assert found.calls["upsert"] > found.calls["trigger"] > 0
+
+
+@pytest.mark.parametrize("endpoint", ["upsert", "track", "trigger", "enroll"])
+def test_a_lost_call_is_lost(endpoint: str) -> None:
+    found = judged(lambda ledger, letters: ledger.pop(first(ledger, endpoint)) and None)
+    assert not found.agrees
+    assert len(found.lost) == 1
+    assert f": {endpoint} of event " in found.lost[0]
+
+
+@pytest.mark.parametrize("endpoint", ["upsert", "track", "trigger", "enroll"])
+def test_a_call_that_was_only_refused_is_lost(endpoint: str) -> None:
+    """An error answer, and a connection cut before the call was carried out, deliver nothing."""
+    for status in (503, 0):
+
+        def refuse(ledger: list[Entry], letters: list[DeadLetter], status: int = status) -> None:
+            ledger[first(ledger, endpoint)].update(status=status, carried_out=False)
+
+        found = judged(refuse)
+        assert not found.agrees
+        assert len(found.lost) == 1
+
+
+def test_a_refused_attempt_before_the_delivery_is_no_loss() -> None:
+    """503, then 200: nothing is missing, and nothing came twice."""
+
+    def retry(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        at = first(ledger, "upsert")
+        ledger.insert(at, {**ledger[at], "status": 503, "carried_out": False})
+
+    found = judged(retry)
+    assert found.agrees
+    assert found.repeated == []
+    assert found.refused["upsert 503"] == 1
+
+
+@pytest.mark.parametrize("endpoint", ["add_tag", "remove_tag"])
+def test_missing_tags_are_lost(endpoint: str) -> None:
+    found = judged(lambda ledger, letters: ledger.pop(first(ledger, endpoint)) and None)
+    assert not found.agrees
+    assert found.lost == [f"1 of {judged().calls[endpoint]} {endpoint} calls never came"]
+
+
+def test_a_tag_that_rode_on_an_upsert_came() -> None:
+    """`add_tag` may travel in an upsert's tag_names where that is the same."""
+
+    def merge(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        ledger.pop(first(ledger, "add_tag"))
+        ledger.append({"endpoint": "upsert", "status": 200, "carried_out": True, "body": {"tag_names": ["paying"]}})
+
+    assert judged(merge).agrees
+
+
+def test_calls_out_of_order_are_found() -> None:
+    """Two calls of one user in the wrong order, whatever stands between them."""
+
+    def swap(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        one, two = of_one_user(ledger)[3:5]
+        ledger[one], ledger[two] = ledger[two], ledger[one]
+
+    found = judged(swap)
+    assert not found.agrees
+    assert found.lost == []
+    assert found.out_of_order
+
+
+def test_an_email_before_an_earlier_events_upsert_is_out_of_order() -> None:
+    """Order holds across endpoints too."""
+
+    def early(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        at = max(at for at, entry in enumerate(ledger) if entry["endpoint"] == "trigger")
+        late = ledger.pop(at)
+        email = late["body"]["to_email"]
+        places = [n for n, entry in enumerate(ledger) if (entry["body"] or {}).get("email") == email]
+        assert places[0] < at
+        ledger.insert(places[0], late)
+
+    found = judged(early)
+    assert not found.agrees
+    assert found.out_of_order
+
+
+def test_users_are_independent_of_each_other() -> None:
+    """Order across people is nobody's promise: any interleaving of whole users agrees."""
+    ledger, letters = truth()
+
+    def user(entry: Entry) -> str:
+        body = entry["body"] or {}
+        return str(body.get("email") or body.get("to_email") or "")
+
+    shuffled = [entry for _, group in itertools.groupby(sorted(ledger, key=user), key=user) for entry in group]
+    assert shuffled != ledger
+    assert audit(STREAM, shuffled, letters).agrees
+
+
+@pytest.mark.parametrize("endpoint", ["upsert", "track", "enroll"])
+def test_a_repeated_call_is_told_but_allowed(endpoint: str) -> None:
+    """A crash may repeat what has no key at Meisa; the summary says how often."""
+
+    def repeat(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        at = first(ledger, endpoint)
+        ledger.insert(at, dict(ledger[at]))
+
+    found = judged(repeat)
+    assert found.agrees
+    assert len(found.repeated) == 1
+    assert found.emails_twice == []
+
+
+def test_a_doubled_email_is_never_allowed() -> None:
+    def repeat(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        at = first(ledger, "trigger")
+        ledger.insert(at, dict(ledger[at]))
+
+    found = judged(repeat)
+    assert not found.agrees
+    assert len(found.emails_twice) == 1
+
+
+def test_an_email_that_meisa_recognised_is_not_doubled() -> None:
+    """The same idempotency key within the hour: answered again, no second email."""
+
+    def repeat(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        at = first(ledger, "trigger")
+        ledger.insert(at + 1, {**ledger[at], "repeated": True})
+
+    found = judged(repeat)
+    assert found.agrees
+    assert found.repeated == []
+
+
+def test_an_enrollment_that_runs_already_counts_as_delivered() -> None:
+    def refuse(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        ledger[first(ledger, "enroll")].update(status=409, carried_out=False)
+
+    assert judged(refuse).agrees
+
+
+def test_a_good_event_among_the_dead_letters_is_wrong() -> None:
+    good = next(event for event in STREAM if event.poison is None)
+    found = judged(lambda ledger, letters: letters.append(DeadLetter(good.value, "rule", "so they say")))
+    assert not found.agrees
+    assert found.wrong_letters == ["a good event is a dead letter: rule: so they say"]
+
+
+def test_a_strange_dead_letter_is_wrong() -> None:
+    """Neither null nor something that nobody produced passes for one of ours."""
+    for value in (None, b"", b"{}"):
+
+        def add(ledger: list[Entry], letters: list[DeadLetter], value: bytes | None = value) -> None:
+            letters.append(DeadLetter(value, "decode", "?"))
+
+        assert not judged(add).agrees
+
+
+@pytest.mark.parametrize("poison", POISONS)
+def test_a_bad_event_that_is_no_dead_letter_is_lost(poison: str) -> None:
+    bad = next(event for event in STREAM if event.poison == poison)
+
+    def remove(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        letters[:] = [letter for letter in letters if letter.value != bad.value]
+
+    found = judged(remove)
+    assert not found.agrees
+    assert found.lost == [f"{bad.user}: bad event {bad.sequence} is no dead letter"]
+
+
+@pytest.mark.parametrize("poison", POISONS)
+def test_a_dead_letter_of_the_wrong_kind_is_wrong(poison: str) -> None:
+    bad = next(event for event in STREAM if event.poison == poison)
+
+    def relabel(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        at = next(at for at, letter in enumerate(letters) if letter.value == bad.value)
+        letters[at] = DeadLetter(bad.value, "exhausted", "guessed")
+
+    found = judged(relabel)
+    assert not found.agrees
+    assert found.wrong_letters == [f"{poison} is a dead letter of kind exhausted: guessed"]
+
+
+def test_a_bad_event_that_was_delivered_after_all_does_not_agree() -> None:
+    """Its dead letter is missing then, whatever the ledger holds."""
+    bad = next(event for event in STREAM if event.poison == "refused_address")
+
+    def deliver(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        ledger.append(call("upsert", bad))
+        letters[:] = [letter for letter in letters if letter.value != bad.value]
+
+    assert not judged(deliver).agrees
+
+
+def test_an_empty_ledger_loses_everything() -> None:
+    found = audit(STREAM, [], [])
+    assert not found.agrees
+    good = sum(event.poison is None for event in STREAM)
+    assert len(found.lost) >= good + 10
+
+
+def test_it_knows_nothing_of_the_bridge() -> None:
+    """A judge that shared code with the accused would make the same mistakes: of this package it imports the stream of
+    events only."""
+    tree = ast.parse(Path(audit_module.__file__).read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert {name for name in imported if name.startswith("bridge")} == {"bridge.sandbox.stream"}
