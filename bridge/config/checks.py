@@ -81,12 +81,20 @@ def _topics(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
             yield where("topics", name, "format").problem(
                 codes.NOT_YET, f"format {topic.format} is not in this version yet", "this version reads format: json"
             )
-            continue
-        for key, value in (("schema", topic.schema_path), ("registry", topic.registry), ("encoding", topic.encoding)):
-            if value is not None:
-                yield where("topics", name, key).problem(
-                    codes.NOT_YET, f"`{key}` is not in this version yet", "remove it: format json needs none"
-                )
+        else:
+            for key, value in (
+                ("schema", topic.schema_path),
+                ("registry", topic.registry),
+                ("encoding", topic.encoding),
+            ):
+                if value is not None:
+                    yield where("topics", name, key).problem(
+                        codes.NOT_YET, f"`{key}` is not in this version yet", "remove it: format json needs none"
+                    )
+        if topic.dedupe is not None:
+            yield where("topics", name, "dedupe").problem(
+                codes.NOT_YET, "`dedupe` is not in this version yet", "remove it: repeated events are carried out again"
+            )
 
 
 def _rules(rules: list[str], handlers: list[str], where: Where) -> Iterator[Problem]:

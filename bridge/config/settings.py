@@ -172,7 +172,7 @@ class Topic(Section):
         None, description="contact: the record key is the person, which lets unchanged state be skipped."
     )
     dedupe: Seconds | None = Field(
-        None, gt=0, description="An event whose id was finished within this time is skipped."
+        None, gt=0, description="An event whose id was finished within this time is skipped (not yet)."
     )
     envelope: Envelope | None = Field(None, description="Where the event's parts are; these are json's defaults.")
     schema_path: Text | None = Field(None, alias="schema", description="A schema file, relative to this file.")

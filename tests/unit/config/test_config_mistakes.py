@@ -228,6 +228,10 @@ MISTAKES = {
     "dead letters without a proper name": Mistake(MINIMAL + "dead_letters: {topic: a b}\n", "MB029", "5:23", "Kafka"),
     "start at no time": Mistake(with_("topics", "topics: {a: {start: yesterday}}"), "MB030", "2:21", "2026-01-31T"),
     "avro": Mistake(with_("topics", "topics: {a: {format: avro}}"), "MB031", "2:22", "format: json"),
+    "dedupe": Mistake(with_("topics", "topics: {a: {dedupe: 10m}}"), "MB031", "2:22", "remove it"),
+    "dedupe beside avro": Mistake(
+        with_("topics", "topics: {a: {format: avro, dedupe: 10m}}"), "MB031", "2:36", "remove it"
+    ),
     "schema": Mistake(with_("topics", "topics: {a: {schema: a.json}}"), "MB031", "2:22", "remove it"),
     "state in sqlite": Mistake(MINIMAL + "state: {url: 'sqlite:///a.db'}\n", "MB031", "5:14", "url: memory"),
     "state somewhere": Mistake(MINIMAL + "state: {url: 'mysql://a'}\n", "MB009", "5:14", "url: memory"),

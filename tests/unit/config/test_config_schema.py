@@ -60,7 +60,8 @@ def test_what_the_sample_has_commented_out_is_right_too(tmp_path: Path) -> None:
     environ = {"MEISA_API_KEY": "meisa_test_a", "MEISA_TRIGGER_KEY": "meisa_test_b", "POD_NAME": "pod-1"}
     settings = load(file, environ)
     assert settings.kafka.properties["group.instance.id"] == "pod-1"
-    assert settings.topics["user-events"].dedupe == 600.0
+    envelope = settings.topics["user-events"].envelope
+    assert envelope is not None and envelope.data == "${value.data}"
     assert settings.meisa.keys and settings.handlers == ["acme.lifecycle"]
 
 

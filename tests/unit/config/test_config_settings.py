@@ -37,7 +37,6 @@ topics:
     format: json
     start: earliest
     keyed_by: contact
-    dedupe: 10m
     envelope:
       id: ${value.id}
       type: ${value.type}
@@ -83,7 +82,7 @@ def test_the_defaults_are_those_of_the_documented_file(tmp_path: Path) -> None:
     assert full["meisa"].pop("keys") == {"trigger": Secret.from_file(tmp_path / "trigger")}
     assert full.pop("handlers") == ["acme.lifecycle"]
     topic = full.pop("topics")["user-events"]
-    assert (topic["keyed_by"], topic["dedupe"], topic["envelope"]["id"]) == ("contact", 600.0, "${value.id}")
+    assert (topic["keyed_by"], topic["envelope"]["id"]) == ("contact", "${value.id}")
     del minimal["kafka"]["properties"], minimal["meisa"]["keys"], minimal["handlers"], minimal["topics"]
     assert full == minimal
     assert minimal["meisa"]["idempotency_window"] == 3300.0
