@@ -1,0 +1,192 @@
+"""Writes the pages that are made from the code: python docs/generate.py
+
+docs/problems.md comes from the tables of codes, docs/expressions.md from the published functions. Every result on the
+latter is computed here, by the language itself. A test compares the pages with what would be written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bridge import preflight
+from bridge.config import codes as config_codes
+from bridge.model import Event, Record
+from bridge.rules import ENVELOPE_NAMES, RULE_NAMES, compile_expression, scan, source, unit
+from bridge.rules import codes as rule_codes
+from bridge.rules.functions import FUNCTIONS, METHODS, Function
+from bridge.rules.operations import ITEMS_MAX, TEXT_MAX
+
+DOCS = Path(__file__).parent
+GENERATED = "<!-- Made from the code by docs/generate.py: change it there. -->\n"
+
+TABLES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
+    ("Configuration", "What can be wrong with `bridge.yaml` and the environment. Known offline.", config_codes.CODES),
+    ("Rules", "What can be wrong with rules, expressions, handlers. Known offline.", rule_codes.CODES),
+    ("Outside", "What Kafka and Meisa say when `check` asks them (without `--offline`).", preflight.CODES),
+)
+
+SAMPLE: dict[str, Any] = {
+    "plan": "pro",
+    "plans": ["free", "pro"],
+    "amount": 1250,
+    "from": "free",
+    "first name": "Ada",
+    "nothing": None,
+    "lines": [{"sku": "a", "count": 2}, {"sku": "b", "count": 0}],
+}
+
+OPERATORS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("`data.plan`", "a field; keywords are fields too", ("data.plan", "data.from")),
+    ('`data["first name"]`', "a field by its text, an item by its number from 0, or from the end by -1",
+     ('data["first name"]', "data.lines[-1].sku")),
+    ("`x[a:b]`", "a part of a text or list", ("data.plan[0:2]", "data.plans[1:]")),
+    ("`+ - * / // %`", "arithmetic; + also joins texts and lists",
+     ("-data.amount / 100", "'plan ' + data.plan", "7 // 2")),
+    ("`== != < <= > >=`", "comparisons, also in a chain", ("data.plan != 'free'", "0 < data.amount <= 2000")),
+    ("`in`, `not in`", "whether a list has an item, an object a field, a text a part",
+     ("'pro' in data.plans", "'x' not in data.plan")),
+    ("`and or not`", "conditions; what is decided already is not evaluated",
+     ("data.plan == 'pro' and data.amount > 0", "not has(data.trial) or data.trial < 3")),
+    ("`a if c else b`", "one of two values", ("'paid' if data.amount else 'free'",)),
+    ("`[…]`, `{…}`", "lists and objects", ("[data.plan, 1]", "{'plan': data.plan}")),
+    ("`[… for x in … if …]`", "a list or object made from another",
+     ("[line.sku for line in data.lines if line.count]", "{line.sku: line.count for line in data.lines}")),
+)  # fmt: skip
+
+MISSING: tuple[tuple[str, str], ...] = (
+    ("in a `when`", "the condition is false; it is counted, so that a misspelt field shows"),
+    ("elsewhere", "the rule fails for that event: a dead letter of kind `rule` names the path"),
+    ("`optional(x)`", "leaves the field out of the request where it is the whole value, else null"),
+    ("`default(x, y)`", "`y`"),
+    ("`has(x)`", "false"),
+    ("`missing: omit` on the action", "leaves out each field that needs it, never those that name the contact"),
+)
+
+
+def evaluated(expression: str) -> str:
+    """The value of an expression on the sample event, as JSON."""
+    record = Record("user-events", 0, 0, 1_767_323_045_000, None, b"{}")
+    time = "2026-01-02T03:04:05Z"
+    event = Event(id="e1", type="plan.changed", time=time, time_wall_seconds=0.0, data=SAMPLE, record=record)
+    return json.dumps(compile_expression(expression).evaluate(event), ensure_ascii=False)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head)]
+    lines.append(["---"] * len(lines[0]))
+    lines += [[_cell(cell) for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _sentence(text: str) -> str:
+    return (text[0].upper() + text[1:]).rstrip(".") + "."
+
+
+def problems() -> str:
+    """docs/problems.md"""
+    page = f"""{GENERATED}
+# Problems and their codes
+
+`meisa-bridge check` and `meisa-bridge run` tell every mistake in one line: where it stands, its code, what is wrong,
+and in parentheses what to write instead.
+
+    config/bridge.yaml:3:1: error MB004: unknown key `meissa` (did you mean `meisa`?)
+
+A code never changes its meaning and is never used again, so scripts can rely on it (`check --output-format json`).
+Errors end with status 1; MB013, a secret that is missing, with status 2; warnings fail only with `--strict`.
+"""
+    for title, about, table in TABLES:
+        rows = [(f"`{code}`", _sentence(meaning)) for code, meaning in sorted(table.items())]
+        page += f"\n## {title}\n\n{about}\n\n{_table(('code', 'says'), rows)}"
+    return page
+
+
+def _examples(expressions: Iterable[str]) -> str:
+    return "<br>".join(f"`{expression}` → `{evaluated(expression)}`" for expression in expressions)
+
+
+def _published(table: Mapping[str, Function]) -> Iterator[tuple[str, str, str]]:
+    for entry in table.values():
+        signatures = entry.signature.replace(" or ", "`, `")
+        yield f"`{signatures}`", entry.doc, _examples(expression for expression, _ in entry.examples)
+
+
+def expressions() -> str:
+    """docs/expressions.md"""
+    names = ", ".join(f"`{name}`" for name in RULE_NAMES)
+    envelope = ", ".join(f"`{name}`" for name in ENVELOPE_NAMES)
+    limits = (
+        ("characters of one expression", scan.LENGTH_MAX),
+        ("brackets inside one another", scan.NESTING_MAX),
+        ("operations inside one another", source.DEPTH_MAX),
+        ("names, values and operations of one expression", source.NODES_MAX),
+        ("steps that the comprehensions of one action take for one event", unit.STEPS_MAX),
+        ("characters of a text that is made", TEXT_MAX),
+        ("items of a list that is made", ITEMS_MAX),
+    )
+    operators = [(syntax, doc, _examples(examples)) for syntax, doc, examples in OPERATORS]
+    return f"""{GENERATED}
+# Expressions
+
+Rules compute with a safe subset of Python's expressions. `when` takes a bare expression; in any other text of an action
+`${{data.plan}}` stands for a value, and `$${{` for a literal `${{`. A text that is one `${{…}}` keeps the value's type;
+otherwise values are put into the text, where null is an error. `meisa-bridge eval 'data.plan' --file event.json` tries
+one out.
+
+The examples below use an event with this `data`:
+
+```json
+{json.dumps(SAMPLE, indent=2, ensure_ascii=False)}
+```
+
+## Names
+
+In rules: {names}. In an envelope: {envelope}. Literals: numbers, texts in `'` or `"`, `true`, `false`, `null`.
+
+## Operators
+
+{_table(("write", "for", "examples"), operators)}
+Left out on purpose: `is` (write `== null`), `**`, bit operators, `lambda`, `:=`, f-strings, sets, arguments by name,
+steps in slices. Nothing of Python can be reached through a value: `data.x` only ever reads a field.
+
+## Missing fields
+
+A field is missing where the event lacks it, or something on its path is null or no object. Inside `optional`, `default`
+and `has`, null counts as missing too.
+
+{_table(("a missing field", "gives"), MISSING)}
+Other faults, such as a text compared with a number or a division by zero, make the rule fail for that event, in a
+`when` as well. Messages name fields and kinds of values, never the values.
+
+## Functions
+
+{_table(("function", "gives", "examples"), _published(FUNCTIONS))}
+## Methods of texts
+
+{_table(("method", "gives", "examples"), _published(METHODS))}
+## Limits
+
+So that no expression can take a worker's time or memory. What is too large as written is refused by `check`;
+what becomes too large with an event is a fault of the rule for that event. Numbers are those of JSON: whole ones from
+-2^63 to 2^64 - 1, and finite others.
+
+{_table(("at most", "number"), ((what, f"{number:,}") for what, number in limits))}"""
+
+
+PAGES = {"problems.md": problems, "expressions.md": expressions}
+
+
+def main() -> None:
+    for name, made in PAGES.items():
+        (DOCS / name).write_text(made(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
