@@ -1,8 +1,9 @@
 """An event loop whose clock jumps: hours of waiting in no time, and always in the same order.
 
-With a seed the loop also shuffles what is ready in each of its rounds. asyncio runs callbacks in the order in which
-they became ready, which on a real machine depends on the network: a shuffle tries other orders, and the same seed tries
-the same one again. Rounds stay whole, as asyncio promises: what a callback schedules runs in a later round.
+With a seed the loop explores races, and the same seed explores the same ones again: it is slow now and then, so that
+timers come due between two callbacks, and timers that are due together run in any order. All that can happen on a real
+machine. With `shuffle` it goes further than asyncio does and runs what is ready in any order at all; only rounds stay
+whole: what a callback schedules runs in a later round.
 """
 
 import asyncio
@@ -13,6 +14,9 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+SLOW_SECONDS = 0.02
+"""How far the clock may move while callbacks wait: a busy machine."""
 
 
 class Process:
@@ -32,21 +36,34 @@ PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
 class VirtualLoop(asyncio.BaseEventLoop):
     """asyncio as it is, on a clock of its own. No sockets and no threads: nothing outside moves its clock."""
 
-    def __init__(self, seed: int | str | None = None) -> None:
+    def __init__(self, seed: int | str | None = None, *, shuffle: bool = False) -> None:
         super().__init__()
         self.seconds = 0.0
         self._dice = None if seed is None else random.Random(f"loop {seed}")
+        self._shuffle = shuffle and seed is not None
+        self._kept: list[asyncio.Task[Any]] = []
+        self.set_task_factory(self._make_task)
         self._countdowns: list[list[Any]] = []
+        self.ending = False
+        """At the end the tasks of the killed are unwound after all, so that nothing is left behind."""
 
     def time(self) -> float:
         return self.seconds
+
+    @staticmethod
+    def _make_task(loop: Any, coroutine: Any, **options: Any) -> Any:
+        # Nobody holds the tasks of a killed process; collected, they would run their `finally` in the middle of things.
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        if PROCESS.get() is not None:
+            loop._kept.append(task)
+        return task
 
     def after_steps(self, steps: int, what: Callable[[], None]) -> None:
         """Runs `what` between two callbacks, after so many more of them: at an arbitrary await of whatever is going on."""
         self._countdowns.append([steps, what])
 
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled
+        ready, scheduled, dice = self._ready, self._scheduled, self._dice
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
         if not ready and not self._stopping:
@@ -54,25 +71,32 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 raise RuntimeError("everything waits, and no timer will ever end it")
             # Instead of waiting, the clock moves to the moment that the loop waits for.
             self.seconds = max(self.seconds, scheduled[0]._when)
+        elif dice is not None and scheduled and scheduled[0]._when <= self.seconds + SLOW_SECONDS and dice.random() < 0.5:
+            self.seconds = max(self.seconds, scheduled[0]._when)
+        due = []
         while scheduled and scheduled[0]._when <= self.seconds:
             handle = heapq.heappop(scheduled)
             handle._scheduled = False
-            ready.append(handle)
-        if self._dice is None or len(ready) == 1:
-            for _ in range(len(ready)):
-                self._step(ready.popleft())
-        else:
+            due.append(handle)
+        if dice is not None and len(due) > 1:
+            dice.shuffle(due)
+        ready.extend(due)
+        if self._shuffle and len(ready) > 1:
+            assert dice is not None
             handles = list(ready)
             ready.clear()
-            self._dice.shuffle(handles)
+            dice.shuffle(handles)
             for handle in handles:
                 self._step(handle)
+        else:
+            for _ in range(len(ready)):
+                self._step(ready.popleft())
 
     def _step(self, handle: Any) -> None:
         if handle._cancelled:
             return
         process = handle._context.get(PROCESS)
-        if process is not None and process.killed:
+        if process is not None and process.killed and not self.ending:
             return
         handle._run()
         if self._countdowns:
@@ -99,11 +123,15 @@ class VirtualClock:
 
     WALL_AT_START = 1_780_000_000.0
 
+    def __init__(self) -> None:
+        self.wall_offset = 0.0
+        """Seconds by which this clock's wall time is ahead: a process that starts later."""
+
     def now(self) -> float:
         return asyncio.get_event_loop().time()
 
     def wall(self) -> float:
-        return self.WALL_AT_START + self.now()
+        return self.WALL_AT_START + self.now() + self.wall_offset
 
 
 def run(coroutine: Coroutine[Any, Any, T], loop: VirtualLoop | None = None) -> T:
@@ -113,9 +141,15 @@ def run(coroutine: Coroutine[Any, Any, T], loop: VirtualLoop | None = None) -> T
     try:
         return loop.run_until_complete(coroutine)
     finally:
+        loop.ending = True
         pending = asyncio.all_tasks(loop)
         for task in pending:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        if pending:
+            loop.run_until_complete(asyncio.wait(pending, timeout=0))
+        for task in pending:
+            if not task.done():  # of a killed process, and what would have woken it is gone
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                task.get_coro().close()  # type: ignore[union-attr]
         asyncio.set_event_loop(None)
         loop.close()

@@ -1,0 +1,541 @@
+"""An imagined Kafka: logs with gaps, one consumer group with cooperative rebalances, commits, the dead-letter topic.
+
+A partition has one owner at a time, except that a member that was expelled may not know it yet. The broker takes
+commits from the owner only, and refuses text above its limit.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.errors import LetterNotWritten
+from bridge.model import Assigned, Letter, Position, Record, TopicPartition
+from bridge.ports import SourceListener
+from tests.support.simulation import events
+from tests.support.simulation.ledger import ALIVE, LOST, Ledger
+from tests.support.simulation.world import World
+
+BATCHES_OUT_MAX = 4
+COMMIT_SECONDS = 0.008
+UNOWNED = "not assigned to this consumer any more"
+
+
+@dataclass(slots=True)
+class PartitionLog:
+    name: TopicPartition
+    records: list[Record] = field(default_factory=list)
+    low: int = 0
+    next_offset: int = 0
+    generation: int = 0
+    owner: "SimSource | None" = None
+    target: "SimSource | None" = None
+    committed: tuple[int, str] | None = None
+
+    @property
+    def end(self) -> int:
+        """The offset after the last record; markers behind it are no lag."""
+        return self.records[-1].offset + 1 if self.records else self.low
+
+
+class Broker:
+    def __init__(self, world: World, ledger: Ledger) -> None:
+        self.world = world
+        self.ledger = ledger
+        self._dice = world.dice("broker")
+        self._producer = world.dice("producer")
+        self.logs = {name: PartitionLog(name) for name in map(events.partition_name, range(world.scenario.partitions))}
+        self.members: list[SimSource] = []
+
+    # Logs
+
+    def produce(self, name: TopicPartition, count: int) -> None:
+        """Appends records; between them offsets may be missing."""
+        log, dice, scenario = self.logs[name], self._producer, self.world.scenario
+        offsets = []
+        for _ in range(count):
+            while dice.random() < scenario.gaps:
+                log.next_offset += dice.choice((1, 1, 2, 9))
+            offsets.append(log.next_offset)
+            log.next_offset += 1
+        for entry in events.make(scenario, dice, name.partition, log.generation, offsets):
+            log.records.append(entry.record)
+            self.ledger.produced(name, entry)
+        if dice.random() < scenario.gaps:
+            log.next_offset += 1  # a transaction's marker at the end
+        self.world.say("broker", f"{name} holds records up to {log.end}")
+        if log.owner is not None:
+            log.owner.fetch_soon()
+
+    def recreate(self, name: TopicPartition) -> None:
+        """The topic is deleted and made again; whoever reads it notices that its position is beyond the end."""
+        log = self.logs[name]
+        self.world.say("broker", f"{name} was recreated")
+        log.records, log.low, log.next_offset = [], 0, 0
+        log.generation += 1
+        log.committed = None
+        self.ledger.recreated(name)
+        if log.owner is not None:
+            log.owner.recreated(name)
+
+    def truncate(self, name: TopicPartition) -> None:
+        """Retention removes the beginning of the log."""
+        log = self.logs[name]
+        cut = self._dice.randrange(len(log.records) + 1)
+        for record in log.records[:cut]:
+            entry = self.ledger.logs[name].entries[record.offset]
+            self.ledger.removed(name, entry)
+        if cut:
+            log.low = log.records[cut - 1].offset + 1
+            log.records = log.records[cut:]
+            self.world.say("broker", f"{name} begins at {log.low} now")
+
+    # The group
+
+    def join(self, source: "SimSource") -> None:
+        self.world.say("broker", f"{source.name} joins")
+        self.members.append(source)
+        self._rebalance()
+
+    def leave(self, source: "SimSource") -> None:
+        if source in self.members:
+            self.world.say("broker", f"{source.name} leaves")
+            self.members.remove(source)
+            for log in self.logs.values():
+                if log.owner is source:
+                    log.owner = None
+            self._rebalance()
+
+    def expel(self, source: "SimSource") -> None:
+        """No heartbeat for a session timeout."""
+        if source in self.members:
+            self.world.say("broker", f"{source.name} is expelled")
+            self.leave(source)
+
+    def _rebalance(self) -> None:
+        """Sticky: partitions stay where they are as far as the counts allow."""
+        if not self.members:
+            for log in self.logs.values():
+                log.target = None
+            return
+        share = -(-len(self.logs) // len(self.members))
+        counts = dict.fromkeys(self.members, 0)
+        homeless = []
+        for log in self.logs.values():
+            keep = log.owner if log.owner in counts else log.target
+            if keep in counts and counts[keep] < share:
+                log.target = keep
+                counts[keep] += 1
+            else:
+                homeless.append(log)
+        for log in homeless:
+            log.target = min(counts, key=lambda member: counts[member])
+            counts[log.target] += 1
+        taken: dict[SimSource, list[TopicPartition]] = {}
+        for log in self.logs.values():
+            if log.owner is None:
+                self.world.later(self._dice.random() * 3.5, self._give, log)
+            elif log.owner is not log.target:
+                taken.setdefault(log.owner, []).append(log.name)
+        for source, names in taken.items():
+            self.world.later(self._dice.random() * 3.0, source.told_to_revoke, tuple(names))
+
+    def _give(self, log: PartitionLog) -> None:
+        target = log.target
+        if log.owner is not None or target is None or target not in self.members:
+            return
+        if target.closed or not target.reachable:
+            return  # it leaves, or is expelled, and another one is chosen
+        log.owner = target
+        offset, metadata = log.committed or (log.low, "")
+        offset = max(offset, log.low)
+        if metadata and self.world.faults_on and self._dice.random() < self.world.scenario.metadata_damage:
+            metadata = self._damage(metadata)
+            self.world.say("broker", f"the text beside {offset} of {log.name} is damaged: {metadata[:60]!r}")
+        target.assigned(log.name, offset, metadata, fresh=log.committed is None)
+
+    def _damage(self, metadata: str) -> str:
+        dice = self._dice
+        place = dice.randrange(len(metadata))
+        match dice.randrange(6):
+            case 0:
+                return metadata[:place]
+            case 1:
+                return metadata[:place] + chr(33 + dice.randrange(90)) + metadata[place + 1 :]
+            case 2:
+                return "somebody else's"
+            case 3:
+                return "mb9:" + metadata[4:]
+            case 4:
+                return metadata + "~"
+        return "mb1:" + "".join(chr(33 + dice.randrange(90)) for _ in range(dice.randrange(60)))
+
+    def released(self, source: "SimSource", names: Sequence[TopicPartition]) -> None:
+        for name in names:
+            log = self.logs[name]
+            if log.owner is source:
+                log.owner = None
+                self.world.later(self._dice.random() * 3.5, self._give, log)
+
+    def commit(
+        self, source: "SimSource", positions: Sequence[Position], generations: Mapping[TopicPartition, int]
+    ) -> list[tuple[Position, str | None]]:
+        """Applies a commit; what the broker says of each position."""
+        answers: list[tuple[Position, str | None]] = []
+        for position in positions:
+            name, offset, metadata = position
+            log = self.logs[name]
+            error = None
+            if log.owner is not source:
+                error = "ILLEGAL_GENERATION"
+            elif log.generation != generations[name]:
+                error = "UNKNOWN_TOPIC_ID"
+            elif len(metadata.encode()) > self.world.scenario.metadata_bytes_max:
+                error = "OFFSET_METADATA_TOO_LARGE"
+                self.world.break_promise(LOST, f"{source.name} commits {len(metadata)} bytes of text beside {offset}")
+            if error is None:
+                before = log.committed[0] if log.committed else 0
+                if offset < before:
+                    self.world.break_promise(LOST, f"{source.name} takes {name} back from {before} to {offset}")
+                log.committed = (offset, metadata)
+                self.ledger.committed(source.name, name, offset, metadata)
+                self.world.last_effect = self.world.now
+            self.world.say("broker", f"{source.name} commits {name} {offset} {metadata[:40]} {error or ''}")
+            answers.append((position, error))
+        return answers
+
+
+class SimSource:
+    """ports.Source of one member. What the listener is told reaches it in the order in which it happened."""
+
+    def __init__(self, broker: Broker, name: str, context: Context) -> None:
+        self.broker = broker
+        self.world = broker.world
+        self.name = name
+        self.reachable = True
+        self.generations: dict[TopicPartition, int] = {}
+        self._context = context
+        self._dice = self.world.dice(f"source {name}")
+        self._listener: SourceListener | None = None
+        self._notices: deque[tuple[Any, ...]] = deque()
+        self._due = False
+        self._epoch = 0
+        self.epochs: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._batches_out = 0
+        self._on_their_way: deque[list[Record]] = deque()
+        self._fetching = False
+        self._revoking = 0
+        self._commits: deque[list[Position]] = deque()
+        self._in_flight: list[Position] | None = None
+        self._ticket = 0
+        self.closed = False
+        self.dead = False
+        self._idle = asyncio.Event()
+        self._revocations: deque[tuple[TopicPartition, ...]] = deque()
+
+    # ports.Source
+
+    def start(self, listener: SourceListener) -> None:
+        self._listener = listener
+        self.world.later(self._dice.random(), self._join)
+
+    def _join(self) -> None:
+        if not self.closed:
+            self.broker.join(self)
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        self._paused.update(partitions)
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        self._paused.difference_update(partitions)
+        self.fetch_soon()
+
+    def commit(self, positions: Sequence[Position]) -> None:
+        if not positions:
+            return
+        self._commits.append(list(positions))
+        self._next_commit()
+
+    def log_ends(self) -> Mapping[TopicPartition, int]:
+        return {name: self.broker.logs[name].end for name in self.epochs}
+
+    async def close(self) -> None:
+        self.closed = True
+        self.told_to_revoke(tuple(self.epochs))
+        while self.epochs or self._revoking:
+            self._idle.clear()
+            await self._idle.wait()
+        self.broker.leave(self)
+
+    @property
+    def busy(self) -> bool:
+        """In a rebalance callback: its polling thread does nothing else meanwhile."""
+        return self._revoking > 0
+
+    def carry_on(self) -> None:
+        """The broker can be reached again."""
+        self._next_revocation()
+        self.fetch_soon()
+
+    # Notices, in order
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        self._notices.append((what, *arguments))
+        if not self._due:
+            self._due = True
+            self.world.loop.call_soon(self._deliver, context=self._context)
+
+    def _deliver(self) -> None:
+        self._due = False
+        listener = self._listener
+        assert listener is not None
+        while self._notices:
+            what, *arguments = self._notices.popleft()
+            try:
+                if what == "records":
+                    self._hand_over(listener, arguments[0])
+                elif what == "revoked":
+                    asyncio.get_running_loop().create_task(self._revoke(arguments[0]))
+                else:
+                    getattr(listener, what)(*arguments)
+            except Exception as error:
+                self.world.break_promise(ALIVE, f"{self.name}: listener.{what} raised {error!r}")
+
+    def _hand_over(self, listener: SourceListener, batch: list[Record]) -> None:
+        self._batches_out -= 1
+        for record in batch:
+            if self.epochs.get((record.topic, record.partition)) == record.epoch:  # type: ignore[call-overload]
+                self.broker.ledger.read(self.name, TopicPartition(record.topic, record.partition), record.offset)
+        listener.records(batch)
+        self.fetch_soon()
+
+    # Fetching
+
+    def fetch_soon(self) -> None:
+        if not self._fetching:
+            self._fetching = True
+            self.world.loop.call_later(self._dice.random() * 0.01, self._fetch, context=self._context)
+
+    def _fetch(self) -> None:
+        self._fetching = False
+        if self._revoking or not self.reachable or self._batches_out >= BATCHES_OUT_MAX:
+            return
+        room = self._dice.randint(1, self.world.scenario.batch_max)
+        batch: list[Record] = []
+        more = False
+        names = [name for name in self.epochs if name not in self._paused]
+        self._dice.shuffle(names)
+        for name in names:
+            log, position, epoch = self.broker.logs[name], self._positions[name], self.epochs[name]
+            for place in range(bisect_left(log.records, position, key=_offset), len(log.records)):
+                record = log.records[place]
+                if len(batch) >= room:
+                    more = True
+                    break
+                batch.append(record._replace(epoch=epoch))
+                self._positions[name] = record.offset + 1
+        if batch:
+            self._batches_out += 1
+            self._on_their_way.append(batch)
+            self.world.loop.call_later(self._dice.choice((0.0, 0.001, 0.02)), self._arrive, context=self._context)
+        if more:
+            self.fetch_soon()
+
+    def _arrive(self) -> None:
+        self._tell("records", self._on_their_way.popleft())  # the oldest first, whichever timer it was
+
+    # Rebalances
+
+    def assigned(self, name: TopicPartition, offset: int, metadata: str, *, fresh: bool) -> None:
+        self._epoch += 1
+        log = self.broker.logs[name]
+        self.epochs[name] = self._epoch
+        self.generations[name] = log.generation
+        self._positions[name] = offset
+        self._paused.discard(name)
+        self.world.say(self.name, f"gets {name} at {offset}, epoch {self._epoch} {metadata[:40]}")
+        self.broker.ledger.assigned(self.name, name, self._epoch, offset, metadata)
+        self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh)])
+        self.fetch_soon()
+
+    def told_to_revoke(self, names: tuple[TopicPartition, ...]) -> None:
+        self._revocations.append(names)
+        self._next_revocation()
+
+    def _next_revocation(self) -> None:
+        if self._revoking or not self.reachable:
+            return
+        while self._revocations:
+            names = tuple(name for name in self._revocations.popleft() if name in self.epochs)
+            if not self.closed:
+                names = tuple(name for name in names if self.broker.logs[name].target is not self)
+            if names:
+                self._revoking += 1
+                self._tell("revoked", names)
+                return
+        self._idle.set()
+
+    async def _revoke(self, names: tuple[TopicPartition, ...]) -> None:
+        assert self._listener is not None
+        self.world.say(self.name, f"must give up {', '.join(map(str, names))}")
+        begun = self.world.now
+        budget = self.world.scenario.revoke_seconds + 1.0
+        self._settle_in_flight()
+        try:
+            async with asyncio.timeout(budget):
+                await self._listener.revoked(names)
+        except TimeoutError:
+            self.world.break_promise(ALIVE, f"{self.name} did not give up {names} within its budget of {budget} s")
+        while self._in_flight is not None or self._commits:
+            await asyncio.sleep(0.01)
+        self.world.say(self.name, f"gives up {', '.join(map(str, names))} after {self.world.now - begun:.2f} s")
+        mine = [name for name in names if name in self.epochs]
+        self._drop(mine, "revoked")
+        self._revoking -= 1
+        self.broker.released(self, mine)
+        self._next_revocation()
+        self.fetch_soon()
+
+    def _drop(self, names: Sequence[TopicPartition], how: str) -> None:
+        for name in names:
+            self.broker.ledger.given_up(self.name, name, how)
+            self.epochs.pop(name, None)
+            self.generations.pop(name, None)
+            self._paused.discard(name)
+        self._idle.set()
+
+    def lose(self, names: Sequence[TopicPartition]) -> None:
+        """The group has given them to somebody else already."""
+        names = [name for name in names if name in self.epochs]
+        if names:
+            self.world.say(self.name, f"has lost {', '.join(map(str, names))}")
+            self._drop(names, "lost")
+            self._tell("lost", names)
+
+    def recreated(self, name: TopicPartition) -> None:
+        if name in self.epochs:
+            self.lose([name])
+            self.assigned(name, 0, "", fresh=True)
+
+    def die(self) -> None:
+        """kill -9: nothing is told and nothing is drained."""
+        self.closed = self.dead = True
+        self.reachable = False
+        for name in self.epochs:
+            self.broker.ledger.given_up(self.name, name, "killed")
+
+    # Commits: one in flight at a time, each answered once
+
+    def _next_commit(self) -> None:
+        while self._in_flight is None and self._commits:
+            positions = self._commits.popleft()
+            gone = [position for position in positions if position.partition not in self.epochs]
+            if gone:
+                self._tell("committed", gone, UNOWNED)
+            rest = [position for position in positions if position.partition in self.epochs]
+            if rest:
+                self._send(rest)
+
+    def _send(self, positions: list[Position]) -> None:
+        self._in_flight = positions
+        self._ticket += 1
+        fault = self._fault()
+        if fault:
+            self.world.say(self.name, f"commit meets {fault}")
+            for position in positions:
+                self.broker.ledger.commit_troubled(self.name, position.partition)
+        way = COMMIT_SECONDS * (0.5 + self._dice.random())
+        generations = {p.partition: self.generations[p.partition] for p in positions}
+        if fault in ("", "late_done"):
+            self.world.later(way / 2, self._apply, positions, generations, self._ticket, fault)
+        elif fault == "refused":
+            self.world.later(way, self._answer, positions, self._ticket, "REBALANCE_IN_PROGRESS")
+        if fault in ("late", "late_done"):
+            wait = 10.0 + 30.0 * self._dice.random()
+            self.world.later(wait, self._answer, positions, self._ticket, "Local: Timed out")
+
+    def _fault(self) -> str:
+        if not self.reachable:
+            return "late"
+        if self.world.faults_on:
+            drawn = self._dice.random()
+            for kind, share in sorted(self.world.scenario.commits.items()):
+                drawn -= share
+                if drawn < 0:
+                    return "refused" if self._revoking and kind == "late" else kind
+        return ""
+
+    def _settle_in_flight(self) -> None:
+        """A revocation does not wait for the answer to the commit under way: it is made once more."""
+        if self._in_flight is not None:
+            positions, self._in_flight = self._in_flight, None
+            self._commits.appendleft(positions)
+            self._ticket += 1  # the former answer finds no one waiting
+            self._next_commit()
+
+    def _apply(
+        self, positions: list[Position], generations: Mapping[TopicPartition, int], ticket: int, fault: str
+    ) -> None:
+        answers = self.broker.commit(self, positions, generations)
+        if not fault:
+            self.world.later(COMMIT_SECONDS / 2, self._answer_each, answers, ticket)
+
+    def _answer_each(self, answers: list[tuple[Position, str | None]], ticket: int) -> None:
+        if ticket != self._ticket or self.dead:
+            return
+        self._in_flight = None
+        good = [position for position, error in answers if error is None]
+        if good:
+            self._tell("committed", good, None)
+        for position, error in answers:
+            if error is not None:
+                self._tell("committed", [position], error)
+        self._next_commit()
+
+    def _answer(self, positions: list[Position], ticket: int, error: str) -> None:
+        if ticket != self._ticket or self.dead:
+            return
+        self._in_flight = None
+        self._tell("committed", positions, error)
+        self._next_commit()
+
+
+def _offset(record: Record) -> int:
+    return record.offset
+
+
+class SimLetters:
+    """ports.Letters of one member."""
+
+    def __init__(self, world: World, ledger: Ledger, member: str) -> None:
+        self._world = world
+        self._ledger = ledger
+        self._member = member
+        self._dice = world.dice(f"letters of {member}")
+
+    async def write(self, letter: Letter) -> None:
+        world = self._world
+        fault = ""
+        if world.faults_on:
+            drawn = self._dice.random()
+            for kind, share in sorted(world.scenario.letters.items()):
+                drawn -= share
+                if drawn < 0:
+                    fault = kind
+                    break
+        self._ledger.letter_begun(letter)
+        world.say(self._member, f"buries {letter.record.place} {letter.kind} {letter.undelivered} {fault}")
+        wait = 0.005 if fault != "slow" else 20.0 * self._dice.random()
+        if fault != "failed":
+            world.later(wait / 2, self._ledger.letter_written, self._member, letter, not fault)
+        await asyncio.sleep(wait)
+        if fault.startswith("failed"):
+            raise LetterNotWritten("the broker is away")
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,98 @@
+"""One incarnation of the bridge: the real engine, delivery, machines, decoder and rules, over imagined ports.
+
+This is the simulation's `app.py`. What the parts' constructors ask for is known here only.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from bridge.core.quota import Quota
+from bridge.core.retry import Policy
+from bridge.decode import decoder_for
+from bridge.model import action_id
+from bridge.runtime.delivery import Delivery
+from bridge.runtime.engine import Engine
+from bridge.runtime.keys import RefusedKeys
+from tests.support.fakes import CountingMeter
+from tests.support.simulation.events import GROUP, TOPIC, rule_book
+from tests.support.simulation.kafka import Broker, SimLetters, SimSource
+from tests.support.simulation.ledger import Ledger
+from tests.support.simulation.meisa import MeisaPort, SimMeisa
+from tests.support.simulation.world import World
+
+_DECODER = decoder_for("json")
+
+
+class Member:
+    def __init__(self, world: World, broker: Broker, meisa: SimMeisa, ledger: Ledger, name: str) -> None:
+        self.name = name
+        self.world = world
+        self.broker = broker
+        self.process, self.context = world.process(name)
+        self.source = SimSource(broker, name, self.context)
+        self.stopping = False
+        self.context.run(self._wire, meisa, ledger)
+
+    def _wire(self, meisa: SimMeisa, ledger: Ledger) -> None:
+        world, scenario = self.world, self.world.scenario
+        port = MeisaPort(meisa, self.name)
+        meter = CountingMeter()
+        self.delivery = Delivery(
+            port,
+            {"default": Quota(scenario.limits, reserve=scenario.reserve)},
+            clock=world.clock,
+            meter=meter,
+            policy=Policy(
+                attempts=scenario.attempts,
+                max_age_seconds=scenario.max_age_seconds,
+                scope_wait_seconds=scenario.scope_wait_seconds,
+            ),
+            identify=lambda record, action: action_id(GROUP, record, action),
+            max_in_flight=scenario.max_in_flight,
+            key_refused=lambda key, outcome: self.keys.refused(key, outcome),
+            dice=world.dice(f"backoff of {self.name}"),
+        )
+        self.keys = RefusedKeys(port, self.delivery, lambda: None)
+        self.engine = Engine(
+            group=GROUP,
+            decoders={TOPIC: _DECODER.decode},
+            plan=rule_book().plan,
+            source=self.source,
+            letters=SimLetters(world, ledger, self.name),
+            clock=world.clock,
+            meter=meter,
+            delivery=self.delivery,
+            revoke_seconds=scenario.revoke_seconds,
+            failed=lambda message: world.break_promise("5 always alive", f"{self.name} gave up: {message}"),
+            window_max=scenario.window_max,
+            metadata_bytes_max=scenario.metadata_bytes_max,
+            pending_max=scenario.pending_max,
+        )
+
+    def start(self) -> None:
+        self.world.say(self.name, "starts")
+        self.context.run(self.source.start, self.engine)
+        self.context.run(self.delivery.open)
+
+    def kill(self) -> None:
+        self.world.say(self.name, "is killed")
+        self.source.die()
+        self.process.killed = True
+
+    def stop(self, then: Callable[[], None]) -> None:
+        """SIGTERM; `then` is called when the process has ended."""
+        self.world.say(self.name, "is asked to stop")
+        self.stopping = True
+        self.context.run(lambda: asyncio.get_running_loop().create_task(self._stop(then)))
+
+    async def _stop(self, then: Callable[[], None]) -> None:
+        await self.keys.close()
+        await self.engine.stop(self.world.scenario.revoke_seconds)
+        await self.delivery.close()
+        self.world.say(self.name, "has ended")
+        self.process.killed = True
+        self.world.later(0.0, then)
+
+    @property
+    def lives(self) -> bool:
+        return not self.process.killed

@@ -1,0 +1,167 @@
+"""What a seed draws: sizes, limits, how often small faults happen, and when the great ones do.
+
+Every fault kind has its name here. `KNOWN_GAPS` lists what the engine does not promise yet; a check or a fault that
+would only find such a gap again is off until its entry is removed.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+KNOWN_GAPS: dict[str, str] = {
+    "flapping": "hard case 22 is not built: after a crash an older upsert is sent again over a newer one",
+    "started_marks": "progress has no started marks: a new owner does not know that a trigger may have been sent",
+    "zombies": "hard case 20 is not built: without acknowledged commits a member goes on sending, beside its successor",
+    "shuffle": "delivery's pump relies on the order of call_soon: with rounds shuffled a wake-up is lost",
+    "shared_quota": "issue 5: spend survives no restart, and instances do not share it",
+}
+"""Name → why. Each is looked up by name where the check stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A fault that lasts."""
+
+    kind: str
+    start: float
+    end: float
+    scope: str = ""
+    """An endpoint, or empty for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A fault that happens: crash, restart, join, leave, lost, cut_off, recreate, truncate."""
+
+    kind: str
+    at: float
+    member: int = 0
+    partition: int = 0
+    seconds: float = 0.0
+    steps: int = 0
+
+
+@dataclass(slots=True)
+class Scenario:
+    seed: int
+    shuffle: bool = False
+    """Run what is ready in any order at all, which asyncio itself does not."""
+    partitions: int = 1
+    members: int = 1
+    records: int = 60
+    contacts: int = 6
+    horizon: float = 60.0
+    """Seconds of virtual time with faults; afterwards all heals."""
+    backlog: float = 0.5
+    """Share of the records that stand in the log at the start."""
+    limits: list[tuple[int, float]] = field(default_factory=lambda: [(100_000, 60.0)])
+    reserve: float = 0.0
+    max_in_flight: int = 64
+    window_max: int | None = None
+    pending_max: int = 50_000
+    metadata_bytes_max: int = 4096
+    batch_max: int = 500
+    revoke_seconds: float = 20.0
+    session_seconds: float = 10.0
+    timeout_seconds: float = 10.0
+    attempts: int = 10
+    max_age_seconds: float = 900.0
+    scope_wait_seconds: float = 3600.0
+    latency: float = 0.05
+    gaps: float = 0.0
+    bad_records: float = 0.0
+    poison: int = 0
+    """Contacts that Meisa refuses (400)."""
+    poison_5xx: int = 0
+    """Contacts whose upserts make Meisa answer 500, for ever."""
+    suppressed: int = 0
+    calls: dict[str, float] = field(default_factory=dict)
+    """Small faults of calls, each with its probability."""
+    commits: dict[str, float] = field(default_factory=dict)
+    letters: dict[str, float] = field(default_factory=dict)
+    metadata_damage: float = 0.0
+    """Probability that a new owner reads damaged text beside its offset."""
+    windows: list[Window] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
+
+    @property
+    def owners_change(self) -> bool:
+        """Whether more than one incarnation of the bridge lives in this run."""
+        return self.members > 1 or any(moment.kind in ("crash", "restart", "join") for moment in self.moments)
+
+
+CALL_FAULTS = ("5xx", "5xx_done", "cut", "cut_done", "slow", "slow_done", "never_sent", "429")
+COMMIT_FAULTS = ("refused", "late", "late_done")
+LETTER_FAULTS = ("failed", "failed_done", "slow")
+WINDOW_FAULTS = ("outage_5xx", "outage_silent", "outage_unreachable", "401", "403", "429", "429_guardrail")
+MOMENTS = ("crash", "restart", "join", "lost", "cut_off", "recreate", "truncate")
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed. A tenth of all seeds has no fault at all, a tenth more is a single undisturbed member."""
+    dice = random.Random(f"scenario {seed}")
+    mood = dice.random()
+    scenario = Scenario(seed, shuffle=dice.random() < 0.3)
+    scenario.partitions = dice.choice((1, 1, 2, 3, 4))
+    scenario.records = dice.choice((12, 30, 60, 60, 100))
+    scenario.contacts = dice.choice((1, 3, 6, 12, 20))
+    scenario.horizon = dice.choice((5.0, 20.0, 60.0, 60.0, 300.0, 1_800.0, 7_200.0))
+    scenario.backlog = dice.choice((0.0, 0.3, 0.7, 1.0))
+    scenario.batch_max = dice.choice((1, 3, 10, 500))
+    scenario.latency = dice.choice((0.005, 0.05, 0.05, 0.5))
+    scenario.max_in_flight = dice.choice((1, 2, 5, 64))
+    scenario.window_max = dice.choice((None, None, 1, 4, 16))
+    scenario.pending_max = dice.choice((50_000, 50_000, 1, 5, 20))
+    scenario.metadata_bytes_max = dice.choice((4096, 4096, 128, 48))
+    scenario.limits = dice.choice(
+        (
+            [(100_000, 60.0)],
+            [(100_000, 60.0)],
+            [(60, 60.0), (1000, 3600.0)],
+            [(10, 60.0), (80, 3600.0)],
+            [(3, 10.0)],
+        )
+    )
+    scenario.reserve = dice.choice((0.0, 0.1, 0.5))
+    scenario.gaps = dice.choice((0.0, 0.1, 0.5))
+    scenario.bad_records = dice.choice((0.0, 0.05, 0.2))
+    scenario.attempts, scenario.max_age_seconds = dice.choice(((10, 900.0), (3, 60.0), (1, 5.0)))
+    scenario.revoke_seconds = dice.choice((20.0, 20.0, 2.0))
+    scenario.session_seconds = dice.choice((6.0, 10.0, 45.0))
+    scenario.suppressed = dice.choice((0, 1))
+    if mood < 0.1:
+        return scenario
+    scenario.poison = dice.choice((0, 0, 1, 2))
+    scenario.poison_5xx = dice.choice((0, 0, 0, 1))
+    strength = dice.choice((0.02, 0.1, 0.3))
+    for kind in CALL_FAULTS:
+        if dice.random() < 0.4:
+            scenario.calls[kind] = strength * dice.random()
+    for kind in LETTER_FAULTS:
+        if dice.random() < 0.4:
+            scenario.letters[kind] = dice.random() * 0.5
+    for _ in range(dice.choice((0, 0, 1, 1, 2))):
+        start = dice.random() * scenario.horizon
+        end = start + dice.random() * (scenario.horizon - start)
+        scope = dice.choice(("upsert", "track", "trigger", "enroll"))
+        kind = dice.choice(WINDOW_FAULTS)
+        scenario.windows.append(Window(kind, start, end, scope if kind in ("403",) or dice.random() < 0.3 else ""))
+    if mood < 0.25:
+        return scenario
+    scenario.members = dice.choice((1, 1, 2, 3))
+    for kind in COMMIT_FAULTS:
+        if dice.random() < 0.4:
+            scenario.commits[kind] = strength * dice.random()
+    scenario.metadata_damage = dice.choice((0.0, 0.0, 0.3))
+    for _ in range(dice.choice((1, 2, 3, 6))):
+        scenario.moments.append(
+            Moment(
+                dice.choice(("crash", "crash", "restart", "join", "lost", "cut_off", "recreate", "truncate")),
+                at=scenario.horizon * dice.random(),
+                member=dice.randrange(3),
+                partition=dice.randrange(scenario.partitions),
+                seconds=dice.choice((0.1, 1.0, 5.0, 20.0)),
+                steps=dice.randrange(1, 40),
+            )
+        )
+    scenario.moments.sort(key=lambda moment: moment.at)
+    return scenario
