@@ -131,6 +131,10 @@ class Quota:
         self.in_flight += 1
         return True
 
+    def has_room(self, now: float) -> bool:
+        """Whether our own count has room in every window, whatever the server says."""
+        return all(window.room(now, urgent=True) for window in self._windows)
+
     def answered(self, now: float) -> None:
         """A call's answer came at `now`."""
         self._ended(now)

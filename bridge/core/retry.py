@@ -67,6 +67,8 @@ class Reply(NamedTuple):
     now: float
     wall: float
     sent_wall: float = 0.0
+    since_wall: float | None = None
+    """The outcome has held for the whole endpoint since then, while this action waited its turn."""
 
 
 class Facts(Protocol):
@@ -282,8 +284,8 @@ class _Delivery:
                 not_before = 0.0  # the driver holds the key back
                 continue
             if verdict is Verdict.SCOPE_MISSING:
-                if scope_missing_wall is None:
-                    scope_missing_wall = reply.wall
+                if scope_missing_wall is None or reply.since_wall is not None:
+                    scope_missing_wall = reply.wall if reply.since_wall is None else reply.since_wall
                 if reply.wall - scope_missing_wall >= policy.scope_wait_seconds:
                     return dead(LetterKind.REJECTED, outcome, call, self.attempts)
                 not_before = reply.now + policy.scope_retry_seconds

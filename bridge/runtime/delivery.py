@@ -42,8 +42,12 @@ from bridge.model import (
 )
 from bridge.ports import Clock, Meisa, Meter
 from bridge.runtime.completion import Completion
+from bridge.runtime.gates import Gates, GateState
 
 log = structlog.get_logger(__name__)
+
+GUARDRAIL_SECONDS_MAX = 60.0
+"""A contact's longest wait for a sending guardrail that names no time."""
 
 CONTACT_IDS_MAX = 100_000
 """Meisa ids remembered for the tag calls: about 20 MB. A forgotten one costs one upsert more."""
@@ -64,7 +68,20 @@ class _Batch:
 class _Item:
     """One action on its way."""
 
-    __slots__ = ("action", "attempt", "batch", "dialogue", "gone", "in_flight", "lane", "sequence", "ticket")
+    __slots__ = (
+        "action",
+        "attempt",
+        "batch",
+        "dialogue",
+        "gone",
+        "hold_until",
+        "in_flight",
+        "lane",
+        "probe",
+        "sequence",
+        "throttles",
+        "ticket",
+    )
 
     def __init__(self, batch: _Batch, action: Action, sequence: int) -> None:
         self.batch = batch
@@ -75,6 +92,11 @@ class _Item:
         self.dialogue: Dialogue | None = None
         self.attempt: Attempt | None = None
         self.in_flight = False
+        self.probe = False
+        """Its call under way is the probe of a held endpoint."""
+        self.throttles = 0
+        self.hold_until = 0.0
+        """A guardrail holds its contact until then (monotonic)."""
         self.gone = False
         """Its partition was revoked: nothing new leaves for it."""
 
@@ -164,6 +186,7 @@ class Delivery:
         self._calls: set[asyncio.Task[None]] = set()
         self._waiters: list[tuple[frozenset[TopicPartition], asyncio.Future[None]]] = []
         self._last_success: dict[str, float] = {}
+        self._gates: Gates[_Item] = Gates(self._dice.random)
         self._contact_ids: OrderedDict[str, str] = OrderedDict()
         self._waiting_actions = dict.fromkeys(Lane, 0)
         self._waiting_contacts = dict.fromkeys(Lane, 0)
@@ -327,7 +350,7 @@ class Delivery:
             item,
             lane=item.lane,
             sequence=item.sequence,
-            not_before=attempt.not_before,
+            not_before=max(attempt.not_before, item.hold_until),
             now=self._clock.now(),
         )
 
@@ -377,7 +400,8 @@ class Delivery:
         if self._held:
             return
         now = self._clock.now()
-        wake_at = NEVER
+        self._probe_endpoints(now)
+        wake_at = self._gates.next_deadline()
         for name in self._key_order:
             key = self.keys[name]
             if key.refused:
@@ -406,6 +430,13 @@ class Delivery:
         assert attempt is not None
         if self._too_late(key, item, attempt):
             return True
+        endpoint = attempt.call.endpoint
+        if not self._gates.is_open(key.name, endpoint):
+            if not self._gates.probe(key.name, endpoint, now):
+                key.quota.unsent()
+                self._gates.park(key.name, endpoint, item, self._clock.wall())
+                return True
+            item.probe = True
         marked = item.action.kind is Kind.TRIGGER
         item.in_flight = not marked  # without an acknowledged mark a trigger is unsent
         task = self._send_marked(key, item, attempt) if marked else self._send(key, item, attempt.call)
@@ -418,7 +449,7 @@ class Delivery:
         wall = self._clock.wall()
         if wall <= attempt.not_after_wall:
             return False
-        key.quota.unsent()
+        self._unsent(key, item)
         self._go_on(item, Reply(None, self._clock.now(), wall))
         return True
 
@@ -427,10 +458,10 @@ class Delivery:
         try:
             permitted = await self.marks.start(item.batch.event.record, item.action)
         except BaseException:
-            key.quota.unsent()
+            self._unsent(key, item)
             raise
         if not permitted or item.gone:
-            key.quota.unsent()
+            self._unsent(key, item)
             if not attempt.in_doubt:
                 self.marks.clear(item.batch.event.record, item.action)
             asyncio.get_running_loop().call_soon(self.wake)
@@ -441,6 +472,12 @@ class Delivery:
             return
         item.in_flight = True
         await self._send(key, item, attempt.call)
+
+    def _unsent(self, key: Key, item: _Item) -> None:
+        key.quota.unsent()
+        assert item.attempt is not None
+        self._gates.unsent(key.name, item.attempt.call.endpoint, probe=item.probe)
+        item.probe = False
 
     async def _send(self, key: Key, item: _Item, call: Call) -> None:
         sent_now, sent_wall = self._clock.now(), self._clock.wall()
@@ -468,18 +505,70 @@ class Delivery:
         """What an answer means for its key, its endpoint and what is known of its contact."""
         quota = key.quota
         self._count(quota, outcome, now)
-        if outcome.verdict is Verdict.THROTTLED:
+        verdict = outcome.verdict
+        contact = item.ticket.keys[0] if item.ticket is not None and item.ticket.keys else str(item.sequence)
+        probe, item.probe = item.probe, False
+        if verdict is Verdict.THROTTLED and item.action.kind is Kind.TRIGGER and quota.has_room(now):
+            # Our own count has room, so it is no quota but a sending guardrail: the contact's, or the endpoint's.
+            seconds = outcome.retry_after_seconds
+            if seconds is None:
+                seconds = min(GUARDRAIL_SECONDS_MAX, 2.0**item.throttles)
+            item.throttles = min(item.throttles + 1, 16)
+            item.hold_until = now + seconds
+            self._gates.guardrail(key.name, call.endpoint, contact, outcome, now, seconds, probe=probe)
+            return
+        freed = self._gates.answered(key.name, call.endpoint, contact, outcome, now, probe=probe)
+        if verdict is Verdict.THROTTLED:
             until = quota.throttled(now, outcome.retry_after_seconds)
             log.info("Meisa throttles the key; its calls wait", key=key.name, seconds=round(until - now, 1))
-        elif outcome.verdict is Verdict.KEY_REFUSED:
+        elif verdict is Verdict.KEY_REFUSED:
             if not key.refused:
                 key.refused = True
                 self._key_refused(key.name, outcome)
-        elif outcome.status is not None and outcome.verdict is not Verdict.RETRY:
+        elif verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.NEEDS_CONTACT):
             quota.accepted()
+            item.throttles = 0
             self._last_success[call.endpoint] = now
             if outcome.contact_id is not None:
                 self._remember_contact_id(item.action.contact, outcome.contact_id)
+            self._queue(freed)
+        elif verdict is Verdict.SCOPE_MISSING:
+            self._give_up_scope(key, call.endpoint, outcome, now)
+
+    # Endpoints that are held (runtime/gates.py)
+
+    def _queue(self, items: Iterable[_Item]) -> None:
+        """Parked items are ready again: dispatch decides when they go."""
+        now = self._clock.now()
+        for item in items:
+            if not item.gone and item.attempt is not None:
+                self.keys[item.attempt.call.key].dispatch.put(
+                    item, lane=item.lane, sequence=item.sequence, not_before=0.0, now=now
+                )
+
+    def _probe_endpoints(self, now: float) -> None:
+        """Hands out the next probe of each held endpoint, and ends what has waited there for too long."""
+        if self._gates.next_deadline() > now:
+            return
+        wall = self._clock.wall()
+        for key, endpoint in self._gates.held():
+            late = self._gates.unpark(
+                key, endpoint, lambda item, _: item.attempt is not None and wall > item.attempt.not_after_wall
+            )
+            for item in late:
+                if not item.gone:
+                    self._go_on(item, Reply(None, now, wall))
+        self._queue(self._gates.due(now))
+
+    def _give_up_scope(self, key: Key, endpoint: str, outcome: Outcome, now: float) -> None:
+        """Lets those that have waited for the scope since `scope_wait` end with the answer that the probe got."""
+        wall = self._clock.wall()
+        waited = self._gates.unpark(
+            key.name, endpoint, lambda item, since: wall - since >= self._policy.scope_wait_seconds
+        )
+        for item in waited:
+            if not item.gone:
+                self._go_on(item, Reply(outcome, now, wall, since_wall=wall - self._policy.scope_wait_seconds))
 
     def _wake_waiters(self) -> None:
         if self._waiters:
@@ -540,10 +629,16 @@ class Delivery:
             for key in self.keys.values()
         ]
 
+    def held_endpoints(self) -> list[GateState]:
+        return self._gates.states()
+
     def waiting(self) -> list[Waiting]:
         """Why work waits, each reason with its count of actions."""
         now = self._clock.now()
-        reasons = []
+        reasons = [
+            Waiting(state.reason, state.parked, state.probe_at, f"{state.endpoint}: {state.message}")
+            for state in self._gates.states()
+        ]
         for key in self.keys.values():
             queued = len(key.dispatch) - key.dispatch.waiting
             braked = key.quota.braked_until(now)

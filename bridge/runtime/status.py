@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bridge import __version__
-from bridge.observe.snapshot import LaneState, PartitionState, QuotaState, Snapshot, WaitState
+from bridge.observe.snapshot import BreakerState, LaneState, PartitionState, QuotaState, Snapshot, WaitState
 from bridge.ports import Clock
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
@@ -75,6 +75,14 @@ class Status:
             pending=tuple(LaneState(lane, contacts, events) for lane, contacts, events in delivery.pending_by_lane()),
             in_flight=delivery.in_flight,
             waiting_for=tuple(WaitState(waiting.reason, waiting.count, waiting.detail) for waiting in engine.waiting()),
+            breakers=tuple(
+                BreakerState(
+                    f"{state.endpoint}" if state.key == "default" else f"{state.endpoint} ({state.key})",
+                    open=True,
+                    detail=f"{state.reason}: {state.message}",
+                )
+                for state in delivery.held_endpoints()
+            ),
             totals=dict(self._totals()),
             dead_letters=dict(self._dead_letters()),
         )

@@ -873,3 +873,187 @@ def test_an_answer_to_a_commit_of_a_partition_that_went_is_ignored() -> None:
         assert house.engine.partitions == {}
 
     virtually(story())
+
+
+# Outage, poison, scopes, guardrails
+
+
+def test_an_outage_costs_few_calls_and_dead_letters_nothing() -> None:
+    """Six hours without Meisa: the breaker opens, probes go out now and then, and afterwards everything is delivered in
+    order, with nothing dead-lettered."""
+
+    async def story() -> None:
+        outage = {"on": True}
+        house = House(meisa=FakeMeisa(lambda call: UNAVAILABLE if outage["on"] else DELIVERED))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset % 20}@x") for offset in range(200)])
+        await asyncio.sleep(6 * 3600)
+        assert len(house.meisa.calls) < 20 + 6 * 3600 / 45 + 20, "about a probe a minute, not 20 contacts' retries"
+        assert [
+            (waiting.reason, waiting.detail) for waiting in house.engine.waiting() if waiting.reason == "outage"
+        ] == [("outage", "upsert: unavailable")]
+        assert house.letters.letters == []
+        outage["on"] = False
+        await asyncio.sleep(180)
+        assert house.source.committed == {P0: 200}
+        for contact in range(20):
+            seqs = list(dict.fromkeys(house.seqs(f"{contact}@x")))
+            assert seqs == sorted(seqs)
+
+    virtually(story())
+
+
+def test_a_poison_event_cannot_keep_a_breaker_open() -> None:
+    """After an outage one contact's calls fail for ever: probes rotate, another contact's succeeds, the rest goes on, and
+    the poison ends as exhausted once its attempts and its age are used up."""
+
+    async def story() -> None:
+        outage = {"on": True}
+
+        def answer(call: Call) -> Outcome:
+            return UNAVAILABLE if outage["on"] or call.body["email"] == "0@x" else DELIVERED  # type: ignore[index]
+
+        house = House(meisa=FakeMeisa(answer))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset % 10}@x") for offset in range(100)])
+        await asyncio.sleep(600)
+        outage["on"] = False
+        await asyncio.sleep(300)
+        assert {seq for seq in range(100) if seq % 10} <= set(house.seqs())
+        assert house.engine.partitions[P0].offsets.open_count == 10
+        # Others go on succeeding, so the poison is found out.
+        for offset in range(100, 1100):
+            house.source.feed([record(offset, "1@x")])
+            await asyncio.sleep(10)
+        assert {letter.kind for letter in house.letters.letters} == {LetterKind.EXHAUSTED}
+        assert {letter.record.offset % 10 for letter in house.letters.letters} == {0}
+
+    virtually(story())
+
+
+def test_an_outage_of_one_endpoint_stops_only_that_endpoint() -> None:
+    """Triggers fail, upserts go on."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda call: UNAVAILABLE if call.endpoint == "trigger" else DELIVERED))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"t{offset}@x", do=["trigger"]) for offset in range(20)])
+        await asyncio.sleep(60)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(20, 40)])
+        await asyncio.sleep(1)
+        assert sum(call.endpoint == "upsert" for call in house.meisa.done) == 20
+        assert [state.endpoint for state in house.delivery.held_endpoints()] == ["trigger"]
+
+    virtually(story())
+
+
+def test_a_trigger_in_doubt_is_parked_in_the_middle_of_an_outage() -> None:
+    """Its hour ends while the endpoint is held: a person learns of it then, not after the outage."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda call: TRIGGER_IN_DOUBT))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x", do=["trigger"]) for offset in range(10)])
+        await asyncio.sleep(2 * 3600)
+        assert {letter.kind for letter in house.letters.letters} == {LetterKind.UNKNOWN_OUTCOME}
+        assert len(house.letters.letters) >= 5
+
+    virtually(story())
+
+
+def test_a_missing_scope_holds_its_contacts_for_an_hour_then_rejects_them() -> None:
+    """A probe every half minute, not a call per contact; the rest goes on; then each is a dead letter with the 403."""
+
+    async def story() -> None:
+        missing = Outcome(Verdict.SCOPE_MISSING, 403, "lacks emails:trigger")
+        house = House(meisa=FakeMeisa(lambda call: missing if call.endpoint == "trigger" else DELIVERED))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"t{offset}@x", do=["trigger"]) for offset in range(50)])
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(50, 60)])
+        await asyncio.sleep(3000)
+        triggers = sum(call.endpoint == "trigger" for call in house.meisa.calls)
+        assert triggers <= 50 + 3000 / 30 + 1, "the first round was under way together; then one probe at a time"
+        assert sum(call.endpoint == "upsert" for call in house.meisa.done) == 10
+        assert house.letters.letters == []
+        assert "scope_missing" in [waiting.reason for waiting in house.engine.waiting()]
+        await asyncio.sleep(1200)
+        assert len(house.letters.letters) == 50
+        assert {(letter.kind, letter.status) for letter in house.letters.letters} == {(LetterKind.REJECTED, 403)}
+        assert house.source.committed == {P0: 60}
+
+    virtually(story())
+
+
+def test_a_granted_scope_lets_everything_go_at_once() -> None:
+    """The next probe finds it granted."""
+
+    async def story() -> None:
+        scope = {"granted": False}
+        missing = Outcome(Verdict.SCOPE_MISSING, 403, "lacks it")
+        house = House(meisa=FakeMeisa(lambda call: DELIVERED if scope["granted"] else missing))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(50)])
+        await asyncio.sleep(600)
+        scope["granted"] = True
+        await asyncio.sleep(35)
+        assert house.source.committed == {P0: 50}
+        assert house.letters.letters == []
+
+    virtually(story())
+
+
+def test_a_guardrail_holds_its_contact_and_never_the_key() -> None:
+    """A 429 on a trigger while our own windows have room: that contact waits for Retry-After, all others go on."""
+
+    async def story() -> None:
+        guardrail = Outcome(Verdict.THROTTLED, 429, "too many emails", retry_after_seconds=100.0)
+
+        def answer(call: Call) -> Outcome:
+            return guardrail if call.body["email"] == "a@x" and house.clock.now() < 90 else DELIVERED  # type: ignore[index]
+
+        house = House(meisa=FakeMeisa(answer))
+        house.source.assign(P0)
+        house.source.feed([record(0, "a@x", do=["trigger"])])
+        house.source.feed([record(offset, f"{offset}@x", do=["trigger", "upsert"]) for offset in range(1, 6)])
+        await asyncio.sleep(50)
+        assert len(house.meisa.calls) == 11
+        assert house.delivery.key_states()[0].braked_until is None
+        await asyncio.sleep(60)
+        assert house.source.committed == {P0: 6}
+
+    virtually(story())
+
+
+def test_a_guardrail_of_three_contacts_holds_the_endpoint() -> None:
+    """Then it is not about one contact: triggers wait, upserts go on, and one probe finds out when it is over."""
+
+    async def story() -> None:
+        guardrail = Outcome(Verdict.THROTTLED, 429, "too many emails", retry_after_seconds=300.0)
+        house = House(
+            meisa=FakeMeisa(lambda c: guardrail if c.endpoint == "trigger" and house.clock.now() < 250 else DELIVERED),
+            max_in_flight=4,
+        )
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x", do=["trigger"]) for offset in range(50)])
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(50, 60)])
+        await asyncio.sleep(200)
+        assert sum(call.endpoint == "trigger" for call in house.meisa.calls) <= 8
+        assert sum(call.endpoint == "upsert" for call in house.meisa.done) == 10
+        await asyncio.sleep(400)
+        assert house.source.committed == {P0: 60}
+
+    virtually(story())
+
+
+def test_a_429_on_anything_else_is_the_keys() -> None:
+    """Somebody else uses the key too: everything waits."""
+
+    async def story() -> None:
+        throttled = [Outcome(Verdict.THROTTLED, 429)]
+        house = House(meisa=FakeMeisa(lambda call: throttled.pop() if throttled else DELIVERED))
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(0.1)
+        assert house.delivery.key_states()[0].braked_until is not None
+
+    virtually(story())
