@@ -69,6 +69,7 @@ class Bridge:
         self.client = MeisaClient(
             meisa.base_url,
             {name: secret.read for name, secret in secrets(settings).items()},
+            allow_http=meisa.allow_http,
             timeout_seconds=meisa.timeout,
             max_in_flight=meisa.max_in_flight,
             clock=clock,
@@ -133,8 +134,9 @@ class Bridge:
     async def start(self) -> None:
         """Joins the group at once, and lets calls leave when Kafka and Meisa have answered.
 
-        Raises StartFailed for a busy port, no broker, a refused key, or a key of the other environment. An API that
-        cannot be reached is an outage, not a mistake: the service starts and waits for it.
+        Raises StartFailed for a busy port, no broker, a refused key, a key of the other environment, or an address at
+        which something else than Meisa answers. An API that cannot be reached is an outage, not a mistake: the service
+        starts and waits for it.
         """
         self.source.start(self.engine)
         self.status.state = "joining"
@@ -159,7 +161,7 @@ class Bridge:
 
     async def _introduce(self, key: str) -> None:
         outcome = await self.delivery.ask(Call("ping", key=key))
-        problem = introduction(self._settings, key, outcome)
+        problem = introduction(self._settings, key, outcome) or not_meisa(self._settings, outcome)
         if problem:
             raise StartFailed(problem)
         if outcome is None or outcome.verdict is not Verdict.DELIVERED:
@@ -298,6 +300,23 @@ def introduction(settings: Settings, key: str, outcome: Outcome | None) -> str |
             f"use a {wanted} key, or set meisa.environment: {environment}"
         )
     return None
+
+
+def not_meisa(settings: Settings, outcome: Outcome | None) -> str | None:
+    """Why what answered the ping cannot be Meisa's API; None where it may be, or where nothing answered.
+
+    A wrong address must not start: each call would be refused and dead-lettered, or a web page's 200 taken for done.
+    """
+    if outcome is None or outcome.status is None:
+        return None
+    page = 200 <= outcome.status < 300 and not isinstance(outcome.data, dict)
+    if outcome.verdict is not Verdict.REFUSED and not page:
+        return None
+    said = f"{outcome.status}: {outcome.message}" if outcome.message else str(outcome.status)
+    return (
+        f"what answers at {settings.meisa.base_url} is not Meisa's API ({said}): "
+        "check meisa.base_url, with its path; Meisa's own is https://api.meisa.io/api/v1"
+    )
 
 
 def _environment(outcome: Outcome) -> str | None:

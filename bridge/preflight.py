@@ -1,18 +1,33 @@
 """What can be asked of Kafka and Meisa before running: `check` without --offline. Nothing is changed, but for topics
 that it was told to create.
+<<<<<<< ours
+=======
+
+| code | says |
+|---|---|
+| MB201 | no broker answers |
+| MB202 | a topic does not exist |
+| MB203 | the dead-letter topic does not exist |
+| MB204 | a property of `kafka.properties` cannot be used |
+| MB211 | Meisa cannot be reached, or does not answer properly |
+| MB212 | Meisa refuses the key, or it is of the other environment |
+| MB213 | a key lacks a scope that rules need |
+>>>>>>> theirs
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from bridge.app import introduction, load_rules, missing_scopes, secrets
-from bridge.errors import Problem, StartFailed, UserError
+from bridge.app import introduction, load_rules, missing_scopes, not_meisa, secrets
+from bridge.errors import Problem, StartFailed, UsageError, UserError
 from bridge.kafka.admin import create_topics, probe
+from bridge.kafka.properties import validate
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
-from bridge.model import Call, Verdict
+from bridge.model import Call, Outcome, Verdict
 
 if TYPE_CHECKING:
     from bridge.config import Settings
@@ -21,6 +36,7 @@ CODES = {
     "MB201": "no broker answers",
     "MB202": "a topic does not exist",
     "MB203": "the dead-letter topic does not exist",
+    "MB204": "a property of `kafka.properties` cannot be used",
     "MB211": "Meisa cannot be reached, or does not answer properly",
     "MB212": "Meisa refuses the key, or it is of the other environment",
     "MB213": "a key lacks a scope that rules need",
@@ -44,26 +60,33 @@ async def _check(settings: Settings, create: bool) -> list[Problem]:
 def _kafka(settings: Settings, create: bool) -> list[Problem]:
     kafka = settings.kafka
     try:
+        validate(kafka.bootstrap_servers, kafka.properties)
         cluster = probe(kafka.bootstrap_servers, kafka.properties, ASK_SECONDS)
+    except UsageError as error:
+        return [settings.place("kafka", "properties").problem("MB204", str(error))]
     except StartFailed as error:
         return [settings.place("kafka", "bootstrap_servers").problem("MB201", str(error))]
     letters = settings.dead_letters.topic
-    missing = cluster.missing(*settings.topics, letters)
-    if create and missing:
+    return [
+        problem
+        for name in cluster.missing(*settings.topics, letters)
+        for problem in _missing_topic(settings, name, is_letters=name == letters, create=create)
+    ]
+
+
+def _missing_topic(settings: Settings, name: str, *, is_letters: bool, create: bool) -> Iterator[Problem]:
+    """The problem that a topic is not there, unless it could be created."""
+    code = "MB203" if is_letters else "MB202"
+    place = settings.place("dead_letters", "topic") if is_letters else settings.place("topics", name)
+    if create:
         try:
-            create_topics(kafka.bootstrap_servers, kafka.properties, dict.fromkeys(missing, PARTITIONS_OF_NEW_TOPICS))
-            missing = []
+            kafka = settings.kafka
+            create_topics(kafka.bootstrap_servers, kafka.properties, {name: PARTITIONS_OF_NEW_TOPICS})
         except StartFailed as error:
-            return [settings.place("topics").problem("MB202", str(error))]
-    problems = []
-    for name in missing:
-        hint = "create it, or let check do it: --create-topics"
-        if name == letters:
-            message = f"the dead-letter topic {name} does not exist"
-            problems.append(settings.place("dead_letters", "topic").problem("MB203", message, hint))
-        else:
-            problems.append(settings.place("topics", name).problem("MB202", f"topic {name} does not exist", hint))
-    return problems
+            yield place.problem(code, str(error))
+    else:
+        what = f"the dead-letter topic {name}" if is_letters else f"topic {name}"
+        yield place.problem(code, f"{what} does not exist", "create it, or let check do it: --create-topics")
 
 
 async def _meisa(settings: Settings) -> list[Problem]:
@@ -73,7 +96,9 @@ async def _meisa(settings: Settings) -> list[Problem]:
     except UserError:
         book = None  # told with its places already
     reads = {name: secret.read for name, secret in secrets(settings).items()}
-    async with MeisaClient(settings.meisa.base_url, reads, timeout_seconds=settings.meisa.timeout) as client:
+    async with MeisaClient(
+        settings.meisa.base_url, reads, allow_http=settings.meisa.allow_http, timeout_seconds=settings.meisa.timeout
+    ) as client:
         for name in reads:
             path = ("meisa", "api_key") if name == "default" else ("meisa", "keys", name)
             outcome = await client.send(Call("ping", key=name))
@@ -81,12 +106,20 @@ async def _meisa(settings: Settings) -> list[Problem]:
             if refusal:
                 problems.append(settings.place(*path).problem("MB212", refusal))
             elif outcome.verdict is not Verdict.DELIVERED:
-                status = f" ({outcome.status})" if outcome.status else ""
-                message = f"Meisa at {settings.meisa.base_url} does not answer properly{status}: {outcome.message}"
-                problems.append(settings.place("meisa", "base_url").problem("MB211", message))
+                problems.append(settings.place("meisa", "base_url").problem("MB211", *_no_answer(settings, outcome)))
             elif book is not None:
                 for kind in missing_scopes(settings, book, name, outcome):
                     message = f"the key lacks the scope {ENDPOINTS[kind].scope}, which {kind} needs"
                     hint = "grant it in Meisa, or give that action a key of its own: meisa.keys"
                     problems.append(settings.place(*path).problem("MB213", message, hint))
     return problems
+
+
+def _no_answer(settings: Settings, outcome: Outcome) -> tuple[str, str]:
+    """What to say of a ping that brought nothing, and what to do."""
+    elsewhere = not_meisa(settings, outcome)
+    if elsewhere:
+        return elsewhere, ""
+    status = f" ({outcome.status})" if outcome.status else ""
+    hint = "check meisa.base_url, and that it can be reached from here"
+    return f"Meisa at {settings.meisa.base_url} does not answer properly{status}: {outcome.message}", hint

@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 
 from bridge.errors import UserError
+from bridge.places import did_you_mean
 
 INTERRUPTED: Final = 130
 """What shells expect after SIGINT: 128 + 2."""
@@ -38,6 +39,15 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = did_you_mean(args[0], self.commands_at, f"known are {', '.join(self.commands_at)}")
+            raise click.UsageError(f"{error.message.rstrip('.')} ({hint})", ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -192,7 +192,7 @@ def validate(bootstrap_servers: str, properties: Mapping[str, Any]) -> None:
         Consumer(for_source(bootstrap_servers, "check", own, protocol), logger=_Silence()).close()
         Producer(for_letters(bootstrap_servers, own), logger=_Silence())
     except KafkaException as error:
-        raise UsageError(f"kafka.properties: {reason(error.args[0])}") from None
+        raise UsageError(f"kafka.properties: {error.args[0].str()}") from None
     except (TypeError, ValueError) as error:
         raise UsageError(f"kafka.properties: {error}") from None
 

@@ -63,7 +63,8 @@ class MeisaClient:
 
     `keys` maps a key's name (`default`, or an action kind) to what reads it; each is read once here and again by
     `refresh_keys`, so that a rotated file is noticed. `timeout_seconds` bounds one whole call. `transport` is closed
-    with the client; without one, the client makes its own with `max_in_flight` connections.
+    with the client; without one, the client makes its own with `max_in_flight` connections. `allow_http` permits
+    `http://` to other hosts, where keys are of the test environment and the network is private.
 
     Raises UsageError for a base URL or a key that cannot work.
     """
@@ -73,6 +74,7 @@ class MeisaClient:
         base_url: str,
         keys: Mapping[str, Callable[[], str]],
         *,
+        allow_http: bool = False,
         timeout_seconds: float = TIMEOUT_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
@@ -81,7 +83,7 @@ class MeisaClient:
         patience: Patience | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._base_url = _checked_base_url(base_url)
+        self._base_url = _checked_base_url(base_url, allow_http)
         if DEFAULT_KEY not in keys:
             raise UsageError("meisa.api_key is missing")
         self._read_keys = dict(keys)
@@ -333,7 +335,7 @@ def _checked_key(name: str, key: str) -> bytes:
     return key.encode("ascii")
 
 
-def _checked_base_url(text: str) -> str:
+def _checked_base_url(text: str, allow_http: bool) -> str:
     """The base URL without a slash at its end."""
     try:
         url = httpx.URL(text)
@@ -343,7 +345,7 @@ def _checked_base_url(text: str) -> str:
         raise UsageError("meisa.base_url must hold no user, query or fragment")
     if url.scheme not in ("http", "https") or not url.host:
         raise UsageError(f"meisa.base_url must be an address that begins with https://, not {text!r}")
-    if url.scheme == "http" and not _loopback(url.host):
+    if url.scheme == "http" and not allow_http and not _loopback(url.host):
         raise UsageError(f"meisa.base_url sends the API key in clear over http to {url.host}: use https://")
     return str(url).rstrip("/")
 

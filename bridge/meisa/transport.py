@@ -23,6 +23,7 @@ of a GET (it would be a call that no quota counted).
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import ssl
 from collections.abc import AsyncIterator
@@ -259,7 +260,15 @@ def _never_sent(fault: BaseException, attempt: _Attempt, request: httpx.Request)
         return httpx.PoolTimeout("timed out while waiting for a free connection", request=request)
     if isinstance(fault, aiohttp.NonHttpUrlClientError | aiohttp.InvalidURL):
         return httpx.UnsupportedProtocol(f"no http or https address: {request.url}", request=request)
-    return httpx.ConnectError(f"cannot connect to {request.url.host}: {fault}", request=request)
+    return httpx.ConnectError(f"cannot connect to {request.url.netloc.decode()}: {_reason(fault)}", request=request)
+
+
+def _reason(fault: BaseException) -> str:
+    """Why there is no connection, in the system's words: aiohttp's own name its TLS setting, asyncio's the address."""
+    cause = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
+    if isinstance(cause, ConnectionError) and cause.errno:
+        return os.strerror(cause.errno)
+    return getattr(cause, "strerror", None) or str(cause)
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):

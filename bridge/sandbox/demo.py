@@ -36,6 +36,8 @@ AHEAD_MAX = 10_000
 """Events produced and not yet finished: about 4 MB, below the 5 MiB per partition that the embedded broker keeps."""
 STALLED_SECONDS_MAX = 60.0
 """Without any progress for so long the demo gives up and says where it stands."""
+LATENCY_MS_MAX = 10_000
+"""The bridge gives up a call after `timeout`, 10 s: beyond that nothing would ever be delivered."""
 ENOUGH = 1_000_000
 """Calls a minute: the demo shows the path, not the waiting for a quota of 60."""
 SHOWN = 5
@@ -57,8 +59,8 @@ class DemoOptions:
             raise UsageError("demo: needs at least one user and one event")
         if not 0 <= self.bad < self.events:
             raise UsageError("demo: --bad must be less than --events: the first event is always good")
-        if self.latency_ms < 0:
-            raise UsageError("demo: --latency-ms cannot be negative")
+        if not 0 <= self.latency_ms <= LATENCY_MS_MAX:  # nor NaN
+            raise UsageError(f"demo: --latency-ms must be between 0 and {LATENCY_MS_MAX:,}")
 
 
 def run(options: DemoOptions) -> int:
