@@ -1,18 +1,5 @@
 """What can be asked of Kafka and Meisa before running: `check` without --offline. Nothing is changed, but for topics
 that it was told to create.
-<<<<<<< ours
-=======
-
-| code | says |
-|---|---|
-| MB201 | no broker answers |
-| MB202 | a topic does not exist |
-| MB203 | the dead-letter topic does not exist |
-| MB204 | a property of `kafka.properties` cannot be used |
-| MB211 | Meisa cannot be reached, or does not answer properly |
-| MB212 | Meisa refuses the key, or it is of the other environment |
-| MB213 | a key lacks a scope that rules need |
->>>>>>> theirs
 """
 
 from __future__ import annotations
