@@ -74,6 +74,7 @@ class _Item:
         "batch",
         "dialogue",
         "gone",
+        "held_since",
         "hold_until",
         "in_flight",
         "lane",
@@ -94,6 +95,8 @@ class _Item:
         self.in_flight = False
         self.probe = False
         """Its call under way is the probe of a held endpoint."""
+        self.held_since: float | None = None
+        """Since when (wall) its endpoint has not taken it; a probe that fails does not begin it anew."""
         self.throttles = 0
         self.hold_until = 0.0
         """A guardrail holds its contact until then (monotonic)."""
@@ -430,13 +433,8 @@ class Delivery:
         assert attempt is not None
         if self._too_late(key, item, attempt):
             return True
-        endpoint = attempt.call.endpoint
-        if not self._gates.is_open(key.name, endpoint):
-            if not self._gates.probe(key.name, endpoint, now):
-                key.quota.unsent()
-                self._gates.park(key.name, endpoint, item, self._clock.wall())
-                return True
-            item.probe = True
+        if not self._admitted(key, item, attempt):
+            return True
         marked = item.action.kind is Kind.TRIGGER
         item.in_flight = not marked  # without an acknowledged mark a trigger is unsent
         task = self._send_marked(key, item, attempt) if marked else self._send(key, item, attempt.call)
@@ -444,6 +442,20 @@ class Delivery:
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return True
+
+    def _admitted(self, key: Key, item: _Item, attempt: Attempt) -> bool:
+        """Whether the endpoint takes calls, or this one as a probe; else the item is parked and its slot given back."""
+        endpoint = attempt.call.endpoint
+        if self._gates.is_open(key.name, endpoint):
+            return True
+        if self._gates.probe(key.name, endpoint, self._clock.now()):
+            item.probe = True
+            return True
+        key.quota.unsent()
+        if item.held_since is None:
+            item.held_since = self._clock.wall()
+        self._gates.park(key.name, endpoint, item, item.held_since)
+        return False
 
     def _too_late(self, key: Key, item: _Item, attempt: Attempt) -> bool:
         wall = self._clock.wall()
@@ -466,8 +478,10 @@ class Delivery:
                 self.marks.clear(item.batch.event.record, item.action)
             asyncio.get_running_loop().call_soon(self.wake)
             return
-        # Keeping the mark took time, perhaps an outage's: its age counts at the moment of sending.
-        if self._too_late(key, item, attempt):
+        # Keeping the mark took time, perhaps an outage's: age and endpoint count at the moment of sending.
+        if self._too_late(key, item, attempt) or not (item.probe or self._admitted(key, item, attempt)):
+            if not attempt.in_doubt and not item.gone:
+                self.marks.clear(item.batch.event.record, item.action)
             asyncio.get_running_loop().call_soon(self.wake)
             return
         item.in_flight = True
@@ -528,11 +542,14 @@ class Delivery:
         elif verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.NEEDS_CONTACT):
             quota.accepted()
             item.throttles = 0
+            item.held_since = None
             self._last_success[call.endpoint] = now
             if outcome.contact_id is not None:
                 self._remember_contact_id(item.action.contact, outcome.contact_id)
             self._queue(freed)
         elif verdict is Verdict.SCOPE_MISSING:
+            if item.held_since is None:
+                item.held_since = self._clock.wall()
             self._give_up_scope(key, call.endpoint, outcome, now)
 
     # Endpoints that are held (runtime/gates.py)

@@ -904,7 +904,7 @@ def test_an_outage_costs_few_calls_and_dead_letters_nothing() -> None:
 
 
 def test_a_poison_event_cannot_keep_a_breaker_open() -> None:
-    """After an outage one contact's calls fail for ever: probes rotate, another contact's succeeds, the rest goes on, and
+    """After an outage one contact's calls fail for ever: probes rotate, another's succeeds, the rest goes on, and
     the poison ends as exhausted once its attempts and its age are used up."""
 
     async def story() -> None:
