@@ -119,6 +119,7 @@ class Bridge:
             revoke_seconds=self._drain_seconds,
             metadata_bytes_max=settings.kafka.offset_metadata_max_bytes,
             failed=failed,
+            stop_at=(settings.dead_letters.stop_at.share, settings.dead_letters.stop_at.of),
         )
         self.status = Status(self.engine, self.delivery, clock, self.metrics.totals, self.metrics.dead_letters_by_kind)
         self.metrics.snapshot = self.status.snapshot

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from bridge.core.cap import LetterCap
 from bridge.core.offsets import PartitionOffsets
 from bridge.core.progress import decode as decode_progress
 from bridge.core.progress import digest, started_limit, window_limit
 from bridge.core.progress import encode as encode_progress
+from bridge.core.stall import StallWatch
 from bridge.errors import LetterNotWritten
 from bridge.model import (
     Action,
@@ -29,6 +31,7 @@ from bridge.model import (
     Ending,
     Event,
     Letter,
+    LetterKind,
     Plan,
     Position,
     Record,
@@ -58,6 +61,15 @@ COMMIT_INTERVAL_SECONDS = 0.1
 MARK_INTERVAL_SECONDS = 0.005
 """A trigger waits for its mark's commit; so long others may join that commit."""
 
+ACK_PATIENCE_SECONDS = 45.0
+"""Kafka's default session timeout: without an acknowledged commit for so long another member may own the partitions."""
+
+LOOK_SECONDS = 10.0
+"""Between looks for frontiers that stand still."""
+
+UNCAPPED = frozenset({LetterKind.EXPIRED, LetterKind.UNKNOWN_CONTACT})
+"""Letters that say something of time and of other systems, not of the rules: they stop no topic."""
+
 COMMIT_ATTEMPTS_AT_REVOCATION = 3
 """A commit that a rebalance refuses must not block the revocation; the next owner repeats what it covered."""
 
@@ -86,6 +98,9 @@ class Partition:
     paused: bool = False
     letters: int = 0
     """Dead letters waiting for their acknowledgement."""
+    capped: set[int] = field(default_factory=set)
+    """Open offsets that count as dead-lettered for the topic's cap; at most a window of them."""
+    stall: StallWatch = field(default_factory=StallWatch)
     closing: bool = False
     letting_in: bool = False
     """Records that finish at once must not let in further ones recursively."""
@@ -114,6 +129,7 @@ class Engine:
         window_max: int | None = None,
         metadata_bytes_max: int = 4096,
         pending_max: int = PENDING_MAX,
+        stop_at: tuple[float, int] = (0.2, 500),
     ) -> None:
         self._group = group
         self._decoders = decoders
@@ -132,6 +148,13 @@ class Engine:
         self._window_max = window_max or window_limit(metadata_bytes_max)
         self._pending_max = pending_max
         self.partitions: dict[TopicPartition, Partition] = {}
+        self._caps = {topic: LetterCap(*stop_at) for topic in decoders}
+        self._capped_letters: list[tuple[Letter, Completion[None], Partition]] = []
+        """Letters of stopped topics, unwritten: at most what the windows hold."""
+        self._unacknowledged_since: float | None = None
+        self._waits_for_kafka = False
+        self._stopping = False
+        self._look_timer: asyncio.TimerHandle | None = None
         self._full = False
         self._commit_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -170,13 +193,45 @@ class Engine:
         """Writes a dead letter until the broker acknowledges it; its offset waits as long as that takes."""
         completion: Completion[None] = Completion()
         partition = self._owned(letter.record)
-        if partition is not None:
-            partition.letters += 1
+        if partition is None:
+            return completion  # of an older assignment: its new owner writes the letter
         letter = replace(letter, failed_at_wall_seconds=self._clock.wall())
-        self._spawn(self._bury(letter, completion, partition))
+        cap = self._caps[letter.record.topic]
+        if letter.kind not in UNCAPPED and letter.record.offset not in partition.capped:
+            partition.capped.add(letter.record.offset)
+            if cap.finished(dead_lettered=True):
+                log.error(
+                    "too many of a topic's last events were dead-lettered: it pauses, and no more of it is "
+                    "dead-lettered, until it is resumed; a restart resumes it too",
+                    topic=letter.record.topic,
+                    dead=cap.dead,
+                    kind=letter.kind,
+                    rule=letter.rule,
+                    message=letter.message,
+                )
+        if cap.stopped:
+            self._capped_letters.append((letter, completion, partition))
+        else:
+            self._write(letter, completion, partition)
         return completion
 
-    async def _bury(self, letter: Letter, completion: Completion[None], partition: Partition | None) -> None:
+    def _write(self, letter: Letter, completion: Completion[None], partition: Partition) -> None:
+        partition.letters += 1
+        self._spawn(self._bury(letter, completion, partition))
+
+    def resume_topic(self, topic: str) -> None:
+        """Goes on with a topic that its dead letters had stopped."""
+        self._caps[topic].resume()
+        held = self._capped_letters
+        self._capped_letters = [each for each in held if each[0].record.topic != topic]
+        for letter, completion, partition in held:
+            if letter.record.topic == topic:
+                self._write(letter, completion, partition)
+        for partition in list(self.partitions.values()):
+            if partition.name.topic == topic:
+                self._let_in(partition)
+
+    async def _bury(self, letter: Letter, completion: Completion[None], partition: Partition) -> None:
         wait = 0.5
         try:
             while True:
@@ -194,9 +249,8 @@ class Engine:
                     await asyncio.sleep(wait)
                     wait = min(wait * 2, 30.0)
         finally:
-            if partition is not None:
-                partition.letters -= 1
-                self._settled.set()
+            partition.letters -= 1
+            self._settled.set()
         self.letters_trouble = ""
         self._meter.dead_letter(letter.kind, letter.rule)
         completion.complete(None)
@@ -206,6 +260,10 @@ class Engine:
         if partition is None or not partition.offsets.finish(record.offset):
             return  # of an older assignment: its new owner has it
         self._meter.finished(record.topic, ending)
+        if record.offset in partition.capped:
+            partition.capped.discard(record.offset)
+        else:
+            self._caps[record.topic].finished(dead_lettered=False)
         if partition.unmarked:
             self._make_room(partition)
         self._commit_soon(partition)
@@ -308,6 +366,8 @@ class Engine:
                 self._commit_soon(partition)
         self.joined = True
         self.kafka_trouble = ""
+        if self._look_timer is None:
+            self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         self._meter.rebalanced("assigned")
         log.info("partitions assigned; their events are taken in from here", partitions=_names(partitions))
 
@@ -385,6 +445,13 @@ class Engine:
                 if partition.marks:
                     self._answer_marks(partition)
         self._last_commit_ok = error is None
+        if error is None:
+            self._unacknowledged_since = None
+            if self._waits_for_kafka:
+                self._waits_for_kafka = False
+                log.info("Kafka acknowledges commits again; calls leave again")
+                if not self._stopping:
+                    self._delivery.open()
         self._meter.committed("error" if error else "ok")
         if error:
             log.warning("a commit was refused; it is tried again, and nothing is lost", error=error)
@@ -415,6 +482,8 @@ class Engine:
             start(carry(record, self), lambda error: self._broken(record, error))
 
     def _fits(self, partition: Partition, record: Record) -> bool:
+        if self._caps[record.topic].stopped:
+            return False
         if self._delivery.pending >= self._pending_max:
             self._full = True
             return False
@@ -493,19 +562,51 @@ class Engine:
                 offsets.commit_requested(due)
                 positions.append(Position(partition.name, due, metadata))
         if positions:
+            if self._unacknowledged_since is None:
+                self._unacknowledged_since = self._clock.now()
             self._source.commit(positions)
         return bool(positions)
+
+    def _look(self) -> None:
+        """Now and then: is somebody else possibly the owner; does a frontier stand still."""
+        self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        now = self._clock.now()
+        since = self._unacknowledged_since
+        if since is not None and now - since > ACK_PATIENCE_SECONDS and not self._waits_for_kafka:
+            self._waits_for_kafka = True
+            self._delivery.hold()
+            log.error(
+                "Kafka has acknowledged no commit for a session timeout, so another instance may own the partitions: "
+                "no call leaves until it does",
+                seconds=round(now - since),
+            )
+        for partition in self.partitions.values():
+            offsets = partition.offsets
+            if partition.stall.look(now, offsets.frontier, offsets.open_count):
+                log.warning(
+                    "a partition's frontier stands still; what is done behind it is told in commits, and waits there",
+                    partition=str(partition.name),
+                    offset=offsets.frontier,
+                    seconds=round(partition.stall.seconds(now)),
+                    waiting_for=[waiting.reason for waiting in self.waiting()] or ["its turn"],
+                )
 
     def _forget(self, names: Iterable[TopicPartition]) -> None:
         for name in names:
             self.partitions.pop(name, None)
+        self._capped_letters = [each for each in self._capped_letters if each[2].name in self.partitions]
+        if not self.partitions:
+            self._unacknowledged_since = None  # nothing is owned, so nothing can be acknowledged
 
     # Life
 
     async def stop(self, budget_seconds: float) -> None:
         """Leaves the group: the source revokes everything, which drains and commits within the budget."""
+        self._stopping = True
         self._delivery.hold()
         self._revoke_seconds = budget_seconds
+        if self._look_timer is not None:
+            self._look_timer.cancel()
         await self._source.close()
         if self._commit_timer is not None:
             self._commit_timer.cancel()
@@ -528,6 +629,12 @@ class Engine:
         letters = sum(partition.letters for partition in self.partitions.values())
         if letters:
             reasons.append(Waiting("dead_letters", letters, detail=self.letters_trouble))
+        for topic, cap in self._caps.items():
+            if cap.stopped:
+                held = sum(letter.record.topic == topic for letter, _, _ in self._capped_letters)
+                reasons.append(Waiting("dead_letter_cap", held, detail=topic))
+        if self._waits_for_kafka:
+            reasons.append(Waiting("commits", 0, detail="Kafka acknowledges none"))
         if self._broken_places:
             reasons.append(Waiting("broken", len(self._broken_places), detail=sorted(self._broken_places)[0]))
         if self.kafka_trouble:

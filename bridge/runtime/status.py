@@ -49,6 +49,7 @@ class Status:
                     lag=None if end is None or frontier is None else max(0, end - frontier),
                     window=partition.offsets.window,
                     paused=partition.paused,
+                    oldest_wait_seconds=partition.stall.seconds(now) if partition.offsets.open_count else None,
                 )
             )
         quota = [

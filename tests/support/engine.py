@@ -82,6 +82,7 @@ class House:
         pending_max: int = 50_000,
         revoke_seconds: float = 20.0,
         plan: Callable[[Event], Plan] = plan,
+        stop_at: tuple[float, int] = (0.2, 500),
     ) -> None:
         self.clock = VirtualClock()
         self.meisa = meisa or FakeMeisa()
@@ -113,6 +114,7 @@ class House:
             failed=self.failures.append,
             window_max=window_max,
             pending_max=pending_max,
+            stop_at=stop_at,
         )
         self.source.start(self.engine)
         self.delivery.open()

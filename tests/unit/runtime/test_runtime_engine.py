@@ -1057,3 +1057,132 @@ def test_a_429_on_anything_else_is_the_keys() -> None:
         assert house.delivery.key_states()[0].braked_until is not None
 
     virtually(story())
+
+
+# Dead letters cannot swallow a topic
+
+
+def test_too_many_dead_letters_stop_their_topic_until_it_is_resumed() -> None:
+    """A bad deployment: after 5 of 20 no more are written, nothing more is taken in, and status says why; what was good
+    meanwhile is committed behind the frontier. Resumed, everything ends."""
+
+    async def story() -> None:
+        house = House(stop_at=(0.25, 20), window_max=50)
+        house.source.assign(P0)
+        bad = {offset: record(offset)._replace(value=b"{") for offset in range(0, 100, 2)}
+        house.source.feed([bad.get(offset) or record(offset, f"{offset}@x") for offset in range(100)])
+        await asyncio.sleep(3600)
+        assert len(house.letters.letters) == 4, "the fifth stops the topic, and waits itself"
+        assert house.source.paused == {P0}
+        (waiting,) = [each for each in house.engine.waiting() if each.reason == "dead_letter_cap"]
+        assert waiting.detail == "events" and waiting.count >= 1
+        taken = house.engine.partitions[P0].offsets.next_offset
+        assert taken is not None and taken < 50
+        for _ in range(20):
+            house.engine.resume_topic("events")
+            await asyncio.sleep(5)
+        assert len(house.letters.letters) == 50
+        assert house.source.committed == {P0: 100}
+        assert house.source.paused == set()
+
+    virtually(story())
+
+
+def test_letters_that_say_nothing_of_the_rules_stop_no_topic() -> None:
+    """Events that expired while the quota was used up are many, and nobody's mistake."""
+
+    async def story() -> None:
+        house = House(stop_at=(0.25, 20), limits=[(1, 60.0)])
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x", max_age=30) for offset in range(50)])
+        await asyncio.sleep(300)
+        assert len(house.letters.letters) >= 45
+        assert house.source.committed == {P0: 50}
+
+    virtually(story())
+
+
+def test_an_event_with_two_dead_letters_counts_once() -> None:
+    """The cap is a share of events."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda call: REFUSED), stop_at=(0.25, 20))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x", do=["upsert", "trigger"]) for offset in range(4)])
+        await asyncio.sleep(5)
+        assert len(house.letters.letters) == 8
+        assert house.source.committed == {P0: 4}
+
+    virtually(story())
+
+
+def test_a_stopped_topic_does_not_hold_up_a_revocation() -> None:
+    """Its letters are unwritten; the next owner decides anew."""
+
+    async def story() -> None:
+        house = House(stop_at=(0.25, 4))
+        house.source.assign(P0)
+        house.source.feed([record(offset)._replace(value=b"{") for offset in range(10)])
+        await asyncio.sleep(5)
+        begun = house.clock.now()
+        await house.source.revoke(P0)
+        assert house.clock.now() - begun < 1
+        assert house.letters.letters == []
+        assert house.source.committed.get(P0, 0) == 0
+
+    virtually(story())
+
+
+# Kafka away, and standing still
+
+
+def test_without_acknowledged_commits_for_a_session_timeout_nothing_leaves() -> None:
+    """Another member may own the partitions by then; calls go on once a commit is acknowledged."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(latency=1.0))
+        house.source.commit_error = "coordinator not available"
+        house.source.assign(P0)
+        house.source.feed([record(offset) for offset in range(300)])
+        await asyncio.sleep(70)
+        sent = len(house.meisa.calls)
+        assert sent < 60
+        await asyncio.sleep(300)
+        assert len(house.meisa.calls) == sent
+        assert "commits" in [waiting.reason for waiting in house.engine.waiting()]
+        house.source.commit_error = None
+        await asyncio.sleep(400)
+        assert house.source.committed == {P0: 300}
+        assert house.seqs() == list(range(300))
+
+    virtually(story())
+
+
+def test_an_idle_bridge_needs_no_acknowledgement() -> None:
+    """Nothing was to be committed, so nothing is missing."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(7200)
+        house.source.feed([record(1)])
+        await asyncio.sleep(1)
+        assert house.seqs() == [0, 1]
+
+    virtually(story())
+
+
+def test_a_frontier_that_stands_still_is_reported_with_offset_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """On call at night: what waits, where, and for what."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda call: Outcome(Verdict.KEY_REFUSED, 401)))
+        house.source.assign(P0)
+        house.source.feed([record(7)])
+        await asyncio.sleep(90)
+        assert house.engine.partitions[P0].stall.stalled
+
+    virtually(story())
+    said = capsys.readouterr().out
+    assert "stands still" in said and "offset=7" in said and "key_refused" in said
