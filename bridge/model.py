@@ -40,7 +40,42 @@ class Record(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
-class Event:
+class FromRecord:
+    """Shows the parts of its record under the names that expressions and handlers use."""
+
+    __slots__ = ()
+    record: Record
+
+    @property
+    def topic(self) -> str:
+        return self.record.topic
+
+    @property
+    def partition(self) -> int:
+        return self.record.partition
+
+    @property
+    def offset(self) -> int:
+        return self.record.offset
+
+    @property
+    def timestamp(self) -> int:
+        """The record's timestamp in milliseconds since 1970; -1 where it has none."""
+        return self.record.timestamp_ms
+
+    @property
+    def key(self) -> str | None:
+        """The record's key as text; undecodable bytes are replaced (order is kept by contact, never by this)."""
+        key = self.record.key
+        return None if key is None else key.decode("utf-8", "replace")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The record's headers as text, the last of a repeated name winning; a null header is left out."""
+        return {name: value.decode("utf-8", "replace") for name, value in self.record.headers if value is not None}
+
+
+class Event(FromRecord):
     """A decoded domain event, and what `@handles` functions receive.
 
     `time` is ISO 8601 text; `time_wall_seconds` the same as Unix seconds, for ages. `data` is what the producer sent,
@@ -71,34 +106,6 @@ class Event:
         self.value = value
         self.source = source
         self.subject = subject
-
-    @property
-    def topic(self) -> str:
-        return self.record.topic
-
-    @property
-    def partition(self) -> int:
-        return self.record.partition
-
-    @property
-    def offset(self) -> int:
-        return self.record.offset
-
-    @property
-    def timestamp(self) -> int:
-        """The record's timestamp in milliseconds since 1970; -1 where it has none."""
-        return self.record.timestamp_ms
-
-    @property
-    def key(self) -> str | None:
-        """The record's key as text; undecodable bytes are replaced (order is kept by contact, never by this)."""
-        key = self.record.key
-        return None if key is None else key.decode("utf-8", "replace")
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The record's headers as text, the last of a repeated name winning; a null header is left out."""
-        return {name: value.decode("utf-8", "replace") for name, value in self.record.headers if value is not None}
 
     def __repr__(self) -> str:
         return f"<Event {self.type} {self.record.place}>"  # never its data: that names people

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bridge.model import Record
+from bridge.model import FromRecord, Record
 from bridge.rules import scan
 from bridge.rules.faults import ABSENT
 from bridge.rules.language import ENVELOPE_NAMES, RULE_NAMES
@@ -81,7 +81,7 @@ def compile_template(text: str, names: Mapping[str, str] = RULE_NAMES) -> Templa
     return Template(text, unit, unit.compile(made, dict(names)), isinstance(made, ast.Constant))
 
 
-class EnvelopeScope:
+class EnvelopeScope(FromRecord):
     """What an envelope's templates see of a record: its decoded value and the record's own parts."""
 
     __slots__ = ("record", "value")
@@ -89,31 +89,6 @@ class EnvelopeScope:
     def __init__(self, value: Any, record: Record) -> None:
         self.value = value
         self.record = record
-
-    @property
-    def key(self) -> str | None:
-        key = self.record.key
-        return None if key is None else key.decode("utf-8", "replace")
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {name: value.decode("utf-8", "replace") for name, value in self.record.headers if value is not None}
-
-    @property
-    def topic(self) -> str:
-        return self.record.topic
-
-    @property
-    def partition(self) -> int:
-        return self.record.partition
-
-    @property
-    def offset(self) -> int:
-        return self.record.offset
-
-    @property
-    def timestamp(self) -> int:
-        return self.record.timestamp_ms
 
 
 def compile_envelope_field(text: str) -> Callable[[Any, Record], Any]:
