@@ -11,27 +11,20 @@ comes again after a restart.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
-from bridge.core.cap import LetterCap
 from bridge.core.offsets import PartitionOffsets
 from bridge.core.progress import decode as decode_progress
 from bridge.core.progress import digest, started_limit, window_limit
 from bridge.core.progress import encode as encode_progress
-from bridge.core.stall import StallWatch
-from bridge.errors import LetterNotWritten
 from bridge.model import (
     Action,
     Assigned,
     Ending,
     Event,
     Letter,
-    LetterKind,
     Plan,
     Position,
     Record,
@@ -42,8 +35,11 @@ from bridge.model import (
 )
 from bridge.pipeline import carry
 from bridge.ports import Clock, Letters, Meter, Source
+from bridge.runtime.burial import Burial
 from bridge.runtime.completion import Completion, start
 from bridge.runtime.delivery import Delivery
+from bridge.runtime.marks import StartMarks
+from bridge.runtime.partition import Partition
 
 log = structlog.get_logger(__name__)
 
@@ -67,47 +63,8 @@ ACK_PATIENCE_SECONDS = 45.0
 LOOK_SECONDS = 10.0
 """Between looks for frontiers that stand still."""
 
-UNCAPPED = frozenset({LetterKind.EXPIRED, LetterKind.UNKNOWN_CONTACT})
-"""Letters that say something of time and of other systems, not of the rules: they stop no topic."""
-
 COMMIT_ATTEMPTS_AT_REVOCATION = 3
 """A commit that a rebalance refuses must not block the revocation; the next owner repeats what it covered."""
-
-
-class Mark(NamedTuple):
-    """A trigger that waits until a commit has told that it starts."""
-
-    change: int
-    """The change of the partition's offsets that tells it."""
-    offset: int
-    digest: int
-    kept: asyncio.Future[bool]
-    first: bool
-    """It never left before: while it waits it is unsent, and without doubt."""
-
-
-@dataclass(slots=True)
-class Partition:
-    """An assigned partition."""
-
-    name: TopicPartition
-    epoch: int
-    offsets: PartitionOffsets
-    held: deque[Record] = field(default_factory=deque)
-    """Came after the window was full. Bounded by what the source had on its way when it was paused."""
-    paused: bool = False
-    letters: int = 0
-    """Dead letters waiting for their acknowledgement."""
-    capped: set[int] = field(default_factory=set)
-    """Open offsets that count as dead-lettered for the topic's cap; at most a window of them."""
-    stall: StallWatch = field(default_factory=StallWatch)
-    closing: bool = False
-    letting_in: bool = False
-    """Records that finish at once must not let in further ones recursively."""
-    marks: list[Mark] = field(default_factory=list)
-    """Triggers that wait for their mark's acknowledgement; at most `started_max`."""
-    unmarked: deque[asyncio.Future[bool]] = field(default_factory=deque)
-    """Triggers that wait for room to be marked at all; at most as many as calls in flight."""
 
 
 class Engine:
@@ -135,36 +92,46 @@ class Engine:
         self._decoders = decoders
         self.plan = plan  # a station of the line
         self._source = source
-        self._letters = letters
         self._clock = clock
         self._meter = meter
         self._delivery = delivery
-        self._started_max = started_limit(metadata_bytes_max)
+        self._marks = StartMarks(
+            owned=self._owned,
+            identify=self.identify,
+            clock=clock,
+            started_max=started_limit(metadata_bytes_max),
+            commit_now=self._commit_now,
+            commit_soon=self._commit_soon,
+        )
+        self._settled = asyncio.Event()
+        self.burial = Burial(
+            letters,
+            topics=decoders,
+            stop_at=stop_at,
+            owned=self._owned,
+            clock=clock,
+            meter=meter,
+            settled=self._settled.set,
+        )
         delivery.part_done = self._part_done
-        delivery.marks = self
+        delivery.marks = self._marks
         self._revoke_seconds = revoke_seconds
         self._failed = failed
         self._metadata_bytes_max = metadata_bytes_max
         self._window_max = window_max or window_limit(metadata_bytes_max)
         self._pending_max = pending_max
         self.partitions: dict[TopicPartition, Partition] = {}
-        self._caps = {topic: LetterCap(*stop_at) for topic in decoders}
-        self._capped_letters: list[tuple[Letter, Completion[None], Partition]] = []
-        """Letters of stopped topics, unwritten: at most what the windows hold."""
         self._unacknowledged_since: float | None = None
         self._waits_for_kafka = False
         self._stopping = False
         self._look_timer: asyncio.TimerHandle | None = None
         self._full = False
         self._commit_timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._settled = asyncio.Event()
         self._last_commit_ok = True
         self._broken_places: set[str] = set()
         self.joined = False
         self.kafka_trouble = ""
         """What the source last complained about; empty while all is well."""
-        self.letters_trouble = ""
 
     # The line: stations of the path (pipeline.py)
 
@@ -176,7 +143,7 @@ class Engine:
         if max_age is None or self._clock.wall() - event.time_wall_seconds <= max_age:
             return False
         # A trigger that started before a restart is not history: what became of it is unknown, and somebody must know.
-        return self.started_wall(event.record, action) is None
+        return self._marks.started_wall(event.record, action) is None
 
     def done_before(self, record: Record, action: Action) -> bool:
         partition = self._owned(record)
@@ -190,153 +157,28 @@ class Engine:
         return action_id(self._group, record, action)
 
     def bury(self, letter: Letter) -> Completion[None]:
-        """Writes a dead letter until the broker acknowledges it; its offset waits as long as that takes."""
-        completion: Completion[None] = Completion()
-        partition = self._owned(letter.record)
-        if partition is None:
-            return completion  # of an older assignment: its new owner writes the letter
-        letter = replace(letter, failed_at_wall_seconds=self._clock.wall())
-        cap = self._caps[letter.record.topic]
-        if letter.kind not in UNCAPPED and letter.record.offset not in partition.capped:
-            partition.capped.add(letter.record.offset)
-            if cap.finished(dead_lettered=True):
-                log.error(
-                    "too many of a topic's last events were dead-lettered: it pauses, and no more of it is "
-                    "dead-lettered, until it is resumed; a restart resumes it too",
-                    topic=letter.record.topic,
-                    dead=cap.dead,
-                    kind=letter.kind,
-                    rule=letter.rule,
-                    message=letter.message,
-                )
-        if cap.stopped:
-            self._capped_letters.append((letter, completion, partition))
-        else:
-            self._write(letter, completion, partition)
-        return completion
-
-    def _write(self, letter: Letter, completion: Completion[None], partition: Partition) -> None:
-        partition.letters += 1
-        self._spawn(self._bury(letter, completion, partition))
+        return self.burial.bury(letter)
 
     def resume_topic(self, topic: str) -> None:
         """Goes on with a topic that its dead letters had stopped."""
-        self._caps[topic].resume()
-        held = self._capped_letters
-        self._capped_letters = [each for each in held if each[0].record.topic != topic]
-        for letter, completion, partition in held:
-            if letter.record.topic == topic:
-                self._write(letter, completion, partition)
+        self.burial.resume(topic)
         for partition in list(self.partitions.values()):
             if partition.name.topic == topic:
                 self._let_in(partition)
-
-    async def _bury(self, letter: Letter, completion: Completion[None], partition: Partition) -> None:
-        wait = 0.5
-        try:
-            while True:
-                try:
-                    await self._letters.write(letter)
-                    break
-                except LetterNotWritten as error:
-                    log.warning(
-                        "a dead letter was not acknowledged; its record's offset waits, and it is written again",
-                        place=letter.record.place,
-                        error=str(error),
-                        again_in_seconds=wait,
-                    )
-                    self.letters_trouble = str(error)
-                    await asyncio.sleep(wait)
-                    wait = min(wait * 2, 30.0)
-        finally:
-            partition.letters -= 1
-            self._settled.set()
-        self.letters_trouble = ""
-        self._meter.dead_letter(letter.kind, letter.rule)
-        completion.complete(None)
 
     def finish(self, record: Record, ending: Ending) -> None:
         partition = self._owned(record)
         if partition is None or not partition.offsets.finish(record.offset):
             return  # of an older assignment: its new owner has it
         self._meter.finished(record.topic, ending)
-        if record.offset in partition.capped:
-            partition.capped.discard(record.offset)
-        else:
-            self._caps[record.topic].finished(dead_lettered=False)
+        self.burial.finished(record, partition)
         if partition.unmarked:
-            self._make_room(partition)
+            self._marks.make_room(partition)
         self._commit_soon(partition)
         if partition.paused or self._full:
             self._let_in(partition)
         if partition.closing:
             self._settled.set()
-
-    # Marks of started triggers (runtime/delivery.py)
-
-    def started_wall(self, record: Record, action: Action) -> float | None:
-        partition = self._owned(record)
-        triggers = partition.offsets.started.get(record.offset) if partition is not None else None
-        return triggers.get(digest(self.identify(record, action))) if triggers else None
-
-    async def start(self, record: Record, action: Action) -> bool:
-        """Tells in a commit that the trigger starts now, and waits for that commit's acknowledgement."""
-        loop = asyncio.get_running_loop()
-        name = digest(self.identify(record, action))
-        while True:
-            partition = self._owned(record)
-            if partition is None or partition.closing:
-                return False
-            offsets = partition.offsets
-            known = name in offsets.started.get(record.offset, ())
-            if known or sum(map(len, offsets.started.values())) < self._started_max:
-                break
-            room: asyncio.Future[bool] = loop.create_future()
-            partition.unmarked.append(room)
-            if not await room:
-                return False
-        change = offsets.note_started(record.offset, name, int(self._clock.wall()))
-        if change <= offsets.told:
-            return True
-        kept: asyncio.Future[bool] = loop.create_future()
-        partition.marks.append(Mark(change, record.offset, name, kept, first=not known))
-        self._commit_now()
-        return await kept
-
-    def clear(self, record: Record, action: Action) -> None:
-        partition = self._owned(record)
-        if partition is not None and partition.offsets.started:
-            partition.offsets.clear_started(record.offset, digest(self.identify(record, action)))
-            self._make_room(partition)
-            self._commit_soon(partition)
-
-    def _make_room(self, partition: Partition) -> None:
-        free = self._started_max - sum(map(len, partition.offsets.started.values()))
-        while partition.unmarked and free > 0:
-            waiting = partition.unmarked.popleft()
-            if not waiting.done():
-                waiting.set_result(True)
-                free -= 1
-
-    def _answer_marks(self, partition: Partition) -> None:
-        """Lets the triggers go whose marks an acknowledged commit has told."""
-        told = partition.offsets.told
-        for mark in partition.marks:
-            if mark.change <= told and not mark.kept.done():
-                mark.kept.set_result(True)
-        partition.marks = [mark for mark in partition.marks if not mark.kept.done()]
-
-    def _drop_marks(self, partition: Partition) -> None:
-        for mark in partition.marks:
-            if mark.first:  # now, not when the trigger hears of it: the last commit must not tell a start that was none
-                partition.offsets.clear_started(mark.offset, mark.digest)
-            if not mark.kept.done():
-                mark.kept.set_result(False)
-        for room in partition.unmarked:
-            if not room.done():
-                room.set_result(False)
-        partition.marks.clear()
-        partition.unmarked.clear()
 
     def _part_done(self, record: Record, action: Action) -> None:
         partition = self._owned(record)
@@ -393,7 +235,7 @@ class Engine:
         for partition in leaving:
             partition.closing = True
             partition.held.clear()
-            self._drop_marks(partition)
+            self._marks.drop(partition)
         names = [partition.name for partition in leaving]
         try:
             async with asyncio.timeout(self._revoke_seconds):
@@ -428,7 +270,7 @@ class Engine:
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         names = [name for name in partitions if name in self.partitions]
         for name in names:
-            self._drop_marks(self.partitions[name])
+            self._marks.drop(self.partitions[name])
         self._delivery.withdraw(names)
         self._forget(names)
         self._meter.rebalanced("lost")
@@ -443,7 +285,7 @@ class Engine:
             if partition is not None:
                 partition.offsets.commit_settled(position.offset, acknowledged=error is None)
                 if partition.marks:
-                    self._answer_marks(partition)
+                    self._marks.answer(partition)
         self._last_commit_ok = error is None
         if error is None:
             self._unacknowledged_since = None
@@ -482,7 +324,7 @@ class Engine:
             start(carry(record, self), lambda error: self._broken(record, error))
 
     def _fits(self, partition: Partition, record: Record) -> bool:
-        if self._caps[record.topic].stopped:
+        if self.burial.stopped(record.topic):
             return False
         if self._delivery.pending >= self._pending_max:
             self._full = True
@@ -591,10 +433,10 @@ class Engine:
                     waiting_for=[waiting.reason for waiting in self.waiting()] or ["its turn"],
                 )
 
-    def _forget(self, names: Iterable[TopicPartition]) -> None:
+    def _forget(self, names: Sequence[TopicPartition]) -> None:
         for name in names:
             self.partitions.pop(name, None)
-        self._capped_letters = [each for each in self._capped_letters if each[2].name in self.partitions]
+        self.burial.forget(names)
         if not self.partitions:
             self._unacknowledged_since = None  # nothing is owned, so nothing can be acknowledged
 
@@ -610,14 +452,7 @@ class Engine:
         await self._source.close()
         if self._commit_timer is not None:
             self._commit_timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self.burial.close()
 
     def log_ends(self) -> Mapping[TopicPartition, int]:
         """The offset after the last record of each partition, as far as the source knows."""
@@ -626,13 +461,7 @@ class Engine:
     def waiting(self) -> list[Waiting]:
         """Why work waits, for status and metrics."""
         reasons = self._delivery.waiting()
-        letters = sum(partition.letters for partition in self.partitions.values())
-        if letters:
-            reasons.append(Waiting("dead_letters", letters, detail=self.letters_trouble))
-        for topic, cap in self._caps.items():
-            if cap.stopped:
-                held = sum(letter.record.topic == topic for letter, _, _ in self._capped_letters)
-                reasons.append(Waiting("dead_letter_cap", held, detail=topic))
+        reasons += self.burial.waiting(self.partitions.values())
         if self._waits_for_kafka:
             reasons.append(Waiting("commits", 0, detail="Kafka acknowledges none"))
         if self._broken_places:

@@ -1,0 +1,48 @@
+"""What is kept of one assigned partition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bridge.core.offsets import PartitionOffsets
+from bridge.core.stall import StallWatch
+from bridge.model import Record, TopicPartition
+
+
+class Mark(NamedTuple):
+    """A trigger that waits until a commit has told that it starts."""
+
+    change: int
+    """The change of the partition's offsets that tells it."""
+    offset: int
+    digest: int
+    kept: asyncio.Future[bool]
+    first: bool
+    """It never left before: while it waits it is unsent, and without doubt."""
+
+
+@dataclass(slots=True)
+class Partition:
+    """An assigned partition."""
+
+    name: TopicPartition
+    epoch: int
+    offsets: PartitionOffsets
+    held: deque[Record] = field(default_factory=deque)
+    """Came after the window was full. Bounded by what the source had on its way when it was paused."""
+    paused: bool = False
+    letters: int = 0
+    """Dead letters waiting for their acknowledgement."""
+    capped: set[int] = field(default_factory=set)
+    """Open offsets that count as dead-lettered for the topic's cap; at most a window of them."""
+    stall: StallWatch = field(default_factory=StallWatch)
+    closing: bool = False
+    letting_in: bool = False
+    """Records that finish at once must not let in further ones recursively."""
+    marks: list[Mark] = field(default_factory=list)
+    """Triggers that wait for their mark's acknowledgement; at most `started_max`."""
+    unmarked: deque[asyncio.Future[bool]] = field(default_factory=deque)
+    """Triggers that wait for room to be marked at all; at most as many as calls in flight."""
