@@ -38,7 +38,7 @@ BAD_MODULE_NAME = "MB033"
 CODES: dict[str, str] = {
     SYNTAX: "the file is not YAML",
     DUPLICATE_KEY: "a key is written twice in one map",
-    UNSUPPORTED_YAML: "YAML that a configuration does not need: tags, keys that are not text, deep nesting, endless aliases",
+    UNSUPPORTED_YAML: "YAML that a configuration does not need: tags, keys that are no text, depth, endless aliases",
     UNKNOWN_KEY: "a key that does not exist",
     MISSING_KEY: "a setting without a default is missing",
     WRONG_TYPE: "a value of the wrong type",
