@@ -348,6 +348,8 @@ class Position(NamedTuple):
     partition: TopicPartition
     offset: int
     metadata: str = ""
+    epoch: int = 0
+    """The assignment that asks: a commit of an older one must not reach the broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +363,9 @@ class Assigned:
     metadata: str = ""
     """What was committed beside the offset. Untrusted."""
     fresh: bool = False
-    """The group had no offset here: `offset` was chosen, and is not committed yet."""
+    """`offset` is not what is committed: the group had none here, or retention has passed it."""
+    committed: int | None = None
+    """The committed offset that `metadata` belongs to, where reading starts at another one."""
 
 
 @dataclass(slots=True)

@@ -45,6 +45,9 @@ class Line(Protocol):
     def done_before(self, record: Record, action: Action) -> bool:
         """Whether an earlier owner of the partition delivered the action already, and told so in its commit."""
 
+    def tell_done(self, record: Record, action: Action) -> None:
+        """The action was carried out, and its event will not finish at once: a restart must know."""
+
     def deliver(self, event: Event, actions: Sequence[Action]) -> Awaitable[Sequence[Result]]:
         """Enters the actions into their contacts' queues now; awaits how each of them ended."""
 
@@ -77,6 +80,10 @@ async def carry(record: Record, line: Line) -> None:
     letters = [
         Letter(record, LetterKind.RULE, failure.message, rule=failure.rule) for failure in plan.failures
     ] + undelivered_letters(record, plan.actions, results, line)
+    if letters:
+        for action, result in zip(plan.actions, results, strict=True):
+            if result.letter is None:
+                line.tell_done(record, action)
     for letter in letters:
         await line.bury(letter)
     return line.finish(record, Ending.DEAD_LETTERED if letters else worst(results))

@@ -39,6 +39,7 @@ class PartitionOffsets:
         "_open",
         "_requested",
         "_restored",
+        "_start_changes",
         "_told",
         "delivered",
         "started",
@@ -62,6 +63,7 @@ class PartitionOffsets:
         """Digests of the delivered actions of unfinished events, by offset."""
         self.started: dict[int, dict[int, int]] = {}
         """Started triggers of unfinished events: offset → digest → wall seconds of the first start."""
+        self._start_changes: dict[tuple[int, int], int] = {}  # which change told a start; absent: an earlier owner's
         self._changes = 0  # grows with whatever a commit would tell: the frontier, or work beyond it
         self._told = 0
         self._acknowledged = start
@@ -94,8 +96,8 @@ class PartitionOffsets:
             if start <= offset < end and offset not in self._restored
         }
 
-    def note_started(self, offset: int, digest: int, wall_seconds: int) -> int:
-        """A trigger is about to leave for the first time; it may once `told` has reached the returned number.
+    def note_started(self, offset: int, digest: int, wall_seconds: int) -> None:
+        """A trigger is about to leave for the first time; it may once `start_told` says so.
 
         The time of a trigger that has started before stays: that is what its age counts from.
         """
@@ -103,20 +105,30 @@ class PartitionOffsets:
         if digest not in triggers:
             triggers[digest] = wall_seconds
             self._changes += 1
-        return self._changes
+            self._start_changes[offset, digest] = self._changes
+
+    def start_told(self, offset: int, digest: int) -> bool:
+        """Whether an acknowledged commit has told that the trigger has started."""
+        return digest in self.started.get(offset, ()) and self._start_changes.get((offset, digest), 0) <= self._told
 
     def clear_started(self, offset: int, digest: int) -> None:
         """The trigger is known not to have been sent, or its action has ended."""
         triggers = self.started.get(offset)
         if triggers is not None and triggers.pop(digest, None) is not None:
             self._changes += 1
+            self._start_changes.pop((offset, digest), None)
             if not triggers:
                 del self.started[offset]
 
+    def drop_untold_starts(self) -> None:
+        """The partition goes: what no commit has told has not left, and the last commit must not tell it either."""
+        untold = [name for name, change in self._start_changes.items() if change > self._told]
+        for offset, digest in untold:
+            self.clear_started(offset, digest)
+
     @property
-    def told(self) -> int:
-        """The number of the last change that an acknowledged commit has told."""
-        return self._told
+    def started_count(self) -> int:
+        return sum(map(len, self.started.values()))
 
     def note_delivered(self, offset: int, digest: int) -> None:
         """An action of an event that has not finished yet was delivered."""
@@ -195,8 +207,8 @@ class PartitionOffsets:
         self._changes += 1
         if self.delivered:
             self.delivered.pop(offset, None)
-        if self.started:
-            self.started.pop(offset, None)
+        for digest in self.started.pop(offset, ()):
+            self._start_changes.pop((offset, digest), None)
         if offset != open_[0]:
             finished.add(offset)
             self._mark(offset)

@@ -21,7 +21,7 @@ from bridge.kafka.ends import LogEnds
 from bridge.kafka.faults import Notices, names
 from bridge.kafka.properties import reason
 from bridge.kafka.starting import EARLIEST, Beginning, offsets_at, resolve
-from bridge.model import Assigned, TopicPartition
+from bridge.model import Assigned, Position, TopicPartition
 
 log = structlog.get_logger(__name__)
 
@@ -54,8 +54,10 @@ class Assignment:
         """None before the first position is known, else the offset that the log does not have."""
         self._ask_at = 0.0
 
-    def owns(self, partition: TopicPartition) -> bool:
-        return partition in self.epochs
+    def owns(self, position: Position) -> bool:
+        """Whether the assignment that asks for this commit lasts; epoch 0 stands for the present one."""
+        epoch = self.epochs.get(position.partition)
+        return epoch is not None and position.epoch in (0, epoch)
 
     def told(self, partitions: Partitions) -> list[TopicPartition]:
         """Those that the listener knows of as its own."""
@@ -96,7 +98,10 @@ class Assignment:
             if beginning.lost_from is not None:
                 self._say_removed(beginning.partition, beginning.lost_from, beginning.offset)
         self._tell_assigned(
-            [Assigned(b.partition, self.epochs[b.partition], b.offset, b.metadata, b.fresh) for b in beginnings]
+            [
+                Assigned(b.partition, self.epochs[b.partition], b.offset, b.metadata, b.fresh, b.lost_from)
+                for b in beginnings
+            ]
         )
 
     # --- standing still -----------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ Report = Callable[[Sequence[Position], str | None], None]
 class Commits:
     """`submit` never blocks and may be called from any thread; `report` is called once for every position."""
 
-    def __init__(self, owned: Callable[[TopicPartition], bool], report: Report) -> None:
+    def __init__(self, owned: Callable[[Position], bool], report: Report) -> None:
         self._owned = owned
         self._report = report
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class Commits:
         """librdkafka's on_commit. The late answer to a commit that `settle` has repeated finds no one waiting."""
         positions = self._in_flight
         # librdkafka answers in an order of its own.
-        if positions is None or {_key(offset) for offset in offsets} != {tuple(position) for position in positions}:
+        if positions is None or {_key(offset) for offset in offsets} != {position[:3] for position in positions}:
             return
         self._in_flight = None
         self._answer(positions, error, offsets)
@@ -78,7 +78,7 @@ class Commits:
     def settle(self, consumer: Consumer, deadline: float) -> None:
         """Carries out all that was asked for, now. What is not begun before `deadline` (monotonic) is refused."""
         positions, self._in_flight = self._in_flight, None
-        if positions is not None:
+        if positions is not None and (positions := self._still_ours(positions)):
             self._commit_now(consumer, positions, deadline)
         while (positions := self._take()) is not None:
             if positions:
@@ -102,11 +102,15 @@ class Commits:
             if not self._waiting:
                 return None
             positions = self._waiting.popleft()
-        # The broker takes a commit from any member for any partition: only we know that a partition has gone.
-        gone = [position for position in positions if not self._owned(position.partition)]
+        return self._still_ours(positions)
+
+    def _still_ours(self, positions: Sequence[Position]) -> Sequence[Position]:
+        # The broker takes a commit from any member for any partition: only we know that a partition has gone, or has
+        # gone and come back, with another owner's commits or another log's offsets in between.
+        gone = [position for position in positions if not self._owned(position)]
         if gone:
             self._report(gone, "not assigned to this consumer any more")
-        return [position for position in positions if self._owned(position.partition)]
+        return [position for position in positions if self._owned(position)]
 
     def _commit_now(self, consumer: Consumer, positions: Sequence[Position], deadline: float) -> None:
         if time.monotonic() >= deadline:
@@ -136,7 +140,7 @@ class Commits:
 
 
 def _offsets(positions: Sequence[Position]) -> list[KafkaPartition]:
-    return [KafkaPartition(tp.topic, tp.partition, offset, metadata) for tp, offset, metadata in positions]
+    return [KafkaPartition(tp.topic, tp.partition, offset, metadata) for tp, offset, metadata, _ in positions]
 
 
 def _key(answer: KafkaPartition) -> tuple[TopicPartition, int, str]:

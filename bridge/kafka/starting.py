@@ -30,7 +30,7 @@ class Beginning(NamedTuple):
     lost_from: int | None = None
     """The committed offset, where retention has already removed it: `lost_from` to `offset - 1` are gone."""
     fresh: bool = False
-    """Nothing is committed: the offset is what `start` says."""
+    """The offset is not what is committed: it is what `start` says, or the log's start."""
 
 
 class Resolved(NamedTuple):
@@ -129,7 +129,7 @@ def resolve(
         # Without an answer the committed offset stands: if it is gone, the first fetch will say so.
         low = lows.get(partition, offset)
         lost_from = offset if offset < low else None
-        beginnings.append(Beginning(partition, max(offset, low), metadata, lost_from))
+        beginnings.append(Beginning(partition, max(offset, low), metadata, lost_from, fresh=lost_from is not None))
     for partition in wanted:
         if partition in found:
             beginnings.append(Beginning(partition, found[partition], fresh=True))

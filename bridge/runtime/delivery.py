@@ -133,6 +133,9 @@ class Marks(Protocol):
     def started_wall(self, record: Record, action: Action) -> float | None:
         """When the action first left, if that was before it was planned here."""
 
+    def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
+        """Makes the mark if there is room for it; else False, and `again` is called when there may be."""
+
     async def start(self, record: Record, action: Action) -> bool:
         """Returns True once the mark is kept for sure: only then may the trigger leave. False: it may not any more."""
 
@@ -145,6 +148,9 @@ class NoMarks:
 
     def started_wall(self, record: Record, action: Action) -> float | None:
         return None
+
+    def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
+        return True
 
     async def start(self, record: Record, action: Action) -> bool:
         return True
@@ -404,7 +410,7 @@ class Delivery:
             return
         now = self._clock.now()
         self._probe_endpoints(now)
-        wake_at = self._gates.next_deadline()
+        wake_at = NEVER
         for name in self._key_order:
             key = self.keys[name]
             if key.refused:
@@ -418,6 +424,7 @@ class Delivery:
                 wake_at = min(wake_at, deadline)
             for lane in key.dispatch.ready_lanes():
                 wake_at = min(wake_at, key.quota.earliest(now, urgent=lane == Lane.TRANSACTIONAL))
+        wake_at = min(wake_at, self._gates.next_deadline())  # only now: this very round may have parked something
         if wake_at != NEVER:
             # A millisecond late rather than early: a timer that fires early would spin until the moment has come.
             self._timer = asyncio.get_running_loop().call_later(max(0.0, wake_at - now) + 0.001, self.wake)
@@ -433,15 +440,30 @@ class Delivery:
         assert attempt is not None
         if self._too_late(key, item, attempt):
             return True
-        if not self._admitted(key, item, attempt):
+        trigger = item.action.kind is Kind.TRIGGER
+        # A place for its mark comes before everything that others could use: a slot, or the turn to probe.
+        if trigger and not self.marks.place(item.batch.event.record, item.action, lambda: self._queue([item])):
+            key.quota.unsent()
             return True
-        marked = item.action.kind is Kind.TRIGGER
-        item.in_flight = not marked  # without an acknowledged mark a trigger is unsent
-        task = self._send_marked(key, item, attempt) if marked else self._send(key, item, attempt.call)
+        if not self._admitted(key, item, attempt):
+            self._unmark(item, attempt)
+            return True
+        item.in_flight = not trigger  # without an acknowledged mark a trigger is unsent
+        task = self._send_marked(key, item, attempt) if trigger else self._send(key, item, attempt.call)
         call = asyncio.get_running_loop().create_task(task)
         self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        call.add_done_callback(self._call_ended)
         return True
+
+    def _call_ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not self._held:
+            self.wake()
+
+    def _unmark(self, item: _Item, attempt: Attempt) -> None:
+        """The trigger stays here after all: without an earlier doubt there is none now."""
+        if item.action.kind is Kind.TRIGGER and not attempt.in_doubt:
+            self.marks.clear(item.batch.event.record, item.action)
 
     def _admitted(self, key: Key, item: _Item, attempt: Attempt) -> bool:
         """Whether the endpoint takes calls, or this one as a probe; else the item is parked and its slot given back."""
@@ -474,15 +496,13 @@ class Delivery:
             raise
         if not permitted or item.gone:
             self._unsent(key, item)
-            if not attempt.in_doubt:
-                self.marks.clear(item.batch.event.record, item.action)
-            asyncio.get_running_loop().call_soon(self.wake)
+            self._unmark(item, attempt)
             return
         # Keeping the mark took time, perhaps an outage's: age and endpoint count at the moment of sending.
-        if self._too_late(key, item, attempt) or not (item.probe or self._admitted(key, item, attempt)):
-            if not attempt.in_doubt and not item.gone:
-                self.marks.clear(item.batch.event.record, item.action)
-            asyncio.get_running_loop().call_soon(self.wake)
+        if self._too_late(key, item, attempt):
+            return
+        if not (item.probe or self._admitted(key, item, attempt)):
+            self._unmark(item, attempt)
             return
         item.in_flight = True
         await self._send(key, item, attempt.call)
@@ -512,8 +532,6 @@ class Delivery:
         item.in_flight = False
         self._go_on(item, Reply(outcome, now, self._clock.wall(), sent_wall))
         self._wake_waiters()
-        # The task still counts as in flight until it is done, one round of the loop later.
-        asyncio.get_running_loop().call_soon(self.wake)
 
     def _book(self, key: Key, call: Call, item: _Item, outcome: Outcome, now: float) -> None:
         """What an answer means for its key, its endpoint and what is known of its contact."""
@@ -667,8 +685,11 @@ class Delivery:
                 reasons.append(Waiting("key_refused", queued, None, key.name))
             elif braked is not None:
                 reasons.append(Waiting("throttled", queued, braked, key.name))
-            elif key.quota.earliest(now, urgent=True) > now:
-                reasons.append(Waiting("quota", queued, key.quota.earliest(now, urgent=True), key.name))
+            else:
+                lanes = key.dispatch.ready_lanes()
+                at = min(key.quota.earliest(now, urgent=lane == Lane.TRANSACTIONAL) for lane in lanes)
+                if at > now:
+                    reasons.append(Waiting("quota", queued, at, key.name))
         return reasons
 
 

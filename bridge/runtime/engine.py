@@ -121,6 +121,8 @@ class Engine:
         self._window_max = window_max or window_limit(metadata_bytes_max)
         self._pending_max = pending_max
         self.partitions: dict[TopicPartition, Partition] = {}
+        self._arrived_wall = 0.0
+        """When the record came that is being taken."""
         self._unacknowledged_since: float | None = None
         self._waits_for_kafka = False
         self._stopping = False
@@ -140,10 +142,14 @@ class Engine:
 
     def too_old(self, action: Action, event: Event) -> bool:
         max_age = action.handling.max_age_seconds
-        if max_age is None or self._clock.wall() - event.time_wall_seconds <= max_age:
+        # Held records were read earlier than now: what became too old here is no history, and must not end silently.
+        if max_age is None or self._arrived_wall - event.time_wall_seconds <= max_age:
             return False
         # A trigger that started before a restart is not history: what became of it is unknown, and somebody must know.
         return self._marks.started_wall(event.record, action) is None
+
+    def tell_done(self, record: Record, action: Action) -> None:
+        self._part_done(record, action)
 
     def done_before(self, record: Record, action: Action) -> bool:
         partition = self._owned(record)
@@ -192,7 +198,8 @@ class Engine:
         for new in partitions:
             offsets = PartitionOffsets(start=new.offset, window_max=self._window_max)
             if new.offset is not None and new.metadata:
-                progress = decode_progress(new.offset, new.metadata)
+                committed = new.offset if new.committed is None else new.committed
+                progress = decode_progress(committed, new.metadata)
                 if progress is not None:
                     offsets.restore(progress)
                 else:
@@ -215,6 +222,7 @@ class Engine:
 
     def records(self, batch: Sequence[Record]) -> None:
         counts: dict[str, int] = {}
+        wall = self._clock.wall()
         self.kafka_trouble = ""
         for record in batch:
             partition = self._owned(record)
@@ -222,10 +230,10 @@ class Engine:
                 continue
             counts[record.topic] = counts.get(record.topic, 0) + 1
             if partition.held or not self._fits(partition, record):
-                partition.held.append(record)
+                partition.held.append((record, wall))
                 self._pause(partition)
             else:
-                self._take(partition, record)
+                self._take(partition, record, wall)
         for topic, count in counts.items():
             self._meter.consumed(topic, count)
 
@@ -282,7 +290,7 @@ class Engine:
     def committed(self, positions: Sequence[Position], error: str | None) -> None:
         for position in positions:
             partition = self.partitions.get(position.partition)
-            if partition is not None:
+            if partition is not None and partition.epoch == position.epoch:
                 partition.offsets.commit_settled(position.offset, acknowledged=error is None)
                 if partition.marks:
                     self._marks.answer(partition)
@@ -319,8 +327,9 @@ class Engine:
 
     # Intake
 
-    def _take(self, partition: Partition, record: Record) -> None:
+    def _take(self, partition: Partition, record: Record, arrived_wall: float) -> None:
         if partition.offsets.take(record.offset):
+            self._arrived_wall = arrived_wall
             start(carry(record, self), lambda error: self._broken(record, error))
 
     def _fits(self, partition: Partition, record: Record) -> bool:
@@ -351,8 +360,8 @@ class Engine:
             return
         held = partition.held
         partition.letting_in = True
-        while held and self._fits(partition, held[0]):
-            self._take(partition, held.popleft())
+        while held and self._fits(partition, held[0][0]):
+            self._take(partition, *held.popleft())
         partition.letting_in = False
         if not held and partition.paused:
             partition.paused = False
@@ -402,7 +411,7 @@ class Engine:
                     due, base, bitmap, offsets.delivered, self._metadata_bytes_max, offsets.started
                 )
                 offsets.commit_requested(due)
-                positions.append(Position(partition.name, due, metadata))
+                positions.append(Position(partition.name, due, metadata, partition.epoch))
         if positions:
             if self._unacknowledged_since is None:
                 self._unacknowledged_since = self._clock.now()
@@ -437,6 +446,10 @@ class Engine:
         for name in names:
             self.partitions.pop(name, None)
         self.burial.forget(names)
+        if self._full:
+            # What went made room, but no finish will say so: without this all others would stay paused.
+            for partition in list(self.partitions.values()):
+                self._let_in(partition)
         if not self.partitions:
             self._unacknowledged_since = None  # nothing is owned, so nothing can be acknowledged
 

@@ -39,27 +39,34 @@ class StartMarks:
         triggers = partition.offsets.started.get(record.offset) if partition is not None else None
         return triggers.get(digest(self.identify(record, action))) if triggers else None
 
-    async def start(self, record: Record, action: Action) -> bool:
-        """Tells in a commit that the trigger starts now, and waits for that commit's acknowledgement."""
-        loop = asyncio.get_running_loop()
+    def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
+        """Makes the mark if there is room for it; else False, and `again` is called when there may be.
+
+        A trigger in doubt keeps its place, so it never waits here for its repeat; only what never left does.
+        """
+        partition = self._owned(record)
+        if partition is None or partition.closing:
+            return True  # `start` will say that it may not leave
+        offsets = partition.offsets
         name = digest(self.identify(record, action))
-        while True:
-            partition = self._owned(record)
-            if partition is None or partition.closing:
-                return False
-            offsets = partition.offsets
-            known = name in offsets.started.get(record.offset, ())
-            if known or sum(map(len, offsets.started.values())) < self._started_max:
-                break
-            room: asyncio.Future[bool] = loop.create_future()
-            partition.unmarked.append(room)
-            if not await room:
-                return False
-        change = offsets.note_started(record.offset, name, int(self._clock.wall()))
-        if change <= offsets.told:
+        if name in offsets.started.get(record.offset, ()):
             return True
-        kept: asyncio.Future[bool] = loop.create_future()
-        partition.marks.append(Mark(change, record.offset, name, kept, first=not known))
+        if offsets.started_count >= self._started_max:
+            partition.unmarked.append(again)
+            return False
+        offsets.note_started(record.offset, name, int(self._clock.wall()))
+        return True
+
+    async def start(self, record: Record, action: Action) -> bool:
+        """Waits until a commit that tells the trigger's mark is acknowledged; False where that will not be."""
+        partition = self._owned(record)
+        if partition is None or partition.closing:
+            return False
+        name = digest(self.identify(record, action))
+        if partition.offsets.start_told(record.offset, name):
+            return True
+        kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        partition.marks.append(Mark(record.offset, name, kept))
         self._commit_now()
         return await kept
 
@@ -71,31 +78,27 @@ class StartMarks:
             self._commit_soon(partition)
 
     def make_room(self, partition: Partition) -> None:
-        """Lets triggers be marked for which there was no room."""
-        free = self._started_max - sum(map(len, partition.offsets.started.values()))
+        """Calls those again for whose marks there was no room."""
+        free = self._started_max - partition.offsets.started_count
         while partition.unmarked and free > 0:
-            waiting = partition.unmarked.popleft()
-            if not waiting.done():
-                waiting.set_result(True)
-                free -= 1
+            free -= 1
+            partition.unmarked.popleft()()
 
     def answer(self, partition: Partition) -> None:
         """Lets the triggers go whose marks an acknowledged commit has told."""
-        told = partition.offsets.told
+        waiting = []
         for mark in partition.marks:
-            if mark.change <= told and not mark.kept.done():
+            if not partition.offsets.start_told(mark.offset, mark.digest):
+                waiting.append(mark)
+            elif not mark.kept.done():
                 mark.kept.set_result(True)
-        partition.marks = [mark for mark in partition.marks if not mark.kept.done()]
+        partition.marks = waiting
 
     def drop(self, partition: Partition) -> None:
         """The partition goes: what waits here is unsent, and hears that it may not leave."""
+        partition.offsets.drop_untold_starts()
         for mark in partition.marks:
-            if mark.first:  # now, not when the trigger hears of it: the last commit must not tell a start that was none
-                partition.offsets.clear_started(mark.offset, mark.digest)
             if not mark.kept.done():
                 mark.kept.set_result(False)
-        for room in partition.unmarked:
-            if not room.done():
-                room.set_result(False)
         partition.marks.clear()
         partition.unmarked.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,13 +16,9 @@ from bridge.model import Record, TopicPartition
 class Mark(NamedTuple):
     """A trigger that waits until a commit has told that it starts."""
 
-    change: int
-    """The change of the partition's offsets that tells it."""
     offset: int
     digest: int
     kept: asyncio.Future[bool]
-    first: bool
-    """It never left before: while it waits it is unsent, and without doubt."""
 
 
 @dataclass(slots=True)
@@ -31,8 +28,8 @@ class Partition:
     name: TopicPartition
     epoch: int
     offsets: PartitionOffsets
-    held: deque[Record] = field(default_factory=deque)
-    """Came after the window was full. Bounded by what the source had on its way when it was paused."""
+    held: deque[tuple[Record, float]] = field(default_factory=deque)
+    """Came after the window was full, and when (wall). Bounded by what the source had on its way when it was paused."""
     paused: bool = False
     letters: int = 0
     """Dead letters waiting for their acknowledgement."""
@@ -44,5 +41,5 @@ class Partition:
     """Records that finish at once must not let in further ones recursively."""
     marks: list[Mark] = field(default_factory=list)
     """Triggers that wait for their mark's acknowledgement; at most `started_max`."""
-    unmarked: deque[asyncio.Future[bool]] = field(default_factory=deque)
-    """Triggers that wait for room to be marked at all; at most as many as calls in flight."""
+    unmarked: deque[Callable[[], None]] = field(default_factory=deque)
+    """What calls those again that found no room to be marked; at most the actions that are admitted at all."""

@@ -116,7 +116,9 @@ async def test_a_commit_of_several_partitions_is_answered_whatever_their_order(a
         await listener.until_answered()
         source.commit(positions[:1])
         await listener.until_answered(2)
-    assert {position for answered, error in listener.commits for position in answered if error is None} == set(positions)
+    assert {position for answered, error in listener.commits for position in answered if error is None} == set(
+        positions
+    )
     assert [any_kafka.committed(group, topic, number) for number in range(4)] == [(1, f"m{n}") for n in range(4)]
 
 

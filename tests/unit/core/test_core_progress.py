@@ -238,14 +238,17 @@ def test_a_started_trigger_is_told_until_it_is_cleared_or_its_event_finishes() -
     machine = PartitionOffsets(start=10)
     machine.take(10)
     machine.take(11)
-    change = machine.note_started(10, 7, 1000)
-    assert machine.told < change
+    machine.note_started(10, 7, 1000)
+    assert not machine.start_told(10, 7)
     assert machine.commit_due() == 10
     machine.commit_requested(10)
     machine.commit_settled(10, acknowledged=True)
-    assert machine.told >= change
-    assert machine.note_started(10, 7, 2000) == change, "it is told already"
+    assert machine.start_told(10, 7)
+    machine.note_started(10, 7, 2000)
+    machine.note_delivered(11, 1)
+    assert machine.start_told(10, 7), "other news does not make it untold"
     assert machine.started == {10: {7: 1000}}
+    assert machine.started_count == 1
     machine.note_started(10, 8, 3000)
     machine.clear_started(10, 7)
     machine.clear_started(10, 7)
@@ -256,6 +259,17 @@ def test_a_started_trigger_is_told_until_it_is_cleared_or_its_event_finishes() -
     machine.note_started(11, 8, 3000)
     machine.finish(11)
     assert machine.started == {}
+
+
+def test_an_untold_start_is_forgotten_when_the_partition_goes() -> None:
+    """It has not left: the last commit must not raise a doubt."""
+    machine = restored(10)
+    machine.restore(Progress(8, started={11: {1: 1000}}))
+    machine.take(10)
+    machine.note_started(10, 7, 2000)
+    machine.drop_untold_starts()
+    assert machine.started == {11: {1: 1000}}
+    assert machine.start_told(11, 1), "told by an earlier owner"
 
 
 def test_a_started_trigger_survives_a_restart() -> None:

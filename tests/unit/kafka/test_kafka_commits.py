@@ -40,7 +40,7 @@ class Desk:
         self.owned = {HERE, THERE}
         self.answers: list[tuple[list[Position], str | None]] = []
         self.broker: Any = Broker()
-        self.commits = Commits(lambda tp: tp in self.owned, self._report)
+        self.commits = Commits(lambda position: position.partition in self.owned, self._report)
 
     def _report(self, positions: Sequence[Position], error: str | None) -> None:
         self.answers.append((list(positions), error))

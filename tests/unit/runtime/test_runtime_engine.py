@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.core.retry import Policy
-from bridge.model import Call, LetterKind, Outcome, Position, Verdict
+from bridge.model import Assigned, Call, LetterKind, Outcome, Position, Verdict
 from tests.support.engine import P0, P1, House, record
 from tests.support.fakes import DELIVERED, FakeLetters, FakeMeisa
 from tests.support.virtual import run
@@ -141,6 +141,23 @@ def test_the_number_of_waiting_actions_is_bounded_over_all_partitions() -> None:
     virtually(story())
 
 
+def test_partitions_paused_by_the_total_go_on_when_others_are_taken_away() -> None:
+    """No finish says that there is room again: the revocation itself must."""
+
+    async def story() -> None:
+        house = House(pending_max=20, meisa=FakeMeisa(latency=0.05))
+        house.source.assign(P0, P1)
+        house.source.feed([record(offset, "a@x", partition=1) for offset in range(20)])
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(5)])
+        assert house.source.paused == {P0}
+        await house.source.revoke(P1)
+        await asyncio.sleep(1)
+        assert house.source.committed[P0] == 5
+        assert house.source.paused == set()
+
+    virtually(story())
+
+
 def test_a_record_that_comes_twice_is_carried_once() -> None:
     """A source that repeats itself within an assignment causes no second call."""
 
@@ -247,6 +264,21 @@ def test_history_is_finished_as_expired_and_not_sent() -> None:
         assert house.seqs() == [1]
         assert house.endings() == {"expired": 1, "delivered": 1}
         assert house.letters.letters == []
+
+    virtually(story())
+
+
+def test_what_became_too_old_while_the_window_was_full_is_a_dead_letter() -> None:
+    """It was fresh when it came, and waited here: that is no history."""
+
+    async def story() -> None:
+        house = House(limits=[(1, 60.0)], window_max=2)
+        house.source.assign(P0)
+        house.source.feed([record(offset, max_age=90) for offset in range(6)])
+        await asyncio.sleep(400)
+        assert len(house.letters.letters) == 6 - len(house.meisa.done)
+        assert {letter.kind for letter in house.letters.letters} == {LetterKind.EXPIRED}
+        assert house.endings().get("expired") is None
 
     virtually(story())
 
@@ -428,6 +460,29 @@ def test_delivered_actions_of_an_unfinished_event_are_not_sent_again() -> None:
 TRIGGER_IN_DOUBT = Outcome(Verdict.UNKNOWN, None, "no answer")
 
 
+def test_a_trigger_in_doubt_that_waits_for_its_retry_stops_nobody() -> None:
+    """Doubtful triggers hold all places for marks; others wait for one without holding a slot, a probe or the quota."""
+
+    async def story() -> None:
+        doubt = {"on": True}
+        house = House(
+            meisa=FakeMeisa(lambda c: TRIGGER_IN_DOUBT if c.endpoint == "trigger" and doubt["on"] else DELIVERED),
+            max_in_flight=8,
+        )
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x", do=["trigger"]) for offset in range(100)])
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(100, 120)])
+        await asyncio.sleep(300)
+        assert sum(call.endpoint == "upsert" for call in house.meisa.done) == 20
+        assert house.engine.partitions[P0].offsets.started_count <= 20
+        doubt["on"] = False
+        await asyncio.sleep(200)
+        assert house.source.committed == {P0: 120}
+        assert house.letters.letters == []
+
+    virtually(story())
+
+
 def test_a_trigger_leaves_only_after_a_commit_told_that_it_starts() -> None:
     """Whatever else leaves at once; while Kafka acknowledges nothing, no email goes out."""
 
@@ -439,7 +494,7 @@ def test_a_trigger_leaves_only_after_a_commit_told_that_it_starts() -> None:
         await asyncio.sleep(30)
         assert [call.endpoint for call in house.meisa.calls] == ["upsert"]
         house.source.answer_commits = True
-        house.engine.committed([Position(P0, 0)], "no answer in time")
+        house.engine.committed([Position(P0, 0, epoch=1)], "no answer in time")
         await asyncio.sleep(2)
         assert [call.endpoint for call in house.meisa.calls] == ["upsert", "trigger"]
         assert house.source.committed == {P0: 2}
@@ -581,6 +636,47 @@ def test_a_revocation_releases_triggers_that_wait_for_marks() -> None:
         house.source.feed([record(offset, f"{offset}@x", partition=1) for offset in range(40)])
         await asyncio.sleep(0.2)
         assert len(house.meisa.done) == 40, "the quota was given back"
+
+    virtually(story())
+
+
+def test_progress_survives_retention_that_passed_the_committed_offset() -> None:
+    """Reading starts at the log's start; the text belongs to the offset that was committed, and still counts."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: UNAVAILABLE if c.body["email"] == "0@x" else DELIVERED))  # type: ignore[index]
+        records = [record(offset, f"{offset % 10}@x") for offset in range(50)]
+        house.source.assign(P0)
+        house.source.feed(records)
+        await asyncio.sleep(2)
+        await house.source.revoke(P0)
+        again = House()
+        again.engine.assigned([Assigned(P0, 1, 15, house.source.metadata[P0], fresh=True, committed=0)])
+        again.source.epoch = 1
+        again.source.feed(records[15:])
+        await asyncio.sleep(3)
+        assert again.seqs() == [20, 30, 40]
+        assert again.source.committed == {P0: 50}
+
+    virtually(story())
+
+
+def test_a_delivered_action_is_told_while_its_events_letter_waits() -> None:
+    """An hour of a broken dead-letter topic, then a crash: what was delivered is not sent again."""
+
+    async def story() -> None:
+        house = House(letters=FakeLetters(refusals=1000))
+        one = record(0, fail=True)
+        house.source.assign(P0)
+        house.source.feed([one])
+        await asyncio.sleep(60)
+        assert len(house.meisa.calls) == 1
+        again = after_a_crash(house, hours=0)
+        again.source.feed([one])
+        await asyncio.sleep(5)
+        assert again.meisa.calls == []
+        assert len(again.letters.letters) == 1
+        assert again.source.committed == {P0: 1}
 
     virtually(story())
 
