@@ -195,6 +195,8 @@ class Engine:
     # The source's listener
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
+        if not self.partitions:
+            self._heard_of_kafka()
         for new in partitions:
             offsets = PartitionOffsets(start=new.offset, window_max=self._window_max)
             if new.offset is not None and new.metadata:
@@ -296,12 +298,7 @@ class Engine:
                     self._marks.answer(partition)
         self._last_commit_ok = error is None
         if error is None:
-            self._unacknowledged_since = None
-            if self._waits_for_kafka:
-                self._waits_for_kafka = False
-                log.info("Kafka acknowledges commits again; calls leave again")
-                if not self._stopping:
-                    self._delivery.open()
+            self._heard_of_kafka()
         self._meter.committed("error" if error else "ok")
         if error:
             log.warning("a commit was refused; it is tried again, and nothing is lost", error=error)
@@ -418,6 +415,15 @@ class Engine:
             self._source.commit(positions)
         return bool(positions)
 
+    def _heard_of_kafka(self) -> None:
+        """The group's word that what we own is ours: an acknowledged commit, or an assignment when we owned nothing."""
+        self._unacknowledged_since = None
+        if self._waits_for_kafka:
+            self._waits_for_kafka = False
+            log.info("Kafka acknowledges commits again; calls leave again")
+            if not self._stopping:
+                self._delivery.open()
+
     def _look(self) -> None:
         """Now and then: is somebody else possibly the owner; does a frontier stand still."""
         self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
@@ -431,6 +437,11 @@ class Engine:
                 "no call leaves until it does",
                 seconds=round(now - since),
             )
+        if self._waits_for_kafka:
+            # A commit without news, as a question: else a partition that came back with nothing to tell would ask none.
+            for partition in self.partitions.values():
+                partition.offsets.note_start()
+            self._request_commits(self.partitions.values())
         for partition in self.partitions.values():
             offsets = partition.offsets
             if partition.stall.look(now, offsets.frontier, offsets.open_count):

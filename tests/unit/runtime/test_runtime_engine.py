@@ -1254,6 +1254,26 @@ def test_without_acknowledged_commits_for_a_session_timeout_nothing_leaves() -> 
     virtually(story())
 
 
+def test_a_partition_that_comes_back_with_nothing_to_tell_ends_the_hold() -> None:
+    """The commit went unanswered and the partition was lost: the new assignment is the group's word that it is ours."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(latency=1.0))
+        house.source.answer_commits = False
+        house.source.assign(P0, P1)
+        house.source.feed([record(0)])
+        await asyncio.sleep(100)
+        house.source.lose(P0)
+        house.source.answer_commits = True
+        house.source.assign(P0)
+        house.source.feed([record(0), record(1)])
+        await asyncio.sleep(100)
+        assert house.source.committed == {P0: 2, P1: 0}
+        assert house.engine.waiting() == []
+
+    virtually(story())
+
+
 def test_an_idle_bridge_needs_no_acknowledgement() -> None:
     """Nothing was to be committed, so nothing is missing."""
 
