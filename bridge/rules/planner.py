@@ -22,6 +22,8 @@ from bridge.rules.language import Expression
 MATCHES_MAX = 10_000
 """Pairs of topic and event type whose rules are remembered. Real systems have hundreds of types; a producer that puts
 ids into its types must not fill the memory, so at this many all are forgotten and found again."""
+TYPE_REMEMBERED_MAX = 256
+"""Characters. Longer types are nobody's names; ten thousand of a megabyte each would fill the memory after all."""
 
 HANDLINGS_MAX = 1_000
 """Remembered option sets of actions that handlers yield; code has a handful."""
@@ -179,9 +181,10 @@ class RuleBook:
             handler for match, topics, handler in self._handler_matchers if _matches(match, topics, topic, event_type)
         )
         wanted = (rules, handlers) if rules or handlers else None
-        if len(self._wanted) >= MATCHES_MAX:
-            self._wanted.clear()
-        self._wanted[pair] = wanted
+        if len(event_type) <= TYPE_REMEMBERED_MAX:
+            if len(self._wanted) >= MATCHES_MAX:
+                self._wanted.clear()
+            self._wanted[pair] = wanted
         return wanted
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import textwrap
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -45,6 +46,19 @@ def test_an_event_that_no_rule_wants_has_the_empty_plan(make_event: Any) -> None
 def test_match_takes_types_lists_and_globs(match: str, wanted: list[str], unwanted: list[str]) -> None:
     made = rule("- upsert: {email: a}", match=match)
     assert [type for type in (*wanted, *unwanted) if made.wants("t", type)] == wanted
+
+
+def test_types_that_are_no_names_are_not_kept_in_memory(make_event: Any) -> None:
+    """A broken producer may send a megabyte as a type, another one with each event."""
+    made = rule("- upsert: {email: a}", match="b*")
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            assert made.plan(make_event(f"a{number}" + "x" * 1_000_000)) is EMPTY_PLAN
+            assert made.plan(make_event(f"b{number}" + "x" * 1_000_000)).actions
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_topic_restricts_a_rule(make_event: Any) -> None:
