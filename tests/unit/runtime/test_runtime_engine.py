@@ -1268,7 +1268,7 @@ def test_a_partition_that_comes_back_with_nothing_to_tell_ends_the_hold() -> Non
         house.source.assign(P0)
         house.source.feed([record(0), record(1)])
         await asyncio.sleep(100)
-        assert house.source.committed == {P0: 2, P1: 0}
+        assert house.source.committed[P0] == 2
         assert house.engine.waiting() == []
 
     virtually(story())
