@@ -1,0 +1,189 @@
+"""`check` without --offline: each problem of the outside has its code, its place, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import preflight
+from bridge.config import load
+from bridge.errors import Problem
+from bridge.preflight import CODES, check_online
+from bridge.sandbox.children import free_port
+from bridge.sandbox.server import SandboxServer
+from tests.support.inprocess import Place, sandbox_options
+from tests.support.kafka import Cluster, unique
+
+RULES = """\
+rules:
+  - name: signup
+    match: user.signed_up
+    do:
+      - upsert: {email: "${data.email}"}
+      - trigger: {trigger_key: welcome, to_email: "${data.email}"}
+"""
+CONFIG = """\
+kafka:
+  bootstrap_servers: BROKER
+  properties: {}
+topics:
+  TOPIC: {}
+meisa:
+  base_url: URL
+  environment: test
+  api_key: {env: MEISA_API_KEY}
+  keys:
+    trigger: {env: TRIGGER_KEY}
+rules: [rules.yaml]
+dead_letters:
+  topic: LETTERS
+"""
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[SandboxServer]:
+    keys = ("meisa_test_poor=events:track", "meisa_test_mail=emails:trigger")
+    async with SandboxServer(sandbox_options(keys=keys)) as server:
+        yield server
+
+
+Checker = Callable[..., Any]
+
+
+@pytest.fixture
+def checked(embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path) -> Checker:
+    """Checks a configuration in which `changes` were made to the text of a right one."""
+    place = Place(embedded_kafka, tmp_path, sandbox.base_url, rules=RULES)
+    right = {
+        "BROKER": embedded_kafka.bootstrap_servers,
+        "TOPIC": place.topic,
+        "LETTERS": place.letters_topic,
+        "URL": sandbox.base_url,
+    }
+
+    async def check(
+        create: bool = False, key: str = "meisa_test_sandbox", mail: str = "meisa_test_mail", **changes: str
+    ) -> list[tuple[str, int, int, str]]:
+        text = CONFIG
+        for name, value in {**right, **changes}.items():
+            text = text.replace(name, value)
+        place.config.write_text(text)
+        settings = load(place.config, {"MEISA_API_KEY": key, "TRIGGER_KEY": mail})
+        problems = await asyncio.to_thread(check_online, settings, create=create)
+        return [told(problem, place.config) for problem in problems]
+
+    return check
+
+
+def told(problem: Problem, file: Path) -> tuple[str, int, int, str]:
+    assert problem.file == str(file)
+    assert problem.severity == "error"
+    assert problem.code in CODES
+    assert "\n" not in str(problem)
+    assert "meisa_test_" not in str(problem), "no key in a message"
+    return problem.code, problem.line, problem.column, f"{problem.message} ({problem.hint})"
+
+
+async def test_all_well(checked: Checker) -> None:
+    assert await checked() == []
+
+
+async def test_no_broker(checked: Checker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "ASK_SECONDS", 0.5)
+    nowhere = f"127.0.0.1:{free_port()}"
+    ((code, line, column, words),) = await checked(BROKER=nowhere)
+    assert (code, line, column) == ("MB201", 2, 22)
+    assert f"no Kafka broker answers at {nowhere}" in words
+
+
+async def test_a_missing_topic(checked: Checker) -> None:
+    name = unique("missing")
+    assert await checked(TOPIC=name) == [
+        ("MB202", 5, 3, f"topic {name} does not exist (create it, or let check do it: --create-topics)")
+    ]
+
+
+async def test_a_missing_dead_letter_topic(checked: Checker) -> None:
+    name = unique("missing")
+    hint = "create it, or let check do it: --create-topics"
+    assert await checked(LETTERS=name) == [("MB203", 14, 10, f"the dead-letter topic {name} does not exist ({hint})")]
+
+
+async def test_a_property_that_librdkafka_does_not_know(checked: Checker) -> None:
+    """Told where it stands, and not as a broker that does not answer."""
+    ((code, line, _, words),) = await checked(**{"properties: {}": "properties: {sesion.timeout.ms: 6000}"})
+    assert (code, line) == ("MB204", 3)
+    assert 'No such configuration property: "sesion.timeout.ms"' in words
+
+
+async def test_meisa_cannot_be_reached(checked: Checker) -> None:
+    """Once for each key, at the address's place."""
+    port = free_port()
+    problems = await checked(URL=f"http://127.0.0.1:{port}/api/v1")
+    assert {problem[:3] for problem in problems} == {("MB211", 7, 13)}
+    assert f"cannot connect to 127.0.0.1:{port}: Connection refused (check meisa.base_url" in problems[0][3]
+
+
+async def test_something_else_than_meisa_answers(checked: Checker, sandbox: SandboxServer) -> None:
+    problems = await checked(URL=f"{sandbox.url}/elsewhere")
+    assert {problem[:3] for problem in problems} == {("MB211", 7, 13)}
+    assert "is not Meisa's API (404: There is no such path.): check meisa.base_url" in problems[0][3]
+
+
+async def test_refused_keys_have_the_places_of_their_settings(checked: Checker) -> None:
+    ((code, line, column, words),) = await checked(key="meisa_test_nobody")
+    assert (code, line, column) == ("MB212", 9, 12)
+    assert "refuses the key of meisa.api_key (401)" in words
+    ((code, line, column, words),) = await checked(mail="meisa_test_nobody")
+    assert (code, line, column) == ("MB212", 11, 14)
+    assert "refuses the key of meisa.keys.trigger (401)" in words
+
+
+async def test_a_missing_scope_is_told_of_the_key_that_needs_it(checked: Checker) -> None:
+    """Each key is asked for what it is used for only: triggers have a key of their own here."""
+    ((code, line, column, words),) = await checked(key="meisa_test_poor")
+    assert (code, line, column) == ("MB213", 9, 12)
+    assert words.startswith("the key lacks the scope contacts:write, which upsert needs (grant it in Meisa")
+    ((code, line, column, words),) = await checked(mail="meisa_test_poor")
+    assert (code, line, column) == ("MB213", 11, 14)
+    assert words.startswith("the key lacks the scope emails:trigger, which trigger needs")
+
+
+async def test_both_sides_are_told_at_once(checked: Checker) -> None:
+    problems = await checked(LETTERS=unique("missing"), key="meisa_test_nobody")
+    assert {problem[0] for problem in problems} == {"MB203", "MB212"}
+
+
+async def test_it_calls_nothing_but_ping(checked: Checker, sandbox: SandboxServer) -> None:
+    """Checking a configuration in production must not change anything there."""
+    assert await checked() == []
+    assert {entry.endpoint for entry in sandbox.sandbox.ledger.entries} == {"ping"}
+
+
+@pytest.mark.kafka
+async def test_topics_are_created_only_when_told(real_kafka: Cluster, checked: Checker) -> None:
+    """On a real Kafka: a check creates nothing, --create-topics creates both, and the next check is content."""
+    topic, letters = unique("created"), unique("created-letters")
+    changes = {"BROKER": real_kafka.bootstrap_servers, "TOPIC": topic, "LETTERS": letters}
+    for _ in range(2):
+        assert [code for code, *_ in await checked(**changes)] == ["MB202", "MB203"]
+    assert await checked(create=True, **changes) == []
+    assert await checked(**changes) == []
+    real_kafka.produce(letters, b"a letter")
+    assert real_kafka.end(letters) == 1
+
+
+@pytest.mark.kafka
+async def test_a_topic_that_cannot_be_created_is_told_at_its_place(real_kafka: Cluster, checked: Checker) -> None:
+    """One that cannot be does not keep the other from being made."""
+    topic, taken = unique("created"), unique("taken_name")
+    real_kafka.create_topic(taken)
+    letters = taken.replace("_", ".")  # Kafka's metrics could not tell the two apart, so it refuses the second
+    problems = await checked(create=True, BROKER=real_kafka.bootstrap_servers, TOPIC=topic, LETTERS=letters)
+    assert [problem[:2] for problem in problems] == [("MB203", 14)]
+    assert "could not be created: " in problems[0][3]
+    real_kafka.produce(topic, b"an event")
