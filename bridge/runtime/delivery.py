@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 import structlog
 
 from bridge.core.dispatch import Dispatch
 from bridge.core.ordering import Ordering, Ticket
-from bridge.core.quota import NEVER, Quota, WindowUse
-from bridge.core.retry import Attempt, Dialogue, Policy, Reply, deliver
+from bridge.core.quota import NEVER, Quota
+from bridge.core.retry import Attempt, Policy, Reply, deliver
 from bridge.model import (
     Action,
     Call,
@@ -42,121 +40,15 @@ from bridge.model import (
 )
 from bridge.ports import Clock, Meisa, Meter
 from bridge.runtime.completion import Completion
+from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.gates import Gates, GateState
+from bridge.runtime.items import Batch, Item, Key, KeyState
+from bridge.runtime.marks import Marks, NoMarks
 
 log = structlog.get_logger(__name__)
 
 GUARDRAIL_SECONDS_MAX = 60.0
 """A contact's longest wait for a sending guardrail that names no time."""
-
-CONTACT_IDS_MAX = 100_000
-"""Meisa ids remembered for the tag calls: about 20 MB. A forgotten one costs one upsert more."""
-
-
-class _Batch:
-    """The actions of one event, and how they ended."""
-
-    __slots__ = ("completion", "event", "missing", "results")
-
-    def __init__(self, event: Event, actions: Sequence[Action]) -> None:
-        self.event = event
-        self.completion: Completion[Sequence[Result]] = Completion()
-        self.results: dict[int, Result | None] = {action.position: None for action in actions}
-        self.missing = len(actions)
-
-
-class _Item:
-    """One action on its way."""
-
-    __slots__ = (
-        "action",
-        "attempt",
-        "batch",
-        "dialogue",
-        "gone",
-        "held_since",
-        "hold_until",
-        "in_flight",
-        "lane",
-        "probe",
-        "sequence",
-        "throttles",
-        "ticket",
-    )
-
-    def __init__(self, batch: _Batch, action: Action, sequence: int) -> None:
-        self.batch = batch
-        self.action = action
-        self.sequence = sequence
-        self.lane = action.handling.lane
-        self.ticket: Ticket[_Item] | None = None
-        self.dialogue: Dialogue | None = None
-        self.attempt: Attempt | None = None
-        self.in_flight = False
-        self.probe = False
-        """Its call under way is the probe of a held endpoint."""
-        self.held_since: float | None = None
-        """Since when (wall) its endpoint has not taken it; a probe that fails does not begin it anew."""
-        self.throttles = 0
-        self.hold_until = 0.0
-        """A guardrail holds its contact until then (monotonic)."""
-        self.gone = False
-        """Its partition was revoked: nothing new leaves for it."""
-
-    @property
-    def partition(self) -> TopicPartition:
-        record = self.batch.event.record
-        return TopicPartition(record.topic, record.partition)
-
-
-@dataclass(slots=True)
-class Key:
-    """One API key with its quota, and the items that wait for it."""
-
-    name: str
-    quota: Quota
-    dispatch: Dispatch[_Item]
-    refused: bool = False
-    """Answered with 401: nothing leaves until it works again."""
-
-
-class KeyState(NamedTuple):
-    name: str
-    windows: tuple[WindowUse, ...]
-    braked_until: float | None
-    refused: bool
-
-
-class Marks(Protocol):
-    """Where it is kept that a trigger has started, so that it outlives this process (core/progress.py)."""
-
-    def started_wall(self, record: Record, action: Action) -> float | None:
-        """When the action first left, if that was before it was planned here."""
-
-    def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
-        """Makes the mark if there is room for it; else False, and `again` is called when there may be."""
-
-    async def start(self, record: Record, action: Action) -> bool:
-        """Returns True once the mark is kept for sure: only then may the trigger leave. False: it may not any more."""
-
-    def clear(self, record: Record, action: Action) -> None:
-        """No attempt of it can have been carried out, or it has ended."""
-
-
-class NoMarks:
-    """Without a log that keeps them (tests, one-off deliveries): a trigger leaves at once."""
-
-    def started_wall(self, record: Record, action: Action) -> float | None:
-        return None
-
-    def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
-        return True
-
-    async def start(self, record: Record, action: Action) -> bool:
-        return True
-
-    def clear(self, record: Record, action: Action) -> None:
-        pass
 
 
 class Delivery:
@@ -189,30 +81,30 @@ class Delivery:
         self._dice = dice or random.Random()
         self.keys = {name: Key(name, quota, Dispatch([*Lane])) for name, quota in quotas.items()}
         self._key_order = sorted(self.keys)
-        self._ordering: Ordering[_Item] = Ordering()
+        self._ordering: Ordering[Item] = Ordering()
         self._sequence = 0
-        self._items: dict[TopicPartition, set[_Item]] = {}
+        self._items: dict[TopicPartition, set[Item]] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._waiters: list[tuple[frozenset[TopicPartition], asyncio.Future[None]]] = []
         self._last_success: dict[str, float] = {}
-        self._gates: Gates[_Item] = Gates(self._dice.random)
-        self._contact_ids: OrderedDict[str, str] = OrderedDict()
+        self._gates: Gates[Item] = Gates(self._dice.random)
+        self._contact_ids = ContactIds()
         self._waiting_actions = dict.fromkeys(Lane, 0)
         self._waiting_contacts = dict.fromkeys(Lane, 0)
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._held = True
-        self._running: deque[Ticket[_Item]] | None = None
+        self._running: deque[Ticket[Item]] | None = None
 
     # The station on the path
 
     def deliver(self, event: Event, actions: Sequence[Action]) -> Completion[Sequence[Result]]:
         """Enters an event's actions into the queues of their contacts, in this order, now."""
-        batch = _Batch(event, actions)
+        batch = Batch(event, actions)
         ready = []
         for action in actions:
             self._sequence += 1
-            item = _Item(batch, action, self._sequence)
+            item = Item(batch, action, self._sequence)
             keys = action.contact.ordering_keys() if action.handling.ordered else ()
             item.ticket = self._ordering.admit(item, keys)
             self._items.setdefault(item.partition, set()).add(item)
@@ -300,7 +192,7 @@ class Delivery:
 
     # Turns
 
-    def _begin(self, tickets: Iterable[Ticket[_Item]]) -> None:
+    def _begin(self, tickets: Iterable[Ticket[Item]]) -> None:
         """Starts the items whose turn it is. One loop, however many end at once and free others."""
         if self._running is not None:
             self._running.extend(tickets)
@@ -332,7 +224,7 @@ class Delivery:
         finally:
             self._running = None
 
-    def _blocked_by(self, item: _Item) -> Result | None:
+    def _blocked_by(self, item: Item) -> Result | None:
         """The result of an item whose upsert was refused: Meisa does not know the contact as this event has it."""
         needed = item.action.needs
         result = item.batch.results.get(needed) if needed is not None else None
@@ -341,7 +233,7 @@ class Delivery:
     def _key_of(self, kind: Kind) -> str:
         return kind.value if kind.value in self.keys else "default"
 
-    def _go_on(self, item: _Item, reply: Reply | None) -> None:
+    def _go_on(self, item: Item, reply: Reply | None) -> None:
         """Hands a reply to the item's dialogue, and takes its next attempt or its result."""
         assert item.dialogue is not None
         try:
@@ -363,7 +255,7 @@ class Delivery:
             now=self._clock.now(),
         )
 
-    def _end(self, item: _Item, result: Result) -> None:
+    def _end(self, item: Item, result: Result) -> None:
         """An action has ended: its contact's next one may go, and with the last of its event the event goes on."""
         batch = item.batch
         batch.results[item.action.position] = result
@@ -380,7 +272,7 @@ class Delivery:
         if batch.missing == 0:
             batch.completion.complete([result for result in batch.results.values() if result is not None])
 
-    def _leave(self, item: _Item) -> None:
+    def _leave(self, item: Item) -> None:
         items = self._items[item.partition]
         items.discard(item)
         if not items:
@@ -460,12 +352,12 @@ class Delivery:
         if not self._held:
             self.wake()
 
-    def _unmark(self, item: _Item, attempt: Attempt) -> None:
+    def _unmark(self, item: Item, attempt: Attempt) -> None:
         """The trigger stays here after all: without an earlier doubt there is none now."""
         if item.action.kind is Kind.TRIGGER and not attempt.in_doubt:
             self.marks.clear(item.batch.event.record, item.action)
 
-    def _admitted(self, key: Key, item: _Item, attempt: Attempt) -> bool:
+    def _admitted(self, key: Key, item: Item, attempt: Attempt) -> bool:
         """Whether the endpoint takes calls, or this one as a probe; else the item is parked and its slot given back."""
         endpoint = attempt.call.endpoint
         if self._gates.is_open(key.name, endpoint):
@@ -479,7 +371,7 @@ class Delivery:
         self._gates.park(key.name, endpoint, item, item.held_since)
         return False
 
-    def _too_late(self, key: Key, item: _Item, attempt: Attempt) -> bool:
+    def _too_late(self, key: Key, item: Item, attempt: Attempt) -> bool:
         wall = self._clock.wall()
         if wall <= attempt.not_after_wall:
             return False
@@ -487,7 +379,7 @@ class Delivery:
         self._go_on(item, Reply(None, self._clock.now(), wall))
         return True
 
-    async def _send_marked(self, key: Key, item: _Item, attempt: Attempt) -> None:
+    async def _send_marked(self, key: Key, item: Item, attempt: Attempt) -> None:
         """Sends a trigger once its mark is kept; its slot of the quota is held meanwhile."""
         try:
             permitted = await self.marks.start(item.batch.event.record, item.action)
@@ -507,13 +399,13 @@ class Delivery:
         item.in_flight = True
         await self._send(key, item, attempt.call)
 
-    def _unsent(self, key: Key, item: _Item) -> None:
+    def _unsent(self, key: Key, item: Item) -> None:
         key.quota.unsent()
         assert item.attempt is not None
         self._gates.unsent(key.name, item.attempt.call.endpoint, probe=item.probe)
         item.probe = False
 
-    async def _send(self, key: Key, item: _Item, call: Call) -> None:
+    async def _send(self, key: Key, item: Item, call: Call) -> None:
         sent_now, sent_wall = self._clock.now(), self._clock.wall()
         try:
             outcome = await self._meisa.send(call)
@@ -533,7 +425,7 @@ class Delivery:
         self._go_on(item, Reply(outcome, now, self._clock.wall(), sent_wall))
         self._wake_waiters()
 
-    def _book(self, key: Key, call: Call, item: _Item, outcome: Outcome, now: float) -> None:
+    def _book(self, key: Key, call: Call, item: Item, outcome: Outcome, now: float) -> None:
         """What an answer means for its key, its endpoint and what is known of its contact."""
         quota = key.quota
         self._count(quota, outcome, now)
@@ -563,7 +455,7 @@ class Delivery:
             item.held_since = None
             self._last_success[call.endpoint] = now
             if outcome.contact_id is not None:
-                self._remember_contact_id(item.action.contact, outcome.contact_id)
+                self._contact_ids.remember(item.action.contact, outcome.contact_id)
             self._queue(freed)
         elif verdict is Verdict.SCOPE_MISSING:
             if item.held_since is None:
@@ -572,7 +464,7 @@ class Delivery:
 
     # Endpoints that are held (runtime/gates.py)
 
-    def _queue(self, items: Iterable[_Item]) -> None:
+    def _queue(self, items: Iterable[Item]) -> None:
         """Parked items are ready again: dispatch decides when they go."""
         now = self._clock.now()
         for item in items:
@@ -618,29 +510,16 @@ class Delivery:
     # Facts for the dialogues (core/retry.py)
 
     def contact_id(self, contact: Contact) -> str | None:
-        for name in contact.ordering_keys():
-            found = self._contact_ids.get(name)
-            if found is not None:
-                return found
-        return None
+        return self._contact_ids.get(contact)
 
     def forget_contact_id(self, contact: Contact) -> None:
-        for name in contact.ordering_keys():
-            self._contact_ids.pop(name, None)
+        self._contact_ids.forget(contact)
 
     def succeeded_since(self, endpoint: str, now: float) -> bool:
         return self._last_success.get(endpoint, -1.0) > now
 
     def random(self) -> float:
         return self._dice.random()
-
-    def _remember_contact_id(self, contact: Contact, contact_id: str) -> None:
-        ids = self._contact_ids
-        for name in contact.ordering_keys():
-            ids[name] = contact_id
-            ids.move_to_end(name)
-        while len(ids) > CONTACT_IDS_MAX:
-            ids.popitem(last=False)
 
     # What status shows
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from bridge.core.progress import digest
 from bridge.model import Action, Record
@@ -14,8 +15,40 @@ from bridge.ports import Clock
 from bridge.runtime.partition import Mark, Partition
 
 
+class Marks(Protocol):
+    """Where it is kept that a trigger has started, so that it outlives this process (core/progress.py)."""
+
+    def started_wall(self, record: Record, action: Action) -> float | None:
+        """When the action first left, if that was before it was planned here."""
+
+    def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
+        """Makes the mark if there is room for it; else False, and `again` is called when there may be."""
+
+    async def start(self, record: Record, action: Action) -> bool:
+        """Returns True once the mark is kept for sure: only then may the trigger leave. False: it may not any more."""
+
+    def clear(self, record: Record, action: Action) -> None:
+        """No attempt of it can have been carried out, or it has ended."""
+
+
+class NoMarks:
+    """Without a log that keeps them (tests, one-off deliveries): a trigger leaves at once."""
+
+    def started_wall(self, record: Record, action: Action) -> float | None:
+        return None
+
+    def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
+        return True
+
+    async def start(self, record: Record, action: Action) -> bool:
+        return True
+
+    def clear(self, record: Record, action: Action) -> None:
+        pass
+
+
 class StartMarks:
-    """Implements runtime.delivery.Marks over the partitions' offsets. `started_max` marks fit into one commit."""
+    """Implements Marks over the partitions' offsets. `started_max` marks fit into one commit."""
 
     def __init__(
         self,
