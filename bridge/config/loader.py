@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,6 +132,12 @@ def _read(path: Path) -> str:
         raise UsageError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    annotation: Any = Settings.model_fields[name].rebuild_annotation()
+    return TypeAdapter(annotation)
+
+
 def _sections(data: dict[str, Any], walk: _Walk, file: str) -> dict[str, Any]:
     """The sections that are valid by themselves; the others' problems go to the walk's list."""
     sections: dict[str, Any] = {}
@@ -145,8 +152,7 @@ def _sections(data: dict[str, Any], walk: _Walk, file: str) -> dict[str, Any]:
                 walk.problems.append(where.problem(code, f"`{name}` is missing", HINTS.get(name, "")))
             continue
         try:
-            annotation: Any = info.rebuild_annotation()
-            made = TypeAdapter(annotation).validate_python(data[name], context=FROM_FILE)
+            made = _adapter(name).validate_python(data[name], context=FROM_FILE)
             if name not in broken:  # else what was left out might look like a default
                 sections[name] = made
         except ValidationError as error:
