@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 SOURCES := pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lint format lock clean
+.PHONY: help demo test simulate check bench lint format lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1	/' | expand -t 18
@@ -26,6 +26,9 @@ test: $(VENV)/.dev  ## Run all tests; those with a real Kafka need Java 17 and M
 check: lint  ## Run the static checks: ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+simulate: $(VENV)/.dev  ## Simulate the whole engine under faults: SEED=123 replays one, SEEDS=2000 runs many
+	$(BIN)/python -m tests.support.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
 
 bench: $(VENV)/.dev  ## Measure and print: throughput, CPU, memory, start
 	$(BIN)/python -m benchmarks

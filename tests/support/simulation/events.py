@@ -97,7 +97,8 @@ class Act:
     failures: int = 0
     refused: str = ""
     suppressed: bool = False
-    scope_missing_since: float | None = None
+    failed_at: str = ""
+    """The endpoint that failed last for it."""
     contact_missing_since: float | None = None
     letter_begun: bool = False
     letter_written: bool = False

@@ -148,7 +148,7 @@ class Broker:
         if log.owner is not None or target is None or target not in self.members:
             return
         if target.closed or not target.reachable:
-            return  # it leaves, or is expelled, and another one is chosen
+            return  # it leaves, is expelled, or comes back
         log.owner = target
         offset, metadata = log.committed or (log.low, "")
         offset = max(offset, log.low)
@@ -156,6 +156,12 @@ class Broker:
             metadata = self._damage(metadata)
             self.world.say("broker", f"the text beside {offset} of {log.name} is damaged: {metadata[:60]!r}")
         target.assigned(log.name, offset, metadata, fresh=log.committed is None)
+
+    def offer(self, source: "SimSource") -> None:
+        """Gives what could not be given while the member was out of reach."""
+        for log in self.logs.values():
+            if log.owner is None and log.target is source:
+                self.world.later(self._dice.random(), self._give, log)
 
     def _damage(self, metadata: str) -> str:
         dice = self._dice
@@ -180,18 +186,16 @@ class Broker:
                 log.owner = None
                 self.world.later(self._dice.random() * 3.5, self._give, log)
 
-    def commit(
-        self, source: "SimSource", positions: Sequence[Position], generations: Mapping[TopicPartition, int]
-    ) -> list[tuple[Position, str | None]]:
+    def commit(self, source: "SimSource", request: "Request") -> list[tuple[Position, str | None]]:
         """Applies a commit; what the broker says of each position."""
         answers: list[tuple[Position, str | None]] = []
-        for position in positions:
-            name, offset, metadata = position
+        for position, generation, _ in request:
+            name, offset, metadata = position[:3]
             log = self.logs[name]
             error = None
             if log.owner is not source:
                 error = "ILLEGAL_GENERATION"
-            elif log.generation != generations[name]:
+            elif log.generation != generation:
                 error = "UNKNOWN_TOPIC_ID"
             elif len(metadata.encode()) > self.world.scenario.metadata_bytes_max:
                 error = "OFFSET_METADATA_TOO_LARGE"
@@ -216,7 +220,6 @@ class SimSource:
         self.world = broker.world
         self.name = name
         self.reachable = True
-        self.generations: dict[TopicPartition, int] = {}
         self._context = context
         self._dice = self.world.dice(f"source {name}")
         self._listener: SourceListener | None = None
@@ -230,11 +233,12 @@ class SimSource:
         self._on_their_way: deque[list[Record]] = deque()
         self._fetching = False
         self._revoking = 0
-        self._commits: deque[list[Position]] = deque()
-        self._in_flight: list[Position] | None = None
+        self._commits: deque[Request] = deque()
+        self._in_flight: Request | None = None
         self._ticket = 0
         self.closed = False
         self.dead = False
+        self.joined = False
         self._idle = asyncio.Event()
         self._revocations: deque[tuple[TopicPartition, ...]] = deque()
 
@@ -245,7 +249,10 @@ class SimSource:
         self.world.later(self._dice.random(), self._join)
 
     def _join(self) -> None:
-        if not self.closed:
+        if not self.reachable and not self.dead:
+            self.world.later(1.0, self._join)
+        elif not self.closed:
+            self.joined = True
             self.broker.join(self)
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
@@ -258,7 +265,8 @@ class SimSource:
     def commit(self, positions: Sequence[Position]) -> None:
         if not positions:
             return
-        self._commits.append(list(positions))
+        logs = self.broker.logs
+        self._commits.append([(p, logs[p.partition].generation, self.epochs.get(p.partition, 0)) for p in positions])
         self._next_commit()
 
     def log_ends(self) -> Mapping[TopicPartition, int]:
@@ -279,6 +287,7 @@ class SimSource:
 
     def carry_on(self) -> None:
         """The broker can be reached again."""
+        self.broker.offer(self)
         self._next_revocation()
         self.fetch_soon()
 
@@ -355,7 +364,6 @@ class SimSource:
         self._epoch += 1
         log = self.broker.logs[name]
         self.epochs[name] = self._epoch
-        self.generations[name] = log.generation
         self._positions[name] = offset
         self._paused.discard(name)
         self.world.say(self.name, f"gets {name} at {offset}, epoch {self._epoch} {metadata[:40]}")
@@ -405,7 +413,6 @@ class SimSource:
         for name in names:
             self.broker.ledger.given_up(self.name, name, how)
             self.epochs.pop(name, None)
-            self.generations.pop(name, None)
             self._paused.discard(name)
         self._idle.set()
 
@@ -432,32 +439,30 @@ class SimSource:
     # Commits: one in flight at a time, each answered once
 
     def _next_commit(self) -> None:
-        while self._in_flight is None and self._commits:
-            positions = self._commits.popleft()
-            gone = [position for position in positions if position.partition not in self.epochs]
+        while self._in_flight is None and self._commits and not self.dead:
+            request = self._commits.popleft()
+            gone = [each[0] for each in request if self.epochs.get(each[0].partition) != each[2]]
             if gone:
                 self._tell("committed", gone, UNOWNED)
-            rest = [position for position in positions if position.partition in self.epochs]
+            rest = [each for each in request if self.epochs.get(each[0].partition) == each[2]]
             if rest:
                 self._send(rest)
 
-    def _send(self, positions: list[Position]) -> None:
-        self._in_flight = positions
+    def _send(self, request: "Request") -> None:
+        self._in_flight = request
         self._ticket += 1
         fault = self._fault()
         if fault:
             self.world.say(self.name, f"commit meets {fault}")
-            for position in positions:
-                self.broker.ledger.commit_troubled(self.name, position.partition)
+            self.broker.ledger.commit_troubled(self.name)
         way = COMMIT_SECONDS * (0.5 + self._dice.random())
-        generations = {p.partition: self.generations[p.partition] for p in positions}
         if fault in ("", "late_done"):
-            self.world.later(way / 2, self._apply, positions, generations, self._ticket, fault)
+            self.world.later(way / 2, self._apply, request, self._ticket, fault)
         elif fault == "refused":
-            self.world.later(way, self._answer, positions, self._ticket, "REBALANCE_IN_PROGRESS")
+            self.world.later(way, self._answer, request, self._ticket, "REBALANCE_IN_PROGRESS")
         if fault in ("late", "late_done"):
             wait = 10.0 + 30.0 * self._dice.random()
-            self.world.later(wait, self._answer, positions, self._ticket, "Local: Timed out")
+            self.world.later(wait, self._answer, request, self._ticket, "Local: Timed out")
 
     def _fault(self) -> str:
         if not self.reachable:
@@ -473,15 +478,13 @@ class SimSource:
     def _settle_in_flight(self) -> None:
         """A revocation does not wait for the answer to the commit under way: it is made once more."""
         if self._in_flight is not None:
-            positions, self._in_flight = self._in_flight, None
-            self._commits.appendleft(positions)
+            request, self._in_flight = self._in_flight, None
+            self._commits.appendleft(request)
             self._ticket += 1  # the former answer finds no one waiting
             self._next_commit()
 
-    def _apply(
-        self, positions: list[Position], generations: Mapping[TopicPartition, int], ticket: int, fault: str
-    ) -> None:
-        answers = self.broker.commit(self, positions, generations)
+    def _apply(self, request: "Request", ticket: int, fault: str) -> None:
+        answers = self.broker.commit(self, request)
         if not fault:
             self.world.later(COMMIT_SECONDS / 2, self._answer_each, answers, ticket)
 
@@ -497,12 +500,16 @@ class SimSource:
                 self._tell("committed", [position], error)
         self._next_commit()
 
-    def _answer(self, positions: list[Position], ticket: int, error: str) -> None:
+    def _answer(self, request: "Request", ticket: int, error: str) -> None:
         if ticket != self._ticket or self.dead:
             return
         self._in_flight = None
-        self._tell("committed", positions, error)
+        self._tell("committed", [position for position, _, _ in request], error)
         self._next_commit()
+
+
+Request = list[tuple[Position, int, int]]
+"""Positions to commit, each with the generation of its log and the epoch of its assignment when it was asked for."""
 
 
 def _offset(record: Record) -> int:

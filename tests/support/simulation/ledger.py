@@ -57,8 +57,6 @@ class Tenure:
     told: Claims
     """What the owner was told by the commit before it."""
     answered: list[tuple[float, Act]] = field(default_factory=list)
-    trouble: float = -1e9
-    """When a commit of this tenure last met a fault."""
 
 
 @dataclass(slots=True)
@@ -81,7 +79,10 @@ class Ledger:
         self._entries: dict[tuple[TopicPartition, int, int], Entry] = {}
         self._owned: dict[str, dict[TopicPartition, int]] = defaultdict(dict)
         self._helpers: dict[str, Act] = {}
+        self._trouble: dict[str, float] = {}
         self._last_success: dict[str, float] = {}
+        self._scope_missing: dict[str, float] = {}
+        """Endpoint → since when nothing but 403 came from it."""
         self.emails = 0
         self.effects = 0
         self.repeats = 0
@@ -129,10 +130,9 @@ class Ledger:
         if entry is not None and entry.read_at is None:
             entry.read_at = self.world.wall
 
-    def commit_troubled(self, member: str, name: TopicPartition) -> None:
-        tenure = self._tenure(member, name)
-        if tenure is not None:
-            tenure.trouble = self.world.now
+    def commit_troubled(self, member: str) -> None:
+        """A commit meets a fault; those behind it wait with it, of other partitions too."""
+        self._trouble[member] = self.world.now
 
     def given_up(self, member: str, name: TopicPartition, how: str) -> None:
         """The member owns the partition no more: `revoked`, `lost`, or `killed`."""
@@ -142,7 +142,7 @@ class Ledger:
             return
         now = self.world.now
         patience = 0.0 if how == "revoked" else COMMIT_SECONDS + self.world.scenario.latency
-        if now - tenure.trouble < 60.0:
+        if now - self._trouble.get(member, -1e9) < 60.0:
             return
         committed = self.logs[name].committed
         room = self.world.scenario.metadata_bytes_max >= 1024
@@ -231,12 +231,8 @@ class Ledger:
                 self.repeats += 1
             if email_sent:
                 self.emails += 1
-                handed_over = act.answered_in is None and self._owners(act) > 1
-                if act.effects > 1 and not (handed_over and "started_marks" in KNOWN_GAPS):
+                if act.effects > 1:
                     self._broken(DUPLICATES, f"{act.name} was emailed twice")
-
-    def _owners(self, act: Act) -> int:
-        return len(self.logs[_name(act)].tenures)
 
     def answered(self, member: str, call: Call, outcome: Outcome) -> None:
         """An outcome reached a member that lives."""
@@ -245,8 +241,11 @@ class Ledger:
         if not acts and call.endpoint == "upsert":
             email = email_key((call.body or {})["email"])
             acts = [self._helpers.setdefault(email, Act(None, 0, "", Kind.UPSERT, "", email))]  # type: ignore[arg-type]
-        if outcome.status is not None and verdict not in (Verdict.RETRY, Verdict.THROTTLED, Verdict.KEY_REFUSED):
+        if verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.NEEDS_CONTACT):
+            self._scope_missing.pop(call.endpoint, None)
             self._last_success[call.endpoint] = now
+        if verdict is Verdict.SCOPE_MISSING:
+            self._scope_missing.setdefault(call.endpoint, now)
         for act in acts:
             if verdict is Verdict.DELIVERED:
                 if act.entry is not None:
@@ -257,10 +256,9 @@ class Ledger:
                 act.refused = outcome.message
             elif verdict is Verdict.NEEDS_CONTACT:
                 act.contact_missing_since = act.contact_missing_since if act.contact_missing_since is not None else now
-            elif verdict is Verdict.SCOPE_MISSING:
-                act.scope_missing_since = act.scope_missing_since if act.scope_missing_since is not None else now
             elif verdict in (Verdict.RETRY, Verdict.UNKNOWN):
                 act.failures += 1
+                act.failed_at = call.endpoint
                 act.first_failure = now if act.first_failure is None else act.first_failure
                 if outcome.sent:
                     act.doubts += 1
@@ -321,8 +319,11 @@ class Ledger:
         """Whether the action needs nothing any more: carried out, deliberately not, or in the dead-letter topic."""
         if act.effects or act.suppressed or act.letter_written or act.entry.gone:
             return True
-        read_at = act.entry.read_at
-        return act.max_age is not None and read_at is not None and read_at > act.entry.event_wall + act.max_age
+        if act.max_age is None or act.entry.read_at is None:
+            return False
+        # Too old already when first read: history. What had to wait here gets a letter.
+        read_at = self.world.wall if "expired_silently" in KNOWN_GAPS else act.entry.read_at
+        return read_at > act.entry.event_wall + act.max_age
 
     def _entry_finished(self, entry: Entry) -> bool:
         if entry.gone:
@@ -334,21 +335,14 @@ class Ledger:
     def _may_die(self, act: Act, kind: LetterKind) -> bool:
         """Whether there is a reason for such a letter."""
         scenario, now = self.world.scenario, self.world.now
-        if act.needs is not None and not act.effects and self._may_die(act.needs, kind) and not act.needs.effects:
+        if act.needs is not None and self._may_die(act.needs, kind):
             return True
         tries = [act]
         if act.kind in (Kind.TRACK, Kind.ADD_TAG, Kind.REMOVE_TAG) and act.email in self._helpers:
             tries.append(self._helpers[act.email])
         match kind:
             case LetterKind.REJECTED:
-                return any(
-                    each.refused
-                    or (
-                        each.scope_missing_since is not None
-                        and now - each.scope_missing_since >= scenario.scope_wait_seconds
-                    )
-                    for each in tries
-                )
+                return any(each.refused for each in tries) or self._scope_waited(act)
             case LetterKind.EXHAUSTED:
                 return any(self._exhausted(each) for each in tries)
             case LetterKind.EXPIRED:
@@ -363,13 +357,19 @@ class Ledger:
                 return now - act.first_doubt >= 3300.0 or self._exhausted(act)
         return False
 
+    def _scope_waited(self, act: Act) -> bool:
+        """Whether the scope of an endpoint that it needs has been missing for the whole wait."""
+        endpoints = [act.kind.value] if act.kind in (Kind.UPSERT, Kind.TRIGGER, Kind.ENROLL) else [act.kind.value, "upsert"]
+        since = [self._scope_missing[endpoint] for endpoint in endpoints if endpoint in self._scope_missing]
+        return bool(since) and self.world.now - min(since) >= self.world.scenario.scope_wait_seconds
+
     def _exhausted(self, act: Act) -> bool:
         scenario = self.world.scenario
         if act.first_failure is None or act.failures < scenario.attempts:
             return False
         if self.world.now - act.first_failure < scenario.max_age_seconds:
             return False
-        return self._last_success.get(act.kind.value, -1.0) > act.first_failure
+        return self._last_success.get(act.failed_at, -1.0) > act.first_failure
 
     # Commits
 
@@ -408,13 +408,19 @@ class Ledger:
     # The end
 
     def all_done(self) -> bool:
-        return all(log.committed.offset > max(log.entries, default=-1) for log in self.logs.values() if log.entries)
+        return all(log.committed.offset > self._last(log) for log in self.logs.values())
+
+    def _last(self, log: Log) -> int:
+        entries = log.entries
+        if "retention" in KNOWN_GAPS:
+            return max((offset for offset, entry in entries.items() if not entry.gone), default=-1)
+        return max(entries, default=-1)
 
     def rest(self) -> str:
         """What is not done and committed."""
         parts = []
         for name, log in self.logs.items():
-            last = max(log.entries, default=-1)
+            last = self._last(log)
             if log.committed.offset <= last:
                 open_ = [entry for entry in log.entries.values() if not self._entry_finished(entry)]
                 parts.append(f"{name} is committed to {log.committed.offset} of {last + 1}; {self._missing(open_)}")
