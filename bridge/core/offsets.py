@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from bridge.core.progress import Progress, finished_offsets
+from bridge.core.progress import DELIVERED, Progress, finished_offsets
 
 
 class PartitionOffsets:
@@ -107,6 +107,12 @@ class PartitionOffsets:
             self._changes += 1
             self._start_changes[offset, digest] = self._changes
 
+    def note_trigger_delivered(self, offset: int, digest: int) -> None:
+        """A trigger of an event that has not finished yet was delivered: its place stays until the event has."""
+        self.started.setdefault(offset, {})[digest] = DELIVERED
+        self._start_changes.pop((offset, digest), None)
+        self._changes += 1
+
     def start_told(self, offset: int, digest: int) -> bool:
         """Whether an acknowledged commit has told that the trigger has started."""
         return digest in self.started.get(offset, ()) and self._start_changes.get((offset, digest), 0) <= self._told
@@ -129,6 +135,10 @@ class PartitionOffsets:
     @property
     def started_count(self) -> int:
         return sum(map(len, self.started.values()))
+
+    def was_delivered(self, offset: int, digest: int) -> bool:
+        """Whether the action was delivered, here or by an earlier owner."""
+        return digest in self.delivered.get(offset, ()) or self.started.get(offset, {}).get(digest) == DELIVERED
 
     def note_delivered(self, offset: int, digest: int) -> None:
         """An action of an event that has not finished yet was delivered."""

@@ -14,8 +14,8 @@ Rules that never break
     1. What is written never exceeds its limit, in bytes; the broker would refuse the whole commit.
     2. Text that is foreign, cut, damaged, or of another version decodes to None: everything beyond the offset is then
        done again. It never raises, and never names an offset below the committed one.
-    3. Finished offsets and started triggers always fit (the bounds below): neither may be forgotten. Delivered actions
-       take what room is left, lowest offsets first: those left out are repeated, which is their promise.
+    3. Finished offsets and triggers, started or delivered, always fit (the bounds below): none may be forgotten. Other
+       delivered actions take what room is left, lowest offsets first: those left out are repeated.
 
 The bounds
     Worst are alternating offsets: no compression, one bit per offset. A window of 20,000 needs 2,501 bytes, 3,127
@@ -42,6 +42,9 @@ _OVERHEAD_BYTES = 16
 BITMAP_BYTES_MAX = 1 << 17
 """Of a decoded bitmap: a million offsets. What claims more is not ours."""
 
+DELIVERED = 0
+"""In place of a start's time: the trigger was delivered, and its event has not finished yet."""
+
 WINDOW_MAX = 20_000
 _WINDOW_SHARE = 0.78
 _STARTED_SHARE = 0.1
@@ -59,7 +62,7 @@ class Progress(NamedTuple):
     delivered: Mapping[int, frozenset[int]] = {}
     """Offset → digests of its delivered actions."""
     started: Mapping[int, Mapping[int, int]] = {}
-    """Offset → digest of a started trigger → wall seconds of its first start."""
+    """Offset → digest of a started trigger → wall seconds of its first start; DELIVERED if it is known to be sent."""
 
 
 def digest(action_id: str) -> int:
@@ -97,10 +100,11 @@ def encode(
     _put(body, len(stored))
     body += stored
     body += _encode_started(offset, started or {})
+    assert len(body) <= (limit_bytes - len(PREFIX)) * 4 // 5 - _CHECK_BYTES, "more than what fits was let in"
     room = (limit_bytes - len(PREFIX)) * 4 // 5 - _CHECK_BYTES - len(body)
     body += _encode_delivered(offset, delivered, room)
     text = PREFIX + base64.b85encode(bytes(body) + _check(offset, body)).decode("ascii")
-    assert len(text) <= limit_bytes, "the window is larger than what fits"
+    assert len(text) <= limit_bytes
     return text
 
 

@@ -76,6 +76,8 @@ class Delivery:
         self._max_in_flight = max_in_flight
         self._key_refused = key_refused
         self.marks: Marks = NoMarks()
+        self.left: Callable[[], None] = lambda: None
+        """Hears of every action that is out, whether it ended or its partition went."""
         self.part_done = part_done
         """Hears of each action that was carried out of an event that has several: progress must tell it."""
         self._dice = dice or random.Random()
@@ -264,10 +266,10 @@ class Delivery:
             timestamp_ms = batch.event.record.timestamp_ms
             if timestamp_ms >= 0:
                 self._meter.delayed(item.lane, max(0.0, self._clock.wall() - timestamp_ms / 1000))
-        if item.action.kind is Kind.TRIGGER:
-            self.marks.clear(batch.event.record, item.action)
         if result.letter is None and len(batch.results) > 1:
             self.part_done(batch.event.record, item.action)
+        elif item.action.kind is Kind.TRIGGER:
+            self.marks.clear(batch.event.record, item.action)
         self._leave(item)
         if batch.missing == 0:
             batch.completion.complete([result for result in batch.results.values() if result is not None])
@@ -284,6 +286,7 @@ class Delivery:
         freed = self._ordering.release(item.ticket)
         if freed:
             self._begin(freed)
+        self.left()
 
     # Calls
 

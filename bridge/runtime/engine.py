@@ -24,6 +24,7 @@ from bridge.model import (
     Assigned,
     Ending,
     Event,
+    Kind,
     Letter,
     Plan,
     Position,
@@ -115,6 +116,7 @@ class Engine:
         )
         delivery.part_done = self._part_done
         delivery.marks = self._marks
+        delivery.left = self._room_made
         self._revoke_seconds = revoke_seconds
         self._failed = failed
         self._metadata_bytes_max = metadata_bytes_max
@@ -153,8 +155,12 @@ class Engine:
 
     def done_before(self, record: Record, action: Action) -> bool:
         partition = self._owned(record)
-        digests = partition.offsets.delivered.get(record.offset) if partition is not None else None
-        return digests is not None and digest(self.identify(record, action)) in digests
+        if partition is None:
+            return False
+        offsets = partition.offsets
+        if record.offset not in offsets.delivered and record.offset not in offsets.started:
+            return False
+        return offsets.was_delivered(record.offset, digest(self.identify(record, action)))
 
     def deliver(self, event: Event, actions: Sequence[Action]) -> Completion[Sequence[Result]]:
         return self._delivery.deliver(event, actions)
@@ -189,7 +195,11 @@ class Engine:
     def _part_done(self, record: Record, action: Action) -> None:
         partition = self._owned(record)
         if partition is not None:
-            partition.offsets.note_delivered(record.offset, digest(self.identify(record, action)))
+            name = digest(self.identify(record, action))
+            if action.kind is Kind.TRIGGER:
+                partition.offsets.note_trigger_delivered(record.offset, name)
+            else:
+                partition.offsets.note_delivered(record.offset, name)
             self._commit_soon(partition)
 
     # The source's listener
@@ -319,8 +329,6 @@ class Engine:
                 "the consumer has failed; the service ends, and nothing that was not committed is lost", error=message
             )
             self._failed(message)
-        else:
-            log.warning("Kafka: the consumer goes on trying", error=message)
 
     # Intake
 
@@ -363,6 +371,12 @@ class Engine:
         if not held and partition.paused:
             partition.paused = False
             self._source.resume([partition.name])
+
+    def _room_made(self) -> None:
+        """Actions are out, finished or not: those of partitions that went end without a finish."""
+        if self._full:
+            for partition in list(self.partitions.values()):
+                self._let_in(partition)
 
     def _owned(self, record: Record) -> Partition | None:
         # A plain tuple equals and hashes like the TopicPartition, and is three times cheaper to make.
@@ -457,10 +471,7 @@ class Engine:
         for name in names:
             self.partitions.pop(name, None)
         self.burial.forget(names)
-        if self._full:
-            # What went made room, but no finish will say so: without this all others would stay paused.
-            for partition in list(self.partitions.values()):
-                self._let_in(partition)
+        self._room_made()
         if not self.partitions:
             self._unacknowledged_since = None  # nothing is owned, so nothing can be acknowledged
 
@@ -486,6 +497,9 @@ class Engine:
         """Why work waits, for status and metrics."""
         reasons = self._delivery.waiting()
         reasons += self.burial.waiting(self.partitions.values())
+        unmarked = sum(len(partition.unmarked) for partition in self.partitions.values())
+        if unmarked:
+            reasons.append(Waiting("marks", unmarked, detail="triggers in doubt hold all places"))
         if self._waits_for_kafka:
             reasons.append(Waiting("commits", 0, detail="Kafka acknowledges none"))
         if self._broken_places:

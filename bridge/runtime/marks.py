@@ -6,6 +6,8 @@ See delivery.md, "Unknown outcome, without a database", for why; core/progress.p
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,6 +15,9 @@ from bridge.core.progress import digest
 from bridge.model import Action, Record
 from bridge.ports import Clock
 from bridge.runtime.partition import Mark, Partition
+
+FRONTIER_EXTRA = 4
+"""Places beyond the limit for triggers of the event at the frontier; the metadata's spare room holds that many."""
 
 
 class Marks(Protocol):
@@ -66,16 +71,19 @@ class StartMarks:
         self._started_max = started_max
         self._commit_now = commit_now
         self._commit_soon = commit_soon
+        self._numbers = itertools.count()
 
     def started_wall(self, record: Record, action: Action) -> float | None:
         partition = self._owned(record)
         triggers = partition.offsets.started.get(record.offset) if partition is not None else None
-        return triggers.get(digest(self.identify(record, action))) if triggers else None
+        # Zero stands for delivered: nothing is in doubt about that.
+        return (triggers.get(digest(self.identify(record, action))) or None) if triggers else None
 
     def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
         """Makes the mark if there is room for it; else False, and `again` is called when there may be.
 
-        A trigger in doubt keeps its place, so it never waits here for its repeat; only what never left does.
+        A trigger in doubt keeps its place, so it never waits here for its repeat; only what never left does. The event
+        at the frontier always finds room: something can always go, whatever holds the places.
         """
         partition = self._owned(record)
         if partition is None or partition.closing:
@@ -84,8 +92,9 @@ class StartMarks:
         name = digest(self.identify(record, action))
         if name in offsets.started.get(record.offset, ()):
             return True
-        if offsets.started_count >= self._started_max:
-            partition.unmarked.append(again)
+        most = self._started_max + (FRONTIER_EXTRA if record.offset == offsets.frontier else 0)
+        if offsets.started_count >= most:
+            heapq.heappush(partition.unmarked, (record.offset, next(self._numbers), again))
             return False
         offsets.note_started(record.offset, name, int(self._clock.wall()))
         return True
@@ -112,10 +121,11 @@ class StartMarks:
 
     def make_room(self, partition: Partition) -> None:
         """Calls those again for whose marks there was no room."""
+        waiting, frontier = partition.unmarked, partition.offsets.frontier
         free = self._started_max - partition.offsets.started_count
-        while partition.unmarked and free > 0:
+        while waiting and (free > 0 or waiting[0][0] == frontier):
             free -= 1
-            partition.unmarked.popleft()()
+            heapq.heappop(waiting)[2]()
 
     def answer(self, partition: Partition) -> None:
         """Lets the triggers go whose marks an acknowledged commit has told."""

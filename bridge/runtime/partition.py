@@ -41,5 +41,5 @@ class Partition:
     """Records that finish at once must not let in further ones recursively."""
     marks: list[Mark] = field(default_factory=list)
     """Triggers that wait for their mark's acknowledgement; at most `started_max`."""
-    unmarked: deque[Callable[[], None]] = field(default_factory=deque)
-    """What calls those again that found no room to be marked; at most the actions that are admitted at all."""
+    unmarked: list[tuple[int, int, Callable[[], None]]] = field(default_factory=list)
+    """A heap by offset of those that found no room to be marked: what calls them again. At most what is admitted."""

@@ -109,7 +109,7 @@ def test_a_refused_key_stops_without_loss_and_work_goes_on_by_itself(any_kafka: 
         }
 
 
-@pytest.mark.slow
+@pytest.mark.kafka
 def test_two_instances_share_the_partitions_and_repeat_nothing(real_kafka: Cluster, tmp_path: Path) -> None:
     """A second member joins in the middle and leaves again: order holds, nothing is lost, nothing comes twice."""
     produced = stream(3000, 150, seed=5)

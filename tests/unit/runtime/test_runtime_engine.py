@@ -158,6 +158,23 @@ def test_partitions_paused_by_the_total_go_on_when_others_are_taken_away() -> No
     virtually(story())
 
 
+def test_partitions_paused_by_the_total_go_on_when_late_calls_of_lost_ones_end() -> None:
+    """Calls of a lost partition count until they are answered; their end makes room, and no finish tells of it."""
+
+    async def story() -> None:
+        house = House(pending_max=5, meisa=FakeMeisa(latency=5.0))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(5)])
+        await asyncio.sleep(1)
+        house.source.lose(P0)
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(5)])
+        await asyncio.sleep(30)
+        assert house.source.committed == {P0: 5}
+
+    virtually(story())
+
+
 def test_a_record_that_comes_twice_is_carried_once() -> None:
     """A source that repeats itself within an assignment causes no second call."""
 
@@ -479,6 +496,44 @@ def test_a_trigger_in_doubt_that_waits_for_its_retry_stops_nobody() -> None:
         await asyncio.sleep(200)
         assert house.source.committed == {P0: 120}
         assert house.letters.letters == []
+
+    virtually(story())
+
+
+def test_a_delivered_trigger_is_never_forgotten_however_many_events_are_half_done() -> None:
+    """Two hundred events whose first actions are delivered while their last one waits: after a restart two hours later
+    no trigger that went out goes out again."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: UNAVAILABLE if c.endpoint == "enroll" else DELIVERED))
+        records = [record(offset, f"{offset}@x", do=["track", "trigger", "enroll"]) for offset in range(200)]
+        house.source.assign(P0)
+        house.source.feed(records)
+        await asyncio.sleep(600)
+        assert len(house.source.metadata[P0]) <= 4096
+        sent = {call.body["seq"] for call in house.meisa.calls if call.endpoint == "trigger" and call.body}
+        assert sent
+        again = after_a_crash(house, hours=2)
+        again.source.feed(records)
+        await asyncio.sleep(600)
+        repeated = {call.body["seq"] for call in again.meisa.calls if call.endpoint == "trigger" and call.body}
+        assert sent.isdisjoint(repeated)
+        assert sent | repeated == set(range(200))
+        assert again.source.committed == {P0: 200}
+
+    virtually(story())
+
+
+def test_many_events_with_two_triggers_do_not_hold_each_other_up() -> None:
+    """Each holds a place for its first trigger and waits for one for its second: the frontier's always finds one."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x", do=["trigger", "trigger"]) for offset in range(100)])
+        await asyncio.sleep(60)
+        assert house.source.committed == {P0: 100}
+        assert house.engine.waiting() == []
 
     virtually(story())
 
