@@ -64,6 +64,9 @@ ACK_PATIENCE_SECONDS = 45.0
 LOOK_SECONDS = 10.0
 """Between looks for frontiers that stand still."""
 
+COMMIT_SECONDS_AT_REVOCATION = 3.0
+"""Kept of the budget for the last commit; a quarter of a budget that is shorter than twelve seconds."""
+
 COMMIT_ATTEMPTS_AT_REVOCATION = 3
 """A commit that a rebalance refuses must not block the revocation; the next owner repeats what it covered."""
 
@@ -250,26 +253,37 @@ class Engine:
             self._meter.consumed(topic, count)
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """Drops what is unsent, waits for what is in flight, commits; the budget bounds all of it together."""
+        """Drops what is unsent, waits for what is in flight, commits; the budget bounds all of it together.
+
+        The commit has a part of the budget to itself: one call that hangs must not make the others repeat.
+        """
         leaving = [self.partitions[name] for name in partitions if name in self.partitions]
         for partition in leaving:
             partition.closing = True
             partition.held.clear()
             self._marks.drop(partition)
         names = [partition.name for partition in leaving]
+        commit_seconds = min(COMMIT_SECONDS_AT_REVOCATION, self._revoke_seconds / 4)
         try:
-            async with asyncio.timeout(self._revoke_seconds):
+            async with asyncio.timeout(self._revoke_seconds - commit_seconds):
                 self._delivery.withdraw(names)
                 await self._delivery.drained(names)
                 while any(partition.letters for partition in leaving):
                     self._settled.clear()
                     await self._settled.wait()
+        except TimeoutError:
+            log.warning(
+                "the drain budget ended before all calls and dead letters were answered; the next owner repeats those",
+                partitions=_names(leaving),
+                budget_seconds=self._revoke_seconds,
+            )
+        try:
+            async with asyncio.timeout(commit_seconds):
                 await self._commit_last(leaving)
         except TimeoutError:
             log.warning(
-                "the drain budget ended before all calls were answered; the next owner repeats what had no answer",
+                "the last commit was not acknowledged in time; the next owner repeats what it would have told",
                 partitions=_names(leaving),
-                budget_seconds=self._revoke_seconds,
             )
         self._forget(names)
         self._meter.rebalanced("revoked")

@@ -864,11 +864,33 @@ def test_a_drain_ends_with_its_budget() -> None:
         await asyncio.sleep(1)
         begun = house.clock.now()
         await house.source.revoke(P0)
-        assert house.clock.now() - begun == pytest.approx(5.0, abs=0.1)
+        assert house.clock.now() - begun == pytest.approx(3.75, abs=0.1), "a quarter is kept for the commit"
         assert house.source.committed == {}
         house.source.assign(P0)
         await asyncio.sleep(120)
         assert house.source.committed == {}, "a result of the older assignment finished an offset of the new one"
+
+    virtually(story())
+
+
+def test_a_call_that_hangs_does_not_make_the_others_repeat() -> None:
+    """The last commit has its part of the budget, whatever uses up the rest."""
+
+    async def story() -> None:
+        house = House(revoke_seconds=10.0)
+        slow, quick = house.meisa.send, FakeMeisa(latency=0.01).send
+        house.meisa.latency = 600.0
+        house.meisa.send = lambda call: (slow if call.body["seq"] == 0 else quick)(call)  # type: ignore[index,method-assign]
+        house.source.answer_commits = False
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(10)])
+        await asyncio.sleep(1)
+        house.source.answer_commits = True
+        await house.source.revoke(P0)
+        again = after_a_crash(house, hours=0)
+        again.source.feed([record(offset, f"{offset}@x") for offset in range(10)])
+        await asyncio.sleep(1)
+        assert again.seqs() == [0]
 
     virtually(story())
 
