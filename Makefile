@@ -30,6 +30,10 @@ check: lint  ## Run the static checks: ruff, mypy, import-linter
 simulate: $(VENV)/.dev  ## Simulate the whole engine under faults: SEED=123 replays one, SEEDS=2000 runs many
 	$(BIN)/python -m tests.support.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
 
+coverage: $(VENV)/.dev  ## Hold the machines in bridge/core to full branch coverage
+	$(BIN)/python -m pytest -q tests/unit/core tests/property -k core --cov=bridge.core --cov-branch --cov-fail-under=100 \
+	  --cov-report=term-missing:skip-covered
+
 bench: $(VENV)/.dev  ## Measure and print: throughput, CPU, memory, start
 	$(BIN)/python -m benchmarks
 

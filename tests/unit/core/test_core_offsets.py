@@ -137,3 +137,11 @@ def test_the_next_offset_tells_where_taking_goes_on() -> None:
     """One after the highest taken offset, whatever has finished."""
     machine = offsets(10, 12, start=10)
     assert machine.next_offset == 13
+
+
+def test_a_chosen_start_is_news_for_a_commit() -> None:
+    """Nothing was taken yet, and still the place must be committed: a crash must not choose again."""
+    machine = PartitionOffsets(start=700)
+    assert machine.commit_due() is None
+    machine.note_start()
+    assert machine.commit_due() == 700

@@ -146,3 +146,12 @@ def test_large_limits_are_counted_in_fractions_of_the_window() -> None:
     assert 60.0 <= first <= 60.0 + 60.0 / EXACT_MAX
     assert not quota.acquire(first - 0.001)
     assert quota.acquire(first)
+
+
+def test_whether_our_own_count_has_room_does_not_ask_the_brake() -> None:
+    """It tells a sending guardrail from the quota: a 429 while there is room here is not our spending."""
+    quota = Quota([(2, 60.0)], reserve=0.5)
+    quota.throttled(0.0, 30.0)
+    assert quota.has_room(0.0)
+    spend(quota, 2, 30.0)
+    assert not quota.has_room(31.0)
