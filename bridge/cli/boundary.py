@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -17,6 +18,9 @@ from bridge.places import did_you_mean
 
 INTERRUPTED: Final = 130
 """What shells expect after SIGINT: 128 + 2."""
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+"""What a disk says that takes nothing more: no bug of ours."""
 
 _PROBLEM: Final = re.compile(r"(error|warning) MB\d{3}: ")
 
@@ -77,6 +81,9 @@ def _tell(error: UserError) -> None:
 
 def _confess(error: Exception) -> None:
     """A bug of ours: one line that says where, never what the values were (they may be secrets or people's data)."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        click.echo(f"meisa-bridge: the output cannot be written: {error.strerror}", err=True)
+        return
     if os.environ.get("MEISA_BRIDGE_DEBUG") == "1":
         traceback.print_exception(error)
         return

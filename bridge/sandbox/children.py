@@ -26,16 +26,17 @@ SHOWN = 5
 
 
 class Child:
-    """A `meisa-bridge` command in a process of its own; the end of what it says is kept for the case that it fails."""
+    """A `meisa-bridge` command in a process of its own, which ends when this one does, however that happens; the end of
+    what it says is kept for the case that it fails."""
 
     def __init__(self, name: str, arguments: list[str], environ: Mapping[str, str] | None = None) -> None:
         self._name = name
         self._said: deque[str] = deque(maxlen=LINES_KEPT)
         self._changed = threading.Condition()
         self._process = subprocess.Popen(  # noqa: S603 - our own command by our own interpreter
-            [sys.executable, "-m", "bridge", *arguments],
+            [sys.executable, "-m", "bridge.sandbox.tied", *arguments],
             env={**os.environ, **(environ or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written to: its end tells the process that this one is gone
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -111,8 +112,9 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        with contextlib.suppress(OSError):
-            self._process.stderr.close()  # type: ignore[union-attr]
+        for pipe in (self._process.stdin, self._process.stderr):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
 
     def _tail(self) -> str:
         return "".join(f"\n  | {line}" for line in list(self._said)[-SHOWN:])

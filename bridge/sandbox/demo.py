@@ -66,10 +66,15 @@ class DemoOptions:
 def run(options: DemoOptions) -> int:
     """Runs the demo and prints its summary on standard output. Raises StartFailed where a part does not start."""
     options.check()
-    # A demo that is told to end must still end its children.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # A demo that is told to end, or whose terminal is closed, must still end its children and leave nothing behind.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda number, frame: sys.exit(128 + number))
     show = _Progress(options.events)
-    with tempfile.TemporaryDirectory(prefix="meisa-bridge-demo-") as name:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="meisa-bridge-demo-")
+    except OSError as error:
+        raise StartFailed(f"demo: no temporary folder can be made ({error.strerror}); set TMPDIR to one") from None
+    with folder as name:
         demo = Demo(options, Path(name), show)
         try:
             demo.run()
@@ -159,7 +164,12 @@ admin: {{listen: "127.0.0.1:{port}"}}
         """Produces at the pace of the bridge, and waits until it has finished everything."""
         # Idempotent, because a repeated request may otherwise overtake another, and the order is what is to be shown.
         producer = Producer(
-            {"bootstrap.servers": self._broker.bootstrap_servers, "linger.ms": 20, "enable.idempotence": True}
+            {
+                "bootstrap.servers": self._broker.bootstrap_servers,
+                "linger.ms": 20,
+                "enable.idempotence": True,
+                "log_level": 3,
+            }
         )
         sent = done = 0
         changed = time.monotonic()
@@ -190,6 +200,7 @@ admin: {{listen: "127.0.0.1:{port}"}}
                 "group.id": "meisa-bridge-demo",
                 "enable.auto.commit": False,
                 "enable.partition.eof": False,
+                "log_level": 3,
             }
         )
 
