@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.simulation.run import simulate
 from tests.support.simulation.scenario import draw
 
@@ -21,8 +19,7 @@ def test_a_seed_replays_exactly() -> None:
         assert first.trace_hash == second.trace_hash, seed
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "77"])
-def test_a_seed_replays_in_another_process(hash_seed: str) -> None:
+def test_a_seed_replays_in_another_process() -> None:
     """Neither the hashes of strings nor memory addresses may decide what happens next."""
     script = (
         "from tests.support.simulation.run import simulate\n"
@@ -32,7 +29,7 @@ def test_a_seed_replays_in_another_process(hash_seed: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
-        env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+        env={"PYTHONHASHSEED": "77", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -59,7 +59,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return task
 
     def after_steps(self, steps: int, what: Callable[[], None]) -> None:
-        """Runs `what` between two callbacks, after so many more of them: at an arbitrary await of whatever is going on."""
+        """Runs `what` between two callbacks, after so many more: at an arbitrary await of whatever is going on."""
         self._countdowns.append([steps, what])
 
     def _run_once(self) -> None:
@@ -71,7 +71,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 raise RuntimeError("everything waits, and no timer will ever end it")
             # Instead of waiting, the clock moves to the moment that the loop waits for.
             self.seconds = max(self.seconds, scheduled[0]._when)
-        elif dice is not None and scheduled and scheduled[0]._when <= self.seconds + SLOW_SECONDS and dice.random() < 0.5:
+        elif (
+            dice is not None and scheduled and scheduled[0]._when <= self.seconds + SLOW_SECONDS and dice.random() < 0.5
+        ):
             self.seconds = max(self.seconds, scheduled[0]._when)
         due = []
         while scheduled and scheduled[0]._when <= self.seconds:

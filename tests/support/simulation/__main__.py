@@ -31,7 +31,9 @@ def main() -> int:
             print(f"make simulate SEED={seed}    {str(report.broken)[:200]}")
     sums["virtual hours"] //= 3600
     seconds = time.perf_counter() - begun
-    print(f"{options.seeds} seeds in {seconds:.0f} s ({1000 * seconds / options.seeds:.0f} ms each), {len(failed)} failed")
+    print(
+        f"{options.seeds} seeds in {seconds:.0f} s ({1000 * seconds / options.seeds:.0f} ms each), {len(failed)} failed"
+    )
     print(", ".join(f"{count:,} {name}" for name, count in sums.items()))
     return 1 if failed else 0
 

@@ -9,6 +9,7 @@ import functools
 import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import orjson
 
@@ -23,26 +24,7 @@ GROUP = "simulated"
 MAIL_MAX_AGE = 86_400.0
 SHORT_MAX_AGE = 1_800.0
 
-RULES = """
-rules:
-  - {name: sync, match: sync, do: [upsert: &upsert {email: "${data.email}", external_id: "${optional(data.id)}", custom_fields: "${data.fields}"}]}
-  - {name: moment, match: moment, do: [track: &track {event_name: moment, email: "${data.email}", properties: {place: "${data.place}"}}]}
-  - {name: moment-waits, match: moment.waits, do: [{track: *track, on_missing: wait}]}
-  - {name: moment-dead, match: moment.dead, do: [{track: *track, on_missing: dead_letter}]}
-  - name: welcome
-    match: welcome
-    do: [{upsert: *upsert}, {track: *track}, {trigger: &mail {trigger_key: welcome, to_email: "${data.email}", variables: {place: "${data.place}"}}}]
-  - {name: mail, match: mail, do: [trigger: *mail]}
-  - {name: mail-soon, match: mail.soon, do: [{trigger: *mail, max_age: 30m}]}
-  - {name: mail-free, match: mail.free, do: [{trigger: *mail, order: independent}]}
-  - {name: mails, match: mails, do: [{trigger: *mail}, {trigger: {trigger_key: second, to_email: "${data.email}", variables: {place: "${data.place}"}}}]}
-  - {name: course, match: course, do: [{upsert: *upsert}, {enroll: {sequence_slug: course, email: "${data.email}", metadata: {place: "${data.place}"}}}]}
-  - {name: tag, match: tag, do: [{add_tag: {tag_name: "${data.place}", email: "${data.email}"}}]}
-  - {name: untag, match: untag, do: [{remove_tag: {tag_name: "${data.place}", email: "${data.email}"}}]}
-  - {name: partly, match: partly, do: [upsert: *upsert]}
-  - {name: partly-broken, match: partly, do: [track: {event_name: "${data.nowhere}", email: "${data.email}"}]}
-  - {name: seldom, match: seldom, when: data.seq < 0, do: [upsert: *upsert]}
-"""
+RULES = Path(__file__).with_name("rules.yaml")
 
 _PLANS: dict[str, list[tuple[str, Kind, str]]] = {
     "sync": [("sync", Kind.UPSERT, "")],
@@ -67,7 +49,7 @@ _WEIGHTS = (30, 8, 3, 2, 12, 12, 4, 4, 4, 6, 4, 3, 3, 2, 3)
 
 @functools.cache
 def rule_book() -> RuleBook:
-    return rules.load_text(RULES)
+    return rules.load_text(RULES.read_text(), RULES.name)
 
 
 @dataclass(eq=False, slots=True)

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from bridge.core.progress import DELIVERED, digest, finished_offsets
 from bridge.core.progress import decode as decode_progress
-from bridge.core.progress import digest, finished_offsets
 from bridge.model import Call, Kind, Letter, LetterKind, Outcome, TopicPartition, Verdict, email_key
 from tests.support.simulation.events import Act, Entry
 from tests.support.simulation.scenario import KNOWN_GAPS
@@ -44,8 +44,10 @@ def claims(offset: int, metadata: str) -> Claims:
     if progress is None:
         return Claims(offset)
     finished = frozenset(each for each in finished_offsets(progress) if each >= offset)
-    delivered = frozenset((place, each) for place, digests in progress.delivered.items() for each in digests)
-    return Claims(offset, finished, delivered)
+    delivered = {(place, each) for place, digests in progress.delivered.items() for each in digests}
+    for place, triggers in progress.started.items():
+        delivered.update((place, each) for each, wall in triggers.items() if wall == DELIVERED)
+    return Claims(offset, finished, frozenset(delivered))
 
 
 @dataclass(slots=True)
@@ -135,14 +137,17 @@ class Ledger:
         self._trouble[member] = self.world.now
 
     def given_up(self, member: str, name: TopicPartition, how: str) -> None:
-        """The member owns the partition no more: `revoked`, `lost`, or `killed`."""
+        """The member owns the partition no more: `revoked`, `lost`, or `killed`.
+
+        Lost is also what it gave up without a chance to commit.
+        """
         tenure = self._tenure(member, name)
         self._owned[member].pop(name, None)
         if tenure is None or how == "lost":
             return
         now = self.world.now
         patience = 0.0 if how == "revoked" else COMMIT_SECONDS + self.world.scenario.latency
-        if now - self._trouble.get(member, -1e9) < 60.0:
+        if how == "killed" and now - self._trouble.get(member, -1e9) < 60.0:
             return
         committed = self.logs[name].committed
         room = self.world.scenario.metadata_bytes_max >= 1024
@@ -184,17 +189,23 @@ class Ledger:
             self._broken(LOST, f"a call that no record asked for: {call}")
         return [act for act in found if act is not None]
 
-    def sent(self, member: str, call: Call) -> None:
+    def sent(self, member: str, call: Call) -> dict[str, int]:
+        """Returns under which assignment epochs the call was sent, by the places of its records."""
         acts = self.acts(call)
+        epochs = {}
         for act in acts:
             if act.sends == 0:
                 act.first_sent = self.world.now
-                if act.ordered:
+                if act.ordered and not act.entry.gone:
                     self._check_order(act, acts)
             self._check_repeat(member, act)
+            tenure = self._tenure(member, _name(act))
+            if tenure is not None:
+                epochs[act.entry.place] = tenure.epoch
             act.sends += 1
             if act.kind is Kind.TRIGGER and (call.body or {}).get("idempotency_key") != act.identity:
                 self._broken(DUPLICATES, f"{act.name} was sent under another key than its own")
+        return epochs
 
     def _check_order(self, act: Act, together: list[Act]) -> None:
         line = self.logs[_name(act)].by_contact[act.email]
@@ -234,7 +245,7 @@ class Ledger:
                 if act.effects > 1:
                     self._broken(DUPLICATES, f"{act.name} was emailed twice")
 
-    def answered(self, member: str, call: Call, outcome: Outcome) -> None:
+    def answered(self, member: str, call: Call, outcome: Outcome, epochs: dict[str, int]) -> None:
         """An outcome reached a member that lives."""
         now, verdict = self.world.now, outcome.verdict
         acts = self.acts(call)
@@ -249,7 +260,7 @@ class Ledger:
         for act in acts:
             if verdict is Verdict.DELIVERED:
                 if act.entry is not None:
-                    self._delivered(member, act)
+                    self._delivered(member, act, epochs.get(act.entry.place))
             elif outcome.detail == "suppressed":
                 act.suppressed = True
             elif verdict is Verdict.REFUSED:
@@ -265,10 +276,10 @@ class Ledger:
                     sent_at = now - self.world.scenario.timeout_seconds
                     act.first_doubt = sent_at if act.first_doubt is None else act.first_doubt
 
-    def _delivered(self, member: str, act: Act) -> None:
+    def _delivered(self, member: str, act: Act, epoch: int | None) -> None:
         tenure = self._tenure(member, _name(act))
-        if tenure is None or act.entry.gone:
-            return
+        if tenure is None or tenure.epoch != epoch or act.entry.gone:
+            return  # of an older assignment: its result counts no more
         act.answered_in = (member, tenure.epoch)
         tenure.answered.append((self.world.now, act))
 
@@ -334,7 +345,7 @@ class Ledger:
 
     def _may_die(self, act: Act, kind: LetterKind) -> bool:
         """Whether there is a reason for such a letter."""
-        scenario, now = self.world.scenario, self.world.now
+        now = self.world.now
         if act.needs is not None and self._may_die(act.needs, kind):
             return True
         tries = [act]
@@ -359,7 +370,9 @@ class Ledger:
 
     def _scope_waited(self, act: Act) -> bool:
         """Whether the scope of an endpoint that it needs has been missing for the whole wait."""
-        endpoints = [act.kind.value] if act.kind in (Kind.UPSERT, Kind.TRIGGER, Kind.ENROLL) else [act.kind.value, "upsert"]
+        endpoints = (
+            [act.kind.value] if act.kind in (Kind.UPSERT, Kind.TRIGGER, Kind.ENROLL) else [act.kind.value, "upsert"]
+        )
         since = [self._scope_missing[endpoint] for endpoint in endpoints if endpoint in self._scope_missing]
         return bool(since) and self.world.now - min(since) >= self.world.scenario.scope_wait_seconds
 

@@ -178,7 +178,7 @@ class MeisaPort:
 
     async def send(self, call: Call) -> Outcome:
         server, world = self._server, self._server.world
-        server.ledger.sent(self._member, call)
+        epochs = server.ledger.sent(self._member, call)
         fate = server.fate(call)
         world.say(self._member, f"sends {call.endpoint} {_of(call)}" + (f" ({fate})" if fate else ""))
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -212,7 +212,7 @@ class MeisaPort:
                 world.later(up, arrive)
         outcome = await future
         world.say(self._member, f"hears {outcome.verdict} to {call.endpoint} {_of(call)}")
-        server.ledger.answered(self._member, call, outcome)
+        server.ledger.answered(self._member, call, outcome, epochs)
         return outcome
 
     async def close(self) -> None:

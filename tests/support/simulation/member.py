@@ -14,11 +14,12 @@ from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
 from tests.support.fakes import CountingMeter
+from tests.support.simulation.broker import Broker
 from tests.support.simulation.events import GROUP, TOPIC, rule_book
-from tests.support.simulation.kafka import Broker, SimLetters, SimSource
 from tests.support.simulation.ledger import Ledger
+from tests.support.simulation.letters import SimLetters
 from tests.support.simulation.meisa import MeisaPort, SimMeisa
-from tests.support.simulation.scenario import KNOWN_GAPS
+from tests.support.simulation.source import SimSource
 from tests.support.simulation.world import World
 
 _DECODER = decoder_for("json")
@@ -68,6 +69,7 @@ class Member:
             window_max=scenario.window_max,
             metadata_bytes_max=scenario.metadata_bytes_max,
             pending_max=scenario.pending_max,
+            stop_at=scenario.stop_at,
         )
 
     def start(self) -> None:
@@ -94,12 +96,11 @@ class Member:
         self.process.killed = True
         self.world.later(0.0, then)
 
-    def nudge(self) -> None:
-        """What known gaps of the engine make necessary; nothing, once they are closed."""
-        if "commits" in KNOWN_GAPS and self.engine._waits_for_kafka and not self.stopping:
-            self.engine._waits_for_kafka = False
-            self.engine._unacknowledged_since = None
-            self.context.run(self.delivery.open)
+    def look_after(self) -> None:
+        """What a person does: lets a topic go on that its dead letters have stopped."""
+        if any(waiting.reason == "dead_letter_cap" for waiting in self.context.run(self.engine.waiting)):
+            self.world.say("operator", f"resumes the topic at {self.name}")
+            self.context.run(self.engine.resume_topic, TOPIC)
 
     @property
     def lives(self) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
+from tests.support.simulation.broker import Broker
 from tests.support.simulation.events import partition_name
-from tests.support.simulation.kafka import Broker
 from tests.support.simulation.ledger import ALIVE, Ledger
 from tests.support.simulation.meisa import SimMeisa
 from tests.support.simulation.member import Member
@@ -212,7 +212,7 @@ class Simulation:
         for member in self.places:
             if member is None or not member.lives or member.stopping or not member.source.reachable:
                 continue
-            member.nudge()
+            member.look_after()
             ends = member.source.log_ends()
             state = tuple(
                 (name, partition.epoch, partition.offsets.frontier)
@@ -231,7 +231,7 @@ class Simulation:
         return not member.delivery.in_flight and not member.context.run(member.engine.waiting)
 
     def _look_again(self, member: Member) -> None:
-        state, since = self._still_since[member.name]
+        _, since = self._still_since[member.name]
         if self.world.last_effect <= since and member.lives and member.source.reachable and self._silent(member):
             self.world.break_promise(
                 ALIVE, f"{member.name} stands still with lag since {since:.0f} and gives no reason"

@@ -1,215 +1,24 @@
-"""An imagined Kafka: logs with gaps, one consumer group with cooperative rebalances, commits, the dead-letter topic.
+"""A group member's way to the imagined Kafka: ports.Source as the real one behaves."""
 
-A partition has one owner at a time, except that a member that was expelled may not know it yet. The broker takes
-commits from the owner only, and refuses text above its limit.
-"""
+from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.errors import LetterNotWritten
-from bridge.model import Assigned, Letter, Position, Record, TopicPartition
+from bridge.model import Assigned, Position, Record, TopicPartition
 from bridge.ports import SourceListener
-from tests.support.simulation import events
-from tests.support.simulation.ledger import ALIVE, LOST, Ledger
-from tests.support.simulation.world import World
+from tests.support.simulation.broker import Broker, Request
+from tests.support.simulation.ledger import ALIVE
 
 BATCHES_OUT_MAX = 4
 COMMIT_SECONDS = 0.008
+REFUSALS_MAX = 3
+"""Of the last commit of a revocation; after so many nobody can ask a member to try on."""
 UNOWNED = "not assigned to this consumer any more"
-
-
-@dataclass(slots=True)
-class PartitionLog:
-    name: TopicPartition
-    records: list[Record] = field(default_factory=list)
-    low: int = 0
-    next_offset: int = 0
-    generation: int = 0
-    owner: "SimSource | None" = None
-    target: "SimSource | None" = None
-    committed: tuple[int, str] | None = None
-
-    @property
-    def end(self) -> int:
-        """The offset after the last record; markers behind it are no lag."""
-        return self.records[-1].offset + 1 if self.records else self.low
-
-
-class Broker:
-    def __init__(self, world: World, ledger: Ledger) -> None:
-        self.world = world
-        self.ledger = ledger
-        self._dice = world.dice("broker")
-        self._producer = world.dice("producer")
-        self.logs = {name: PartitionLog(name) for name in map(events.partition_name, range(world.scenario.partitions))}
-        self.members: list[SimSource] = []
-
-    # Logs
-
-    def produce(self, name: TopicPartition, count: int) -> None:
-        """Appends records; between them offsets may be missing."""
-        log, dice, scenario = self.logs[name], self._producer, self.world.scenario
-        offsets = []
-        for _ in range(count):
-            while dice.random() < scenario.gaps:
-                log.next_offset += dice.choice((1, 1, 2, 9))
-            offsets.append(log.next_offset)
-            log.next_offset += 1
-        for entry in events.make(scenario, dice, name.partition, log.generation, offsets):
-            log.records.append(entry.record)
-            self.ledger.produced(name, entry)
-        if dice.random() < scenario.gaps:
-            log.next_offset += 1  # a transaction's marker at the end
-        self.world.say("broker", f"{name} holds records up to {log.end}")
-        if log.owner is not None:
-            log.owner.fetch_soon()
-
-    def recreate(self, name: TopicPartition) -> None:
-        """The topic is deleted and made again; whoever reads it notices that its position is beyond the end."""
-        log = self.logs[name]
-        self.world.say("broker", f"{name} was recreated")
-        log.records, log.low, log.next_offset = [], 0, 0
-        log.generation += 1
-        log.committed = None
-        self.ledger.recreated(name)
-        if log.owner is not None:
-            log.owner.recreated(name)
-
-    def truncate(self, name: TopicPartition) -> None:
-        """Retention removes the beginning of the log."""
-        log = self.logs[name]
-        cut = self._dice.randrange(len(log.records) + 1)
-        for record in log.records[:cut]:
-            entry = self.ledger.logs[name].entries[record.offset]
-            self.ledger.removed(name, entry)
-        if cut:
-            log.low = log.records[cut - 1].offset + 1
-            log.records = log.records[cut:]
-            self.world.say("broker", f"{name} begins at {log.low} now")
-
-    # The group
-
-    def join(self, source: "SimSource") -> None:
-        self.world.say("broker", f"{source.name} joins")
-        self.members.append(source)
-        self._rebalance()
-
-    def leave(self, source: "SimSource") -> None:
-        if source in self.members:
-            self.world.say("broker", f"{source.name} leaves")
-            self.members.remove(source)
-            for log in self.logs.values():
-                if log.owner is source:
-                    log.owner = None
-            self._rebalance()
-
-    def expel(self, source: "SimSource") -> None:
-        """No heartbeat for a session timeout."""
-        if source in self.members:
-            self.world.say("broker", f"{source.name} is expelled")
-            self.leave(source)
-
-    def _rebalance(self) -> None:
-        """Sticky: partitions stay where they are as far as the counts allow."""
-        if not self.members:
-            for log in self.logs.values():
-                log.target = None
-            return
-        share = -(-len(self.logs) // len(self.members))
-        counts = dict.fromkeys(self.members, 0)
-        homeless = []
-        for log in self.logs.values():
-            keep = log.owner if log.owner in counts else log.target
-            if keep in counts and counts[keep] < share:
-                log.target = keep
-                counts[keep] += 1
-            else:
-                homeless.append(log)
-        for log in homeless:
-            log.target = min(counts, key=lambda member: counts[member])
-            counts[log.target] += 1
-        taken: dict[SimSource, list[TopicPartition]] = {}
-        for log in self.logs.values():
-            if log.owner is None:
-                self.world.later(self._dice.random() * 3.5, self._give, log)
-            elif log.owner is not log.target:
-                taken.setdefault(log.owner, []).append(log.name)
-        for source, names in taken.items():
-            self.world.later(self._dice.random() * 3.0, source.told_to_revoke, tuple(names))
-
-    def _give(self, log: PartitionLog) -> None:
-        target = log.target
-        if log.owner is not None or target is None or target not in self.members:
-            return
-        if target.closed or not target.reachable:
-            return  # it leaves, is expelled, or comes back
-        log.owner = target
-        offset, metadata = log.committed or (log.low, "")
-        offset = max(offset, log.low)
-        if metadata and self.world.faults_on and self._dice.random() < self.world.scenario.metadata_damage:
-            metadata = self._damage(metadata)
-            self.world.say("broker", f"the text beside {offset} of {log.name} is damaged: {metadata[:60]!r}")
-        target.assigned(log.name, offset, metadata, fresh=log.committed is None)
-
-    def offer(self, source: "SimSource") -> None:
-        """Gives what could not be given while the member was out of reach."""
-        for log in self.logs.values():
-            if log.owner is None and log.target is source:
-                self.world.later(self._dice.random(), self._give, log)
-
-    def _damage(self, metadata: str) -> str:
-        dice = self._dice
-        place = dice.randrange(len(metadata))
-        match dice.randrange(6):
-            case 0:
-                return metadata[:place]
-            case 1:
-                return metadata[:place] + chr(33 + dice.randrange(90)) + metadata[place + 1 :]
-            case 2:
-                return "somebody else's"
-            case 3:
-                return "mb9:" + metadata[4:]
-            case 4:
-                return metadata + "~"
-        return "mb1:" + "".join(chr(33 + dice.randrange(90)) for _ in range(dice.randrange(60)))
-
-    def released(self, source: "SimSource", names: Sequence[TopicPartition]) -> None:
-        for name in names:
-            log = self.logs[name]
-            if log.owner is source:
-                log.owner = None
-                self.world.later(self._dice.random() * 3.5, self._give, log)
-
-    def commit(self, source: "SimSource", request: "Request") -> list[tuple[Position, str | None]]:
-        """Applies a commit; what the broker says of each position."""
-        answers: list[tuple[Position, str | None]] = []
-        for position, generation, _ in request:
-            name, offset, metadata = position[:3]
-            log = self.logs[name]
-            error = None
-            if log.owner is not source:
-                error = "ILLEGAL_GENERATION"
-            elif log.generation != generation:
-                error = "UNKNOWN_TOPIC_ID"
-            elif len(metadata.encode()) > self.world.scenario.metadata_bytes_max:
-                error = "OFFSET_METADATA_TOO_LARGE"
-                self.world.break_promise(LOST, f"{source.name} commits {len(metadata)} bytes of text beside {offset}")
-            if error is None:
-                before = log.committed[0] if log.committed else 0
-                if offset < before:
-                    self.world.break_promise(LOST, f"{source.name} takes {name} back from {before} to {offset}")
-                log.committed = (offset, metadata)
-                self.ledger.committed(source.name, name, offset, metadata)
-                self.world.last_effect = self.world.now
-            self.world.say("broker", f"{source.name} commits {name} {offset} {metadata[:40]} {error or ''}")
-            answers.append((position, error))
-        return answers
 
 
 class SimSource:
@@ -233,6 +42,7 @@ class SimSource:
         self._on_their_way: deque[list[Record]] = deque()
         self._fetching = False
         self._revoking = 0
+        self._refusals = 0
         self._commits: deque[Request] = deque()
         self._in_flight: Request | None = None
         self._ticket = 0
@@ -270,7 +80,12 @@ class SimSource:
         self._next_commit()
 
     def log_ends(self) -> Mapping[TopicPartition, int]:
-        return {name: self.broker.logs[name].end for name in self.epochs}
+        # Where nothing is left to read, the position is the end: what retention removed is no lag.
+        ends = {}
+        for name, position in self._positions.items():
+            records = self.broker.logs[name].records
+            ends[name] = max(position, records[-1].offset + 1) if records else position
+        return {name: end for name, end in ends.items() if name in self.epochs}
 
     async def close(self) -> None:
         self.closed = True
@@ -362,7 +177,6 @@ class SimSource:
 
     def assigned(self, name: TopicPartition, offset: int, metadata: str, *, fresh: bool) -> None:
         self._epoch += 1
-        log = self.broker.logs[name]
         self.epochs[name] = self._epoch
         self._positions[name] = offset
         self._paused.discard(name)
@@ -393,6 +207,7 @@ class SimSource:
         self.world.say(self.name, f"must give up {', '.join(map(str, names))}")
         begun = self.world.now
         budget = self.world.scenario.revoke_seconds + 1.0
+        self._refusals = 0
         self._settle_in_flight()
         try:
             async with asyncio.timeout(budget):
@@ -403,7 +218,7 @@ class SimSource:
             await asyncio.sleep(0.01)
         self.world.say(self.name, f"gives up {', '.join(map(str, names))} after {self.world.now - begun:.2f} s")
         mine = [name for name in names if name in self.epochs]
-        self._drop(mine, "revoked")
+        self._drop(mine, "lost" if self._refusals >= REFUSALS_MAX else "revoked")
         self._revoking -= 1
         self.broker.released(self, mine)
         self._next_revocation()
@@ -448,13 +263,14 @@ class SimSource:
             if rest:
                 self._send(rest)
 
-    def _send(self, request: "Request") -> None:
+    def _send(self, request: Request) -> None:
         self._in_flight = request
         self._ticket += 1
         fault = self._fault()
         if fault:
             self.world.say(self.name, f"commit meets {fault}")
             self.broker.ledger.commit_troubled(self.name)
+            self._refusals += 1 if fault == "refused" else REFUSALS_MAX
         way = COMMIT_SECONDS * (0.5 + self._dice.random())
         if fault in ("", "late_done"):
             self.world.later(way / 2, self._apply, request, self._ticket, fault)
@@ -483,7 +299,7 @@ class SimSource:
             self._ticket += 1  # the former answer finds no one waiting
             self._next_commit()
 
-    def _apply(self, request: "Request", ticket: int, fault: str) -> None:
+    def _apply(self, request: Request, ticket: int, fault: str) -> None:
         answers = self.broker.commit(self, request)
         if not fault:
             self.world.later(COMMIT_SECONDS / 2, self._answer_each, answers, ticket)
@@ -500,7 +316,7 @@ class SimSource:
                 self._tell("committed", [position], error)
         self._next_commit()
 
-    def _answer(self, request: "Request", ticket: int, error: str) -> None:
+    def _answer(self, request: Request, ticket: int, error: str) -> None:
         if ticket != self._ticket or self.dead:
             return
         self._in_flight = None
@@ -508,41 +324,5 @@ class SimSource:
         self._next_commit()
 
 
-Request = list[tuple[Position, int, int]]
-"""Positions to commit, each with the generation of its log and the epoch of its assignment when it was asked for."""
-
-
 def _offset(record: Record) -> int:
     return record.offset
-
-
-class SimLetters:
-    """ports.Letters of one member."""
-
-    def __init__(self, world: World, ledger: Ledger, member: str) -> None:
-        self._world = world
-        self._ledger = ledger
-        self._member = member
-        self._dice = world.dice(f"letters of {member}")
-
-    async def write(self, letter: Letter) -> None:
-        world = self._world
-        fault = ""
-        if world.faults_on:
-            drawn = self._dice.random()
-            for kind, share in sorted(world.scenario.letters.items()):
-                drawn -= share
-                if drawn < 0:
-                    fault = kind
-                    break
-        self._ledger.letter_begun(letter)
-        world.say(self._member, f"buries {letter.record.place} {letter.kind} {letter.undelivered} {fault}")
-        wait = 0.005 if fault != "slow" else 20.0 * self._dice.random()
-        if fault != "failed":
-            world.later(wait / 2, self._ledger.letter_written, self._member, letter, not fault)
-        await asyncio.sleep(wait)
-        if fault.startswith("failed"):
-            raise LetterNotWritten("the broker is away")
-
-    async def close(self) -> None:
-        pass
