@@ -1,0 +1,105 @@
+"""What the pages say is so: commands exist, links lead somewhere, examples work as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from bridge.cli import COMMANDS, main
+from bridge.errors import ProblemsFound
+from bridge.model import Event, Record
+from bridge.rules import load, load_text
+
+ROOT = Path(__file__).parents[3]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str = "") -> list[str]:
+    """Fenced blocks of one language; without a name those without one."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    linked = [target for target in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in target]
+    named = re.findall(r"`((?:bridge|tests|config|docs|schemas|deploy|benchmarks)/[\w./-]+\.\w+)`", text)
+    assert [target for target in linked if not (page.parent / target).exists()] == []
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name in named if name not in targets] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_their_flags_exist(page: Path) -> None:
+    """Every `meisa-bridge …` that a reader could copy."""
+    text = page.read_text(encoding="utf-8")
+    lines = [line for block in blocks(text) for line in block.splitlines()] + re.findall(
+        r"`(meisa-bridge [^`]+)`", text
+    )
+    for line in lines:
+        command = line.partition("#")[0].partition(">")[0].rstrip(" &")
+        words = shlex.split(command) if command.startswith("meisa-bridge ") else []
+        if len(words) < 2 or not words[1].isalpha():
+            continue
+        assert words[1] in COMMANDS, line
+        found = main.get_command(click.Context(main), words[1])
+        assert found is not None
+        with click.Context(found) as context:
+            flags = {flag for param in found.get_params(context) for flag in param.opts}
+        assert [word for word in words[2:] if word.startswith("-") and word.partition("=")[0] not in flags] == [], line
+
+
+def event(type: str, **data: object) -> Event:
+    record = Record("user-events", 0, 0, 0, None, b"{}")
+    return Event(id="1", type=type, time="1970-01-01T00:00:00Z", time_wall_seconds=0.0, data=data, record=record)
+
+
+def test_the_rules_of_the_readme_work() -> None:
+    """A sign-up becomes the upsert and the email that the text promises; staff are left alone."""
+    (text,) = blocks(README, "yaml")
+    book = load_text(text)
+    customer = {"email": "a@example.com", "user_id": "7", "plan": "free"}
+    upsert, trigger = book.plan(event("user.signed_up", **customer)).actions
+    assert upsert.body == {
+        "email": "a@example.com",
+        "external_id": "7",
+        "custom_fields": {"plan": "free"},
+        "tag_names": ["trial"],
+    }
+    assert trigger.body == {"trigger_key": "welcome", "to_email": "a@example.com", "variables": {"first_name": "there"}}
+    assert trigger.handling.max_age_seconds == 86_400
+    assert book.plan(event("user.signed_up", **{**customer, "plan": "internal"})).actions == ()
+
+
+def test_the_handler_of_the_readme_works(tmp_path: Path) -> None:
+    (text,) = blocks(README, "python")
+    (tmp_path / "readme_handler.py").write_text(text)
+    try:
+        book = load([], tmp_path, ["readme_handler"])
+    finally:
+        sys.path[:] = [path for path in sys.path if path != str(tmp_path)]
+    (action,) = book.plan(event("invoice.paid", email="a@example.com", mrr=29)).actions
+    assert (action.kind, action.body) == ("upsert", {"email": "a@example.com", "custom_fields": {"mrr": 29}})
+
+
+def test_the_mistake_of_the_readme_is_told_in_these_words(tmp_path: Path) -> None:
+    (line,) = [line for block in blocks(README) for line in block.splitlines() if " error MB" in line]
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "signup.yaml").write_text(
+        "rules:\n  - match: user.signed_up\n    wehn: data.plan\n    name: a\n    do: [{upsert: {email: a}}]\n"
+    )
+    with pytest.raises(ProblemsFound) as caught:
+        load(["rules/*.yaml"], tmp_path)
+    assert str(caught.value).removeprefix(f"{tmp_path}/") == line
