@@ -18,8 +18,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge import app
-from bridge.app import serve
-from bridge.errors import StartFailed
+from bridge.app import Bridge, serve
+from bridge.errors import ProblemsFound, StartFailed
 from bridge.kafka import consumer
 from bridge.observe.metrics import CATALOGUE
 from bridge.sandbox.children import free_port
@@ -366,6 +366,16 @@ rules:
     assert quota == {(key, window): 6 for key in ("default", "trigger") for window in ("minute", "hour")}
     assert samples['meisa_bridge_quota_used{key="trigger",window="minute"}'] == 6
     assert samples['meisa_bridge_quota_limit{key="trigger",window="minute"}'] == 100_000
+
+
+def test_plain_http_in_a_private_network_is_allowed_where_it_is_said(embedded_kafka: Cluster, tmp_path: Path) -> None:
+    """What docker-compose.yml sets: the sandbox by its name there. The setting must reach the client."""
+    place = Place(embedded_kafka, tmp_path, "http://sandbox:8900/api/v1")
+    with pytest.raises(ProblemsFound, match="allow_http: true"):
+        place.settings()
+    place.sections["meisa"]["allow_http"] = True
+    settings = place.settings()
+    Bridge(settings, app.load_rules(settings), failed=lambda message: None)
 
 
 # What it shows
