@@ -137,6 +137,20 @@ def test_a_turn_given_early_is_caught(monkeypatch: Patch) -> None:
     caught("2", everyday())
 
 
+def test_a_member_that_sends_although_nothing_is_acknowledged_is_caught(monkeypatch: Patch) -> None:
+    """Somebody else may own its partitions long since."""
+    monkeypatch.setattr(Delivery, "hold", lambda self: None)
+    caught("2", unacknowledged())
+
+
+def unacknowledged() -> list[Scenario]:
+    cut = Moment("cut_off", at=5.0, seconds=20.0)
+    return [
+        Scenario(seed, records=60, horizon=200.0, limits=[(2, 10.0)], session_seconds=300.0, moments=[cut])
+        for seed in range(5)
+    ]
+
+
 # 3 duplicates
 
 
@@ -311,7 +325,7 @@ def test_a_listener_that_raises_is_caught(monkeypatch: Patch) -> None:
 # And the other way round
 
 
-@pytest.mark.parametrize("family", [recreated, refusing, doubtful, quota, stalling])
+@pytest.mark.parametrize("family", [recreated, unacknowledged, refusing, doubtful, quota, stalling])
 def test_the_engine_as_it_is_holds_in_these_scenarios(family: Callable[[], list[Scenario]]) -> None:
     """Else a mutation would be caught for another reason."""
     for scenario in family():

@@ -21,6 +21,9 @@ ORDER = "2 order per contact"
 DUPLICATES = "3 few duplicates"
 ALIVE = "5 always alive"
 
+ACKNOWLEDGEMENT_SECONDS = 60.0
+"""A member whose commits are not acknowledged for a session timeout (45 s, noticed 10 s later) must not send."""
+
 COMMIT_SECONDS = 3.0
 """What was answered longer ago than this must stand in an acknowledged commit, unless commits met faults."""
 
@@ -82,6 +85,8 @@ class Ledger:
         self._owned: dict[str, dict[TopicPartition, int]] = defaultdict(dict)
         self._helpers: dict[str, Act] = {}
         self._trouble: dict[str, float] = {}
+        self._unacknowledged: dict[str, float] = {}
+        """Member → since when it has asked for commits and had no acknowledgement."""
         self._last_success: dict[str, float] = {}
         self._scope_missing: dict[str, float] = {}
         """Endpoint → since when nothing but 403 came from it."""
@@ -135,6 +140,13 @@ class Ledger:
     def commit_troubled(self, member: str) -> None:
         """A commit meets a fault; those behind it wait with it, of other partitions too."""
         self._trouble[member] = self.world.now
+
+    def commit_asked(self, member: str) -> None:
+        self._unacknowledged.setdefault(member, self.world.now)
+
+    def commit_acknowledged(self, member: str) -> None:
+        """So is a new assignment: the group's word that the member belongs to it."""
+        self._unacknowledged.pop(member, None)
 
     def given_up(self, member: str, name: TopicPartition, how: str) -> None:
         """The member owns the partition no more: `revoked`, `lost`, or `killed`.
@@ -193,6 +205,11 @@ class Ledger:
         """Returns under which assignment epochs the call was sent, by the places of its records."""
         acts = self.acts(call)
         epochs = {}
+        since = self._unacknowledged.get(member, self.world.now)
+        if acts and self.world.now - since > ACKNOWLEDGEMENT_SECONDS:
+            self._broken(
+                ORDER, f"{member} sends {acts[0].name}, though Kafka has acknowledged nothing since {since:.0f}"
+            )
         for act in acts:
             if act.sends == 0:
                 act.first_sent = self.world.now

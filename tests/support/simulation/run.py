@@ -148,7 +148,7 @@ class Simulation:
                     source.lose(tuple(source.epochs))
                     self.broker.join(source)
             case "cut_off":
-                self._cut_off(member, moment.seconds * 3)
+                self._cut_off(member, moment.seconds * 8)
 
     def _crash(self, place: int, member: Member, seconds: float) -> None:
         if not member.lives:
@@ -170,11 +170,15 @@ class Simulation:
         self.world.say(member.name, "is cut off from the broker")
         source.reachable = False
         if seconds > self.scenario.session_seconds:
-            self.world.later(self.scenario.session_seconds, self.broker.expel, source)
+            self.world.later(self.scenario.session_seconds, self._expel_if_away, member)
         self.world.later(seconds, self._reconnect, member)
 
+    def _expel_if_away(self, member: Member) -> None:
+        if not member.source.reachable:
+            self.broker.expel(member.source)
+
     def _reconnect(self, member: Member) -> None:
-        if not member.lives:
+        if not member.lives or member.source.reachable:
             return
         source = member.source
         self.world.say(member.name, "reaches the broker again")
@@ -189,6 +193,9 @@ class Simulation:
         """All faults end; members that are away come back by themselves."""
         self.world.say("world", "all faults end")
         self.world.faults_on = False
+        for member in self.places:
+            if member is not None and not member.source.reachable:
+                self._reconnect(member)
 
     async def _stop_all(self) -> None:
         """A planned stop at the end: it must come to an end, too."""

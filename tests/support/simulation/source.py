@@ -76,6 +76,7 @@ class SimSource:
         if not positions:
             return
         logs = self.broker.logs
+        self.broker.ledger.commit_asked(self.name)
         self._commits.append([(p, logs[p.partition].generation, self.epochs.get(p.partition, 0)) for p in positions])
         self._next_commit()
 
@@ -181,6 +182,7 @@ class SimSource:
         self._positions[name] = offset
         self._paused.discard(name)
         self.world.say(self.name, f"gets {name} at {offset}, epoch {self._epoch} {metadata[:40]}")
+        self.broker.ledger.commit_acknowledged(self.name)
         self.broker.ledger.assigned(self.name, name, self._epoch, offset, metadata)
         self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh)])
         self.fetch_soon()
@@ -310,6 +312,7 @@ class SimSource:
         self._in_flight = None
         good = [position for position, error in answers if error is None]
         if good:
+            self.broker.ledger.commit_acknowledged(self.name)
             self._tell("committed", good, None)
         for position, error in answers:
             if error is not None:
