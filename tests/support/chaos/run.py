@@ -1,0 +1,146 @@
+"""One run of one kind of fault, from an empty topic to a judgement; and the table of all."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from bridge.sandbox.stream import events
+from tests.support.chaos.cluster import ProxiedKafka
+from tests.support.chaos.fleet import Fleet, Load
+from tests.support.chaos.judge import Judge, Judgement
+from tests.support.chaos.kinds import KINDS, Done, Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much, and how often a fault. The busiest of `users` makes about a twelfth of all events (`zipf_s`)."""
+
+    events: int = 20_000
+    users: int = 2_000
+    bad: int = 20
+    zipf_s: float = 0.9
+    work_seconds: tuple[float, float] = (1.5, 3.5)
+    """Calls are made for so long between two faults."""
+
+
+SHORT = Size(events=1_600, users=160, bad=4, work_seconds=(0.6, 1.4))
+
+
+@dataclass(slots=True)
+class Report:
+    kind: str
+    seed: int
+    seconds: float
+    faults: Counter[str]
+    judgement: Judgement
+    broke: list[str]
+    """Bridges that ended by themselves or with an error."""
+    zombie_repeats: int
+    """Of the repeats, calls of bridges that woke after the session timeout."""
+
+    @property
+    def wrong(self) -> list[str]:
+        """What must not be with this kind of fault; empty in a good run."""
+        found = [*self.judgement.broken, *self.broke]
+        allowed = KINDS[self.kind].repeats
+        judgement = self.judgement
+        if allowed == "none" and judgement.repeats:
+            found += [f"repeated, after planned changes only: {call}" for call in judgement.repeats]
+        if allowed == "untold":
+            found += [f"repeated, though a commit had told of it: {call}" for call in judgement.told_repeats]
+        if allowed == "unanswered" and len(judgement.repeats) > judgement.unanswered_repeats:
+            found.append(f"{len(judgement.repeats)} repeats, but {judgement.unanswered_repeats} lost answers")
+        if not self.faults:
+            found.append("the work was done before a fault was injected")
+        return found
+
+    def row(self) -> str:
+        judgement = self.judgement
+        faults = ", ".join(f"{count:,} {name}" for name, count in sorted(self.faults.items()) if name != "rates")
+        repeats = len(judgement.repeats)
+        cells = (
+            KINDS[self.kind].title,
+            faults,
+            f"{judgement.events:,}",
+            f"{len(judgement.lost):,}",
+            f"{len(judgement.disorder):,}",
+            f"{repeats:,} ({1000 * repeats / judgement.events:.1f} ‰)",
+            f"{judgement.at_risk:,}" if judgement.at_risk else "",
+            f"{len(judgement.emails_twice):,}",
+            f"{judgement.unknown_outcome:,}",
+            f"{self.seconds:.0f} s",
+        )
+        return "| " + " | ".join(cells) + " |"
+
+    def details(self) -> str:
+        """What the table has no room for."""
+        found = self.judgement
+        parts = {
+            "seed": self.seed,
+            "effects": found.effects,
+            "told and repeated": len(found.told_repeats),
+            "answer lost and repeated": found.unanswered_repeats,
+            "emails recognised": found.recognised,
+            "set back for a moment": found.set_back,
+            "by woken bridges": self.zombie_repeats,
+            "letters": dict(found.letters),
+            "letters again": found.letters_again,
+            "refused": dict(found.refused),
+        }
+        return ", ".join(f"{name} {value}" for name, value in parts.items())
+
+
+HEAD = (
+    "| fault | injected | events | lost | out of order | calls repeated | not yet told at a crash | emails twice | "
+    "`unknown_outcome` | took |\n"
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+)
+
+
+def table(reports: Sequence[Report]) -> str:
+    return "\n".join([HEAD, *(report.row() for report in reports)])
+
+
+def run(kafka: ProxiedKafka, folder: Path, kind: str, size: Size, seed: int = 1) -> Report:
+    """Raises Stalled where the work does not end."""
+    chosen = KINDS[kind]
+    folder.mkdir(parents=True, exist_ok=True)
+    produced = list(
+        events(seed, size.events, size.users, size.zipf_s, size.bad, now_wall_seconds=time.time())
+    )
+    with ExitStack() as stack:
+        fleet = Fleet(kafka, folder, Load(seed=seed), meisa=chosen.meisa)
+        stack.callback(fleet.close)
+        fleet.produce(produced)
+        trouble = Trouble(fleet, random.Random(seed), size.work_seconds)
+        begun = time.monotonic()
+        if chosen.rates:
+            trouble.bad_answers()
+        for _ in range(chosen.members):
+            fleet.spawn()
+        try:
+            while True:
+                trouble.work()
+                chosen.cycle(trouble)
+        except Done:
+            seconds = time.monotonic() - begun
+        for member in list(fleet.members):
+            fleet.terminate(member)
+        ledger = fleet.ledger()
+        (folder / "ledger.jsonl").write_bytes(b"".join(orjson.dumps(entry) + b"\n" for entry in ledger))
+        (folder / "run.json").write_bytes(
+            orjson.dumps({"frozen": trouble.frozen, "crashes": [moment.calls for moment in fleet.moments if moment.crash]})
+        )
+        judge = Judge(fleet.group, fleet.topic, produced, fleet.places)
+        judgement = judge.judge(ledger, fleet.emails(), fleet.contacts(), fleet.letters(), fleet.moments)
+        woken = {name for name, _, _ in trouble.frozen}
+        zombies = sum(count for name, count in judgement.repeats_by_member.items() if name in woken)
+        return Report(kind, seed, seconds, +trouble.count, judgement, fleet.broke, zombies)
