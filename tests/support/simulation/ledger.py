@@ -61,6 +61,8 @@ class Tenure:
     epoch: int
     told: Claims
     """What the owner was told by the commit before it."""
+    whole: bool
+    """Whether that is all that the commit said: not where its text was damaged, or retention moved the offset."""
     answered: list[tuple[float, Act]] = field(default_factory=list)
 
 
@@ -129,7 +131,8 @@ class Ledger:
     def assigned(self, member: str, name: TopicPartition, epoch: int, offset: int, metadata: str) -> None:
         """`metadata` is what the member was told, damaged or not."""
         log = self.logs[name]
-        log.tenures[member, epoch] = Tenure(member, epoch, claims(offset, metadata))
+        told = claims(offset, metadata)
+        log.tenures[member, epoch] = Tenure(member, epoch, told, whole=told == log.committed)
         self._owned[member][name] = epoch
 
     def read(self, member: str, name: TopicPartition, offset: int) -> None:
@@ -244,7 +247,7 @@ class Ledger:
             self._broken(DUPLICATES, f"{member} sends {act.name} again, though it was answered")
         if tenure.told.cover(act):
             self._broken(DUPLICATES, f"{member} sends {act.name} again, though the commit it began with told of it")
-        if act.kind is Kind.UPSERT and "flapping" not in KNOWN_GAPS and act.effects:
+        if act.kind is Kind.UPSERT and "flapping" not in KNOWN_GAPS and act.effects and tenure.whole:
             newer = [a for a in self.logs[_name(act)].by_contact[act.email] if a.kind is Kind.UPSERT and a.effects]
             if any(a.entry.record.offset > act.entry.record.offset for a in newer):
                 self._broken(ORDER, f"{act.name} is sent again over a newer upsert of {act.email}")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 KNOWN_GAPS: dict[str, str] = {
     "flapping": "hard case 22 is not built: after a crash an older upsert is sent again over a newer one",
-    "zombies": "until it is told, a member that was expelled may send beside its successor for up to a minute",
     "expired_silently": "what waited before a restart until it was too old is finished without a letter",
     "room": "several triggers of the frontier's event do not fit: nothing below 1,024 bytes is drawn",
     "retention": "after retention took the frontier away, the new one is not committed before a record has finished",
