@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 SOURCES := pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate check bench lint format lock clean
+.PHONY: help demo test simulate chaos check bench lint format lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1	/' | expand -t 18
@@ -33,6 +33,10 @@ simulate: $(VENV)/.dev  ## Simulate the whole engine under faults: SEED=123 repl
 coverage: $(VENV)/.dev  ## Hold the machines in bridge/core to full branch coverage
 	$(BIN)/python -m pytest -q tests/unit/core tests/property -k core --cov=bridge.core --cov-branch --cov-fail-under=100 \
 	  --cov-report=term-missing:skip-covered
+
+chaos: $(VENV)/.dev  ## Break things around a real Kafka and print what came of it: SHORT=1, EVENTS=, SEED=, KINDS="kill freeze"
+	$(BIN)/python -m $(if $(SHORT),pytest -m chaos tests/chaos $(ARGS),tests.support.chaos $(if $(EVENTS),--events $(EVENTS)) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(WORK),--work-seconds $(WORK)) $(if $(FOLDER),--folder $(FOLDER)))
 
 bench: $(VENV)/.dev  ## Measure and print: throughput, CPU, memory, start
 	$(BIN)/python -m benchmarks

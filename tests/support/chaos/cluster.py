@@ -1,4 +1,4 @@
-"""A real Kafka with two doors: one for the test, which never fails, and one through the proxy, for the bridges."""
+"""A real Kafka with several ways in: one for the test, which never fails, and some through proxies, for the bridges."""
 
 from __future__ import annotations
 
@@ -11,27 +11,41 @@ from tests.support.kafka import RealKafka
 SESSION_SECONDS = 3.0
 
 
+DOORS = 3
+"""Bridges that have a way to Kafka of their own: one may be cut off while the others are not."""
+
+
 class ProxiedKafka(RealKafka):
-    """`bootstrap_servers` is the test's door. Whoever enters by `proxied_servers` is told to come by the proxy only."""
+    """`bootstrap_servers` is the test's way in. Whoever enters by `door(n)` is told to come by that proxy only."""
 
     def __init__(self, libs: Path, folder: Path, *, session_seconds: float = SESSION_SECONDS) -> None:
-        self._port, inner_port, controller_port = free_port(), free_port(), free_port()
+        ports = [free_port() for _ in range(DOORS + 2)]
+        self._port, controller_port = ports[DOORS:]
         self.session_seconds = session_seconds
-        self.proxy = Proxy(inner_port)
-        self.proxied_servers = f"127.0.0.1:{self.proxy.port}"
+        self.proxies = [Proxy(port) for port in ports[:DOORS]]
         here = "127.0.0.1"
+        names = [f"DOOR{number}" for number in range(DOORS)]
+        listeners = [f"{name}://{here}:{port}" for name, port in zip(names, ports, strict=False)]
+        advertised = [f"{name}://{here}:{proxy.port}" for name, proxy in zip(names, self.proxies, strict=True)]
         super().__init__(
             libs,
             folder,
             **{
                 "controller.quorum.bootstrap.servers": f"{here}:{controller_port}",
-                "listeners": f"PLAINTEXT://{here}:{self._port},PROXIED://{here}:{inner_port},"
-                f"CONTROLLER://{here}:{controller_port}",
-                "advertised.listeners": f"PLAINTEXT://{here}:{self._port},PROXIED://{self.proxied_servers}",
-                "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT",
+                "listeners": ",".join(
+                    [f"PLAINTEXT://{here}:{self._port}", *listeners, f"CONTROLLER://{here}:{controller_port}"]
+                ),
+                "advertised.listeners": ",".join([f"PLAINTEXT://{here}:{self._port}", *advertised]),
+                "listener.security.protocol.map": ",".join(
+                    f"{name}:PLAINTEXT" for name in ("CONTROLLER", "PLAINTEXT", *names)
+                ),
                 "group.consumer.session.timeout.ms": str(int(session_seconds * 1000)),
             },
         )
+
+    def door(self, number: int) -> str:
+        """`bootstrap.servers` of one of the ways through a proxy."""
+        return f"127.0.0.1:{self.proxies[number].port}"
 
     def start(self) -> None:
         self.bootstrap_servers = f"127.0.0.1:{self._port}"  # not the port that RealKafka would have chosen
@@ -39,4 +53,5 @@ class ProxiedKafka(RealKafka):
 
     def close(self) -> None:
         self.stop(kill=True)
-        self.proxy.close()
+        for proxy in self.proxies:
+            proxy.close()

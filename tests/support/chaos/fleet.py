@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from bridge.core.progress import decode, finished_offsets
 from bridge.sandbox.children import free_port, read_ledger
 from bridge.sandbox.stream import SampleEvent
-from tests.support.chaos.cluster import ProxiedKafka
+from tests.support.chaos.cluster import DOORS, ProxiedKafka
 from tests.support.kafka import unique
 from tests.support.service import Sandbox
 
@@ -66,8 +66,9 @@ class Stalled(AssertionError):
 class Member:
     """One bridge in a process of its own. Its API key is its own too: the ledger tells whose call it was."""
 
-    def __init__(self, number: int, config: Path, key: str, folder: Path, admin_url: str) -> None:
-        self.number = number
+    def __init__(self, number: int, door: int, config: Path, key: str, folder: Path, admin_url: str) -> None:
+        self.door = door
+        """Which of the ways to Kafka it takes."""
         self.name = f"m{number}"
         self.admin_url = admin_url
         self.log = folder / f"{self.name}.log"
@@ -125,7 +126,9 @@ class Member:
         return found
 
     def tail(self, count: int = 12) -> str:
-        return "".join(f"  {self.name} | {line}\n" for line in self.log.read_text(errors="replace").splitlines()[-count:])
+        return "".join(
+            f"  {self.name} | {line}\n" for line in self.log.read_text(errors="replace").splitlines()[-count:]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +180,11 @@ class Fleet:
         key = f"meisa_test_{name}"
         self._http.post("/keys", json={"key": key, "name": name}).raise_for_status()
         port = free_port()
+        taken = [member.door for member in self.members]
+        door = min(range(DOORS), key=taken.count)
         config = self._folder / f"{name}.yaml"
         config.write_text(
-            f"""kafka: {{bootstrap_servers: "{self.kafka.proxied_servers}", group_id: {self.group}}}
+            f"""kafka: {{bootstrap_servers: "{self.kafka.door(door)}", group_id: {self.group}}}
 topics: {{{self.topic}: {{format: json}}}}
 meisa:
   base_url: {self.sandbox.url}/api/v1
@@ -194,7 +199,7 @@ admin: {{listen: "127.0.0.1:{port}"}}
 """,
             encoding="utf-8",
         )
-        member = Member(self._numbers, config, key, self._folder, f"http://127.0.0.1:{port}")
+        member = Member(self._numbers, door, config, key, self._folder, f"http://127.0.0.1:{port}")
         self.members.append(member)
         return member
 
@@ -243,9 +248,7 @@ admin: {{listen: "127.0.0.1:{port}"}}
             return kept
 
         for event in events:
-            producer.produce(
-                self.topic, event.value, event.key, headers=list(event.headers), on_delivery=keep(event)
-            )
+            producer.produce(self.topic, event.value, event.key, headers=list(event.headers), on_delivery=keep(event))
             producer.poll(0)
         left = producer.flush(60)
         assert not failed and not left, f"{left} events were not written: {failed[:3]}"
@@ -354,4 +357,3 @@ admin: {{listen: "127.0.0.1:{port}"}}
             self._observer.close()
         self._http.close()
         self.sandbox.child.close()
-

@@ -210,7 +210,7 @@ class Judge:
             found.told_repeats.append(words)
 
     def _is_told(self, call: CallName, moment: Moment) -> bool:
-        endpoint, user, number = call
+        _, user, number = call
         place = self._places[user, number]
         told = moment.told.get(place.partition)
         if told is None:

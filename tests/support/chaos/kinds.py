@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.support.chaos.fleet import START_SECONDS_MAX, Fleet, Member, Stalled
+from tests.support.chaos.proxy import Proxy
 
 
 class Done(Exception):
@@ -112,35 +113,48 @@ class Trouble:
         time.sleep(self.dice.uniform(0.0, 2.0))
         self.fleet.kafka.start()
 
+    def _ways(self) -> list[Proxy]:
+        """Half of the time all bridges' ways to Kafka, else one bridge's."""
+        proxies = self.fleet.kafka.proxies
+        return proxies if self.dice.random() < 0.5 else [proxies[self._some().door]]
+
     def cut(self) -> None:
-        """Every connection to Kafka is reset, some times in a row."""
+        """Connections to Kafka are reset, some times in a row."""
+        ways = self._ways()
         for _ in range(self.dice.randint(1, 3)):
-            self.count["connections cut"] += self.fleet.kafka.proxy.cut()
+            self.count["connections cut"] += sum(way.cut() for way in ways)
             time.sleep(self.dice.uniform(0.05, 0.4))
 
     def stall(self) -> None:
         """Connections stay, nothing gets through; half of the time for longer than the session timeout."""
         session = self.fleet.kafka.session_seconds
-        longest = self.dice.choice((session * 0.6, session + 2.5))
-        proxy = self.fleet.kafka.proxy
-        proxy.stall()
+        seconds = self.dice.choice((session * self.dice.uniform(0.2, 0.6), session + self.dice.uniform(1.5, 3.0)))
+        ways = self._ways()
+        for way in ways:
+            way.stall()
         self.count["stall"] += 1
         try:
-            self.wait(self.dice.uniform(0.5, 1.0) * longest)
+            self.wait(seconds)
         finally:
-            if self.dice.random() < 0.5:
-                proxy.cut()  # what was held back is lost
-            proxy.flow()
+            self.fleet.remember(crash=True)
+            drop = self.dice.random() < 0.5
+            for way in ways:
+                if drop:
+                    way.cut()  # what was held back is lost
+                way.flow()
 
     def refuse(self) -> None:
         """No way to Kafka for some seconds."""
-        proxy = self.fleet.kafka.proxy
-        proxy.refuse()
-        self.count["refused connections"] += 1
+        ways = self._ways()
+        for way in ways:
+            way.refuse()
+        self.count["refusal"] += 1
         try:
             self.wait(self.dice.uniform(1.0, self.fleet.kafka.session_seconds + 2.0))
         finally:
-            proxy.accept()
+            self.fleet.remember(crash=True)
+            for way in ways:
+                way.accept()
 
     def network(self) -> None:
         self.dice.choice((self.cut, self.stall, self.refuse))()
@@ -163,7 +177,13 @@ class Trouble:
         """For seconds no call is carried out, or each one is and says nothing, or all are slow."""
         self.bad_answers()
         rule: Mapping[str, object] = self.dice.choice(
-            ({"status": 503}, {"cut": "before"}, {"cut": "after"}, {"status": 500, "carry_out": True}, {"latency_ms": 700})
+            (
+                {"status": 503},
+                {"cut": "before"},
+                {"cut": "after"},
+                {"status": 500, "carry_out": True},
+                {"latency_ms": 700},
+            )
         )
         self.fleet.clear_faults()
         self.fleet.faults(rules=[dict(rule)])
@@ -189,7 +209,7 @@ class Kind:
     cycle: Callable[[Trouble], None]
     members: int = 1
     repeats: str = "untold"
-    """Which calls may come again: none | unanswered (the API lost the answer) | untold (no commit told of them) | any."""
+    """Which calls may come again: none | unanswered (the API lost the answer) | untold (no commit told of them)."""
     meisa: str = ""
     """More lines for the configuration's `meisa`."""
     rates: bool = False
@@ -202,14 +222,14 @@ KINDS: Final[Mapping[str, Kind]] = {
     "kill": Kind("`kill -9`, restarted at once", Trouble.kill),
     "restart": Kind("planned restarts (SIGTERM)", Trouble.restart, repeats="none"),
     "members": Kind("members join and leave (1 to 3)", Trouble.join_or_leave, repeats="none"),
-    "freeze": Kind("SIGSTOP beyond the session timeout (2 members)", Trouble.freeze, members=2, repeats="any"),
+    "freeze": Kind("SIGSTOP beyond the session timeout (2 members)", Trouble.freeze, members=2),
     "broker": Kind("broker restarts (SIGTERM, SIGKILL)", Trouble.restart_broker, members=2),
-    "network": Kind("connections to Kafka cut, stalled, refused", Trouble.network, members=2, repeats="any"),
+    "network": Kind("connections to Kafka cut, stalled, refused", Trouble.network, members=2),
     "meisa": Kind("Meisa: cut answers, 5xx, 429, hangs, outages", Trouble.outage, repeats="unanswered", rates=True),
     "forget": Kind(
         "`kill -9`, and Meisa forgets its idempotency keys",
         Trouble.kill_and_forget,
         meisa=f"  idempotency_window: {FORGETFUL_WINDOW_SECONDS:g}s\n  timeout: 2s",
     ),
-    "mixed": Kind("all of these, mixed (1 to 3 members)", Trouble.anything, members=2, repeats="any", rates=True),
+    "mixed": Kind("all of these, mixed (1 to 3 members)", Trouble.anything, members=2, rates=True),
 }

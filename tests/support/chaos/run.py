@@ -113,9 +113,7 @@ def run(kafka: ProxiedKafka, folder: Path, kind: str, size: Size, seed: int = 1)
     """Raises Stalled where the work does not end."""
     chosen = KINDS[kind]
     folder.mkdir(parents=True, exist_ok=True)
-    produced = list(
-        events(seed, size.events, size.users, size.zipf_s, size.bad, now_wall_seconds=time.time())
-    )
+    produced = list(events(seed, size.events, size.users, size.zipf_s, size.bad, now_wall_seconds=time.time()))
     with ExitStack() as stack:
         fleet = Fleet(kafka, folder, Load(seed=seed), meisa=chosen.meisa)
         stack.callback(fleet.close)
@@ -137,7 +135,9 @@ def run(kafka: ProxiedKafka, folder: Path, kind: str, size: Size, seed: int = 1)
         ledger = fleet.ledger()
         (folder / "ledger.jsonl").write_bytes(b"".join(orjson.dumps(entry) + b"\n" for entry in ledger))
         (folder / "run.json").write_bytes(
-            orjson.dumps({"frozen": trouble.frozen, "crashes": [moment.calls for moment in fleet.moments if moment.crash]})
+            orjson.dumps(
+                {"frozen": trouble.frozen, "crashes": [moment.calls for moment in fleet.moments if moment.crash]}
+            )
         )
         judge = Judge(fleet.group, fleet.topic, produced, fleet.places)
         judgement = judge.judge(ledger, fleet.emails(), fleet.contacts(), fleet.letters(), fleet.moments)
