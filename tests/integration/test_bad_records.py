@@ -185,7 +185,12 @@ CASES = [
     Case("too much work", event("bad.heavy", {"times": 10**12}), "rule", ""),
     # Handlers
     Case("handler raises", event("handler.raises", {"email": "private@example.com"}), "rule", "ValueError"),
-    Case("handler raises after a yield", event("handler.half", {"email": "private@example.com"}), "rule", "a key is missing"),
+    Case(
+        "handler raises after a yield",
+        event("handler.half", {"email": "private@example.com"}),
+        "rule",
+        "a key is missing",
+    ),
     Case("handler exits", event("handler.exits"), "rule", "SystemExit"),
     Case("handler never ends", event("handler.endless"), "rule", "more than 1000 actions"),
     Case("handler yields something else", event("handler.wrong"), "rule", ""),
