@@ -350,6 +350,8 @@ class Position(NamedTuple):
     metadata: str = ""
     epoch: int = 0
     """The assignment that asks: a commit of an older one must not reach the broker."""
+    serial: int = 0
+    """Which request asks; tells an answer to a later one from an answer that was long under way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ async def carry(record: Record, line: Line) -> None:
     ] + undelivered_letters(record, plan.actions, results, line)
     if letters:
         for action, result in zip(plan.actions, results, strict=True):
-            if result.letter is None:
+            if result.ending in CARRIED_OUT:
                 line.tell_done(record, action)
     for letter in letters:
         await line.bury(letter)
@@ -103,6 +103,8 @@ async def _deliver(event: Event, actions: Sequence[Action], line: Line) -> Seque
         results.update((action.position, result) for action, result in zip(fresh, delivered, strict=True))
     return [results[action.position] for action in actions]
 
+
+CARRIED_OUT = frozenset({Ending.DELIVERED, Ending.SUPPRESSED})
 
 EXPIRED = Result(Ending.EXPIRED)
 DONE_BEFORE = Result(Ending.DELIVERED, detail="before a restart")

@@ -68,6 +68,12 @@ class Source(Protocol):
     def log_ends(self) -> Mapping[TopicPartition, int]:
         """The offset after the last record of owned partitions, as the broker last told; for lag."""
 
+    def standstill(self) -> float:
+        """The longest time in seconds without a poll since this was asked last; by either clock.
+
+        A process that was suspended learns late that its partitions went to others; this tells it at once.
+        """
+
     async def close(self) -> None:
         """Revokes what is owned (the listener drains and commits), then leaves the group."""
 

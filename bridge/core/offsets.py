@@ -67,7 +67,7 @@ class PartitionOffsets:
         self._changes = 0  # grows with whatever a commit would tell: the frontier, or work beyond it
         self._told = 0
         self._acknowledged = start
-        self._requested: tuple[int, int] | None = None
+        self._requested: tuple[tuple[int, str], int] | None = None
 
     def note_start(self) -> None:
         """The start was chosen, not committed: a crash before the first commit must not choose again (`latest`)."""
@@ -109,6 +109,8 @@ class PartitionOffsets:
 
     def note_trigger_delivered(self, offset: int, digest: int) -> None:
         """A trigger of an event that has not finished yet was delivered: its place stays until the event has."""
+        if self.started.get(offset, {}).get(digest) == DELIVERED:
+            return
         self.started.setdefault(offset, {})[digest] = DELIVERED
         self._start_changes.pop((offset, digest), None)
         self._changes += 1
@@ -243,10 +245,10 @@ class PartitionOffsets:
             return None
         return self.frontier
 
-    def commit_requested(self, offset: int) -> None:
+    def commit_requested(self, offset: int, metadata: str = "") -> None:
         frontier = self.frontier
         assert frontier is not None and offset <= frontier, "a commit beyond the frontier would lose records"
-        self._requested = offset, self._changes
+        self._requested = (offset, metadata), self._changes
 
     def commit_forgotten(self) -> None:
         """Nobody will tell how the commit under way went (a revocation): a new one may be asked for.
@@ -255,9 +257,12 @@ class PartitionOffsets:
         """
         self._requested = None
 
-    def commit_settled(self, offset: int, *, acknowledged: bool) -> None:
-        """The broker answered (or never will): a refused commit is due again."""
-        if self._requested is not None and self._requested[0] == offset:
+    def commit_settled(self, offset: int, metadata: str = "", *, acknowledged: bool) -> None:
+        """The broker answered (or never will): a refused commit is due again.
+
+        Two commits of one offset may be under way after a revocation began; what they tell differs by the metadata.
+        """
+        if self._requested is not None and self._requested[0] == (offset, metadata):
             if acknowledged:
                 self._told = self._requested[1]
             self._requested = None

@@ -20,8 +20,9 @@ Rules that never break
 The bounds
     Worst are alternating offsets: no compression, one bit per offset. A window of 20,000 needs 2,501 bytes, 3,127
     characters of base85, of the broker's default 4,096. A started trigger needs up to 16 bytes; `started_limit` of them
-    (20) may be under way in one partition. Head and checksum take 20 more, and the rest, some 200 bytes, holds about 25
-    delivered actions in the worst case, and hundreds in any ordinary one, where the bitmap deflates to nothing.
+    (23) may be under way in one partition, and four more of the event at the frontier. Head and checksum take 20, and
+    the rest, some 300 bytes, holds about 40 delivered actions in the worst case, and hundreds in any ordinary one,
+    where the bitmap deflates to nothing.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ DELIVERED = 0
 """In place of a start's time: the trigger was delivered, and its event has not finished yet."""
 
 WINDOW_MAX = 20_000
-_WINDOW_SHARE = 0.78
-_STARTED_SHARE = 0.1
+_WINDOW_SHARE = 0.79
+_STARTED_SHARE = 0.12
 _STARTED_BYTES = 16
 """Of one started trigger at most: five for the distance of its offset, one for a count, four and five for the rest."""
+STARTED_EXTRA = 4
+"""Started triggers beyond `started_limit` that still fit: for the event at the frontier (runtime/marks.py)."""
 
 
 class Progress(NamedTuple):
@@ -70,15 +73,19 @@ def digest(action_id: str) -> int:
     return int(action_id[: _DIGEST_BYTES * 2], 16)
 
 
+def _room(limit_bytes: int) -> int:
+    """Bytes to share out: what base85 leaves, without head, checksum and the extra triggers."""
+    return (limit_bytes - len(PREFIX)) * 4 // 5 - _OVERHEAD_BYTES - _CHECK_BYTES - STARTED_EXTRA * _STARTED_BYTES
+
+
 def window_limit(limit_bytes: int) -> int:
     """How many offsets may lie beyond the frontier so that they always fit into metadata of this size."""
-    bitmap_bytes = int(limit_bytes * _WINDOW_SHARE) * 4 // 5 - _OVERHEAD_BYTES - len(PREFIX)
-    return max(8, min(WINDOW_MAX, (bitmap_bytes - 1) * 8))
+    return max(8, min(WINDOW_MAX, (int(_room(limit_bytes) * _WINDOW_SHARE) - 1) * 8))
 
 
 def started_limit(limit_bytes: int) -> int:
     """How many started triggers of one partition always fit into metadata of this size."""
-    return max(1, int(limit_bytes * _STARTED_SHARE) * 4 // 5 // _STARTED_BYTES)
+    return max(1, int(_room(limit_bytes) * _STARTED_SHARE) // _STARTED_BYTES)
 
 
 def encode(

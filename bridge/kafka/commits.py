@@ -140,7 +140,7 @@ class Commits:
 
 
 def _offsets(positions: Sequence[Position]) -> list[KafkaPartition]:
-    return [KafkaPartition(tp.topic, tp.partition, offset, metadata) for tp, offset, metadata, _ in positions]
+    return [KafkaPartition(tp.topic, tp.partition, offset, metadata) for tp, offset, metadata, *_ in positions]
 
 
 def _key(answer: KafkaPartition) -> tuple[TopicPartition, int, str]:

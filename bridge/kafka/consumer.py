@@ -41,6 +41,7 @@ from bridge.kafka.admin import is_member, probe
 from bridge.kafka.assignment import Assignment
 from bridge.kafka.commits import Commits
 from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, validate
+from bridge.kafka.pulse import Pulse
 from bridge.kafka.starting import parse_start
 from bridge.model import Assigned, Position, Record, TopicPartition
 from bridge.ports import SourceListener
@@ -60,6 +61,10 @@ MEMBER_SECONDS = 3.0
 """librdkafka tells a member without partitions nothing: after this long, and again, the coordinator is asked."""
 PROBE_SECONDS = 5.0
 PROBE_AGAIN_SECONDS = 1.0
+
+
+BEAT_SECONDS = 0.5
+"""At least so often the polling thread shows that this process is not standing still."""
 
 
 class KafkaSource:
@@ -114,6 +119,7 @@ class KafkaSource:
         self._verdict: faults.Verdict | None = None
         self._notices = faults.Notices(self._tell_failed)
         self._assignment = Assignment(starts, self._notices, self._tell_assigned, self._tell_lost)
+        self._pulse = Pulse()
         self._commits = Commits(self._assignment.owns, self._tell_committed)
 
     # --- ports.Source: called on the loop -----------------------------------------------------------------------------
@@ -142,6 +148,9 @@ class KafkaSource:
 
     def log_ends(self) -> Mapping[TopicPartition, int]:
         return self._assignment.ends.latest
+
+    def standstill(self) -> float:
+        return self._pulse.longest_gap()
 
     async def close(self) -> None:
         """Returns when the group has been left, or after `close_seconds` with a line in the log.
@@ -267,6 +276,7 @@ class KafkaSource:
 
     def _turn(self, consumer: Consumer) -> None:
         """One poll: carries out orders, then brings at most one batch to the loop."""
+        self._pulse.beat()
         self._carry_out_orders(consumer)
         self._commits.send_next(consumer)
         self._assignment.find_positions(consumer)
@@ -404,12 +414,13 @@ class KafkaSource:
             return False
         done.add_done_callback(self._wake)
         while not done.done() and time.monotonic() < deadline:
+            self._pulse.beat()
             self._carry_out_orders(consumer)
             self._commits.settle(consumer, deadline)
             with self._changed:
                 self._changed.wait_for(
                     lambda: done.done() or self._orders or not self._commits.idle,
-                    max(0.0, deadline - time.monotonic()),
+                    min(BEAT_SECONDS, max(0.0, deadline - time.monotonic())),
                 )
         if not done.done():
             done.cancel()

@@ -76,6 +76,8 @@ class Delivery:
         self._max_in_flight = max_in_flight
         self._key_refused = key_refused
         self.marks: Marks = NoMarks()
+        self.may_leave: Callable[[], bool] = lambda: True
+        """Asked right before calls leave: after a standstill of this process others may own its partitions."""
         self.left: Callable[[], None] = lambda: None
         """Hears of every action that is out, whether it ended or its partition went."""
         self.part_done = part_done
@@ -266,9 +268,10 @@ class Delivery:
             timestamp_ms = batch.event.record.timestamp_ms
             if timestamp_ms >= 0:
                 self._meter.delayed(item.lane, max(0.0, self._clock.wall() - timestamp_ms / 1000))
-        if result.letter is None and len(batch.results) > 1:
+        trigger = item.action.kind is Kind.TRIGGER
+        if result.letter is None and (trigger or len(batch.results) > 1):
             self.part_done(batch.event.record, item.action)
-        elif item.action.kind is Kind.TRIGGER:
+        elif trigger:
             self.marks.clear(batch.event.record, item.action)
         self._leave(item)
         if batch.missing == 0:
@@ -301,7 +304,7 @@ class Delivery:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._held:
+        if self._held or not self.may_leave():
             return
         now = self._clock.now()
         self._probe_endpoints(now)
@@ -393,6 +396,11 @@ class Delivery:
             self._unsent(key, item)
             self._unmark(item, attempt)
             return
+        if self._held or not self.may_leave():
+            self._unsent(key, item)
+            self._unmark(item, attempt)
+            self._queue([item])
+            return
         # Keeping the mark took time, perhaps an outage's: age and endpoint count at the moment of sending.
         if self._too_late(key, item, attempt):
             return
@@ -475,6 +483,7 @@ class Delivery:
                 self.keys[item.attempt.call.key].dispatch.put(
                     item, lane=item.lane, sequence=item.sequence, not_before=0.0, now=now
                 )
+        self.wake()
 
     def _probe_endpoints(self, now: float) -> None:
         """Hands out the next probe of each held endpoint, and ends what has waited there for too long."""

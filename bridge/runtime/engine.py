@@ -61,6 +61,9 @@ MARK_INTERVAL_SECONDS = 0.005
 ACK_PATIENCE_SECONDS = 45.0
 """Kafka's default session timeout: without an acknowledged commit for so long another member may own the partitions."""
 
+STANDSTILL_SECONDS = 2.0
+"""Without a poll for so long this process may have been suspended. A false alarm costs one commit (8 ms)."""
+
 LOOK_SECONDS = 10.0
 """Between looks for frontiers that stand still."""
 
@@ -120,6 +123,7 @@ class Engine:
         delivery.part_done = self._part_done
         delivery.marks = self._marks
         delivery.left = self._room_made
+        delivery.may_leave = self._may_leave
         self._revoke_seconds = revoke_seconds
         self._failed = failed
         self._metadata_bytes_max = metadata_bytes_max
@@ -130,6 +134,9 @@ class Engine:
         """When the record came that is being taken."""
         self._unacknowledged_since: float | None = None
         self._waits_for_kafka = False
+        self._serial = 0
+        self._proof_after = 0
+        """Only the acknowledgement of a later request proves that the partitions are still ours."""
         self._stopping = False
         self._look_timer: asyncio.TimerHandle | None = None
         self._full = False
@@ -154,7 +161,8 @@ class Engine:
         return self._marks.started_wall(event.record, action) is None
 
     def tell_done(self, record: Record, action: Action) -> None:
-        self._part_done(record, action)
+        if action.kind is not Kind.TRIGGER:  # the delivery has told those, within their places
+            self._part_done(record, action)
 
     def done_before(self, record: Record, action: Action) -> bool:
         partition = self._owned(record)
@@ -304,7 +312,10 @@ class Engine:
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         names = [name for name in partitions if name in self.partitions]
         for name in names:
-            self._marks.drop(self.partitions[name])
+            partition = self.partitions[name]
+            partition.closing = True
+            partition.held.clear()  # else the room that withdrawing makes would let these in
+            self._marks.drop(partition)
         self._delivery.withdraw(names)
         self._forget(names)
         self._meter.rebalanced("lost")
@@ -317,11 +328,11 @@ class Engine:
         for position in positions:
             partition = self.partitions.get(position.partition)
             if partition is not None and partition.epoch == position.epoch:
-                partition.offsets.commit_settled(position.offset, acknowledged=error is None)
+                partition.offsets.commit_settled(position.offset, position.metadata, acknowledged=error is None)
                 if partition.marks:
                     self._marks.answer(partition)
         self._last_commit_ok = error is None
-        if error is None:
+        if error is None and any(position.serial > self._proof_after for position in positions):
             self._heard_of_kafka()
         self._meter.committed("error" if error else "ok")
         if error:
@@ -427,6 +438,7 @@ class Engine:
     def _request_commits(self, partitions: Iterable[Partition]) -> bool:
         """Asks for a commit of every frontier that moved; True where there was one."""
         positions = []
+        self._serial += 1
         for partition in partitions:
             due = partition.offsets.commit_due()
             if due is not None:
@@ -435,8 +447,8 @@ class Engine:
                 metadata = encode_progress(
                     due, base, bitmap, offsets.delivered, self._metadata_bytes_max, offsets.started
                 )
-                offsets.commit_requested(due)
-                positions.append(Position(partition.name, due, metadata, partition.epoch))
+                offsets.commit_requested(due, metadata)
+                positions.append(Position(partition.name, due, metadata, partition.epoch, self._serial))
         if positions:
             if self._unacknowledged_since is None:
                 self._unacknowledged_since = self._clock.now()
@@ -452,6 +464,28 @@ class Engine:
             if not self._stopping:
                 self._delivery.open()
 
+    def _may_leave(self) -> bool:
+        """False after a standstill: answers in the sockets are handled before the news that others took over."""
+        seconds = self._source.standstill()
+        if seconds <= STANDSTILL_SECONDS or not self.partitions:
+            return True
+        log.warning(
+            "this process stood still, so another instance may own the partitions: no call leaves until Kafka has "
+            "acknowledged a commit",
+            seconds=round(seconds, 1),
+        )
+        self._waits_for_kafka = True
+        self._delivery.hold()
+        self._proof_after = self._serial
+        self._ask_kafka()
+        return False
+
+    def _ask_kafka(self) -> None:
+        """A commit without news, as a question whether the partitions are ours."""
+        for partition in self.partitions.values():
+            partition.offsets.note_start()
+        self._request_commits([partition for partition in self.partitions.values() if not partition.closing])
+
     def _look(self) -> None:
         """Now and then: is somebody else possibly the owner; does a frontier stand still."""
         self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
@@ -466,10 +500,7 @@ class Engine:
                 seconds=round(now - since),
             )
         if self._waits_for_kafka:
-            # A commit without news, as a question: else a partition that came back with nothing to tell would ask none.
-            for partition in self.partitions.values():
-                partition.offsets.note_start()
-            self._request_commits(self.partitions.values())
+            self._ask_kafka()  # else a partition that came back with nothing to tell would ask nothing
         for partition in self.partitions.values():
             offsets = partition.offsets
             if partition.stall.look(now, offsets.frontier, offsets.open_count):

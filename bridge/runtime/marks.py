@@ -11,13 +11,10 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
-from bridge.core.progress import digest
+from bridge.core.progress import STARTED_EXTRA, digest
 from bridge.model import Action, Record
 from bridge.ports import Clock
 from bridge.runtime.partition import Mark, Partition
-
-FRONTIER_EXTRA = 4
-"""Places beyond the limit for triggers of the event at the frontier; the metadata's spare room holds that many."""
 
 
 class Marks(Protocol):
@@ -92,7 +89,7 @@ class StartMarks:
         name = digest(self.identify(record, action))
         if name in offsets.started.get(record.offset, ()):
             return True
-        most = self._started_max + (FRONTIER_EXTRA if record.offset == offsets.frontier else 0)
+        most = self._started_max + (STARTED_EXTRA if record.offset == offsets.frontier else 0)
         if offsets.started_count >= most:
             heapq.heappush(partition.unmarked, (record.offset, next(self._numbers), again))
             return False

@@ -176,7 +176,7 @@ def test_a_refused_commit_taken_for_an_acknowledged_one_is_caught(monkeypatch: P
     monkeypatch.setattr(
         PartitionOffsets,
         "commit_settled",
-        lambda self, offset, *, acknowledged: settled(self, offset, acknowledged=True),
+        lambda self, *position, **_: settled(self, *position, acknowledged=True),
     )
     caught("3", refusing())
 

@@ -60,6 +60,8 @@ class FakeSource:
         self.commit_error: str | None = None
         self.answer_commits = True
         self.fresh = False
+        self.stood = 0.0
+        self.unanswered: list[Sequence[Position]] = []
         self.owned: list[TopicPartition] = []
         self.epoch = 0
         self.closed = False
@@ -104,8 +106,14 @@ class FakeSource:
         self.paused.difference_update(partitions)
 
     def commit(self, positions: Sequence[Position]) -> None:
-        if self.answer_commits:
+        if not self.answer_commits:
+            self.unanswered.append(positions)
+        else:
             asyncio.get_running_loop().call_later(0.008, self._settle, positions)
+
+    def standstill(self) -> float:
+        stood, self.stood = self.stood, 0.0
+        return stood
 
     def log_ends(self) -> dict[TopicPartition, int]:
         return {}

@@ -80,6 +80,9 @@ class SimSource:
         self._commits.append([(p, logs[p.partition].generation, self.epochs.get(p.partition, 0)) for p in positions])
         self._next_commit()
 
+    def standstill(self) -> float:
+        return 0.0
+
     def log_ends(self) -> Mapping[TopicPartition, int]:
         # Where nothing is left to read, the position is the end: what retention removed is no lag.
         ends = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bridge.core.progress import STARTED_EXTRA, started_limit
 from bridge.core.retry import Policy
 from bridge.model import Assigned, Call, LetterKind, Outcome, Position, Verdict
 from tests.support.engine import P0, P1, House, record
@@ -491,7 +492,7 @@ def test_a_trigger_in_doubt_that_waits_for_its_retry_stops_nobody() -> None:
         house.source.feed([record(offset, f"{offset}@x") for offset in range(100, 120)])
         await asyncio.sleep(300)
         assert sum(call.endpoint == "upsert" for call in house.meisa.done) == 20
-        assert house.engine.partitions[P0].offsets.started_count <= 20
+        assert house.engine.partitions[P0].offsets.started_count <= started_limit(4096) + STARTED_EXTRA
         doubt["on"] = False
         await asyncio.sleep(200)
         assert house.source.committed == {P0: 120}
@@ -549,7 +550,7 @@ def test_a_trigger_leaves_only_after_a_commit_told_that_it_starts() -> None:
         await asyncio.sleep(30)
         assert [call.endpoint for call in house.meisa.calls] == ["upsert"]
         house.source.answer_commits = True
-        house.engine.committed([Position(P0, 0, epoch=1)], "no answer in time")
+        house.engine.committed(house.source.unanswered[-1], "no answer in time")
         await asyncio.sleep(2)
         assert [call.endpoint for call in house.meisa.calls] == ["upsert", "trigger"]
         assert house.source.committed == {P0: 2}
@@ -658,18 +659,18 @@ def test_an_attempt_known_to_be_unsent_leaves_no_mark() -> None:
 
 
 def test_marks_are_bounded_and_the_rest_of_the_triggers_waits_its_turn() -> None:
-    """A hundred triggers of one partition with room for twenty marks: all are sent, none without a mark."""
+    """A hundred triggers of one partition with room for two dozen marks: all are sent, none without a mark."""
 
     async def story() -> None:
         house = House(max_in_flight=200, meisa=FakeMeisa(latency=1.0))
         house.source.assign(P0)
         house.source.feed([record(offset, f"{offset}@x", do=["trigger"]) for offset in range(100)])
         await asyncio.sleep(0.5)
-        assert 0 < house.meisa.active <= 20
+        assert 0 < house.meisa.active <= started_limit(4096) + STARTED_EXTRA
         assert len(house.source.metadata[P0]) <= 4096
         await asyncio.sleep(20)
         assert len(house.meisa.done) == 100
-        assert house.meisa.active_max <= 20
+        assert house.meisa.active_max <= started_limit(4096) + STARTED_EXTRA
         assert house.source.committed == {P0: 100}
 
     virtually(story())
@@ -1347,6 +1348,88 @@ def test_a_partition_that_comes_back_with_nothing_to_tell_ends_the_hold() -> Non
         await asyncio.sleep(100)
         assert house.source.committed[P0] == 2
         assert house.engine.waiting() == []
+
+    virtually(story())
+
+
+def test_after_a_standstill_nothing_leaves_until_kafka_has_answered_anew() -> None:
+    """Suspended beyond the session timeout, others own the partitions: answers in the sockets must not set off further
+    calls, and the acknowledgement of an older commit proves nothing."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(latency=0.05))
+        house.source.assign(P0)
+        house.source.feed([record(offset) for offset in range(50)])
+        await asyncio.sleep(0.5)
+        sent = len(house.meisa.calls)
+        house.source.answer_commits = False
+        house.source.stood = 30.0
+        await asyncio.sleep(5)
+        assert len(house.meisa.calls) <= sent + 1
+        stale = [Position(P0, 0, epoch=1, serial=1)]
+        house.engine.committed(stale, None)
+        await asyncio.sleep(5)
+        assert len(house.meisa.calls) <= sent + 1
+        assert "commits" in [waiting.reason for waiting in house.engine.waiting()]
+        house.source.lose(P0)
+        house.source.answer_commits = True
+        house.source.assign(P0)
+        house.source.feed([record(offset) for offset in range(50)])
+        await asyncio.sleep(5)
+        assert house.source.committed == {P0: 50}
+
+    virtually(story())
+
+
+def test_a_false_alarm_of_a_standstill_costs_one_commit() -> None:
+    """Starved of the processor for a moment: the commit is acknowledged, and work goes on."""
+
+    async def story() -> None:
+        house = House()
+        house.source.assign(P0)
+        house.source.feed([record(offset) for offset in range(20)])
+        await asyncio.sleep(0.2)
+        house.source.stood = 3.0
+        await asyncio.sleep(3)
+        assert house.source.committed == {P0: 20}
+        assert house.seqs() == list(range(20))
+
+    virtually(story())
+
+
+def test_records_of_a_partition_that_is_being_lost_are_not_let_in() -> None:
+    """Losing it makes room, but not for what it held back itself."""
+
+    async def story() -> None:
+        house = House(pending_max=5, meisa=FakeMeisa(latency=5.0))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset % 2}@x") for offset in range(30)])
+        await asyncio.sleep(1)
+        sent = len(house.meisa.calls)
+        house.source.lose(P0)
+        await asyncio.sleep(60)
+        assert len(house.meisa.calls) == sent
+        assert house.delivery.pending == 0
+
+    virtually(story())
+
+
+def test_an_older_commits_acknowledgement_does_not_settle_the_last_one() -> None:
+    """Both name the same offset at a revocation; the last one was refused, and is tried again."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda c: UNAVAILABLE if c.body["email"] == "0@x" else DELIVERED))  # type: ignore[index]
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(3)])
+        await asyncio.sleep(0.06)
+        offsets = house.engine.partitions[P0].offsets
+        offsets.commit_requested(0, "older")
+        offsets.commit_forgotten()
+        offsets.commit_requested(0, "newer")
+        offsets.commit_settled(0, "older", acknowledged=True)
+        assert offsets.commit_under_way
+        offsets.commit_settled(0, "newer", acknowledged=False)
+        assert offsets.commit_due() == 0
 
     virtually(story())
 
