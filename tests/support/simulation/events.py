@@ -82,6 +82,10 @@ class Act:
     failed_at: str = ""
     """The endpoint that failed last for it."""
     contact_missing_since: float | None = None
+    marked_wall: float | None = None
+    """When a commit first told that the trigger starts."""
+    forgotten: bool = False
+    """A new owner read damaged text: what was told of it is lost, and the email may be repeated."""
     letter_begun: bool = False
     letter_written: bool = False
 

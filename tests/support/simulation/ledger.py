@@ -133,6 +133,10 @@ class Ledger:
         log = self.logs[name]
         told = claims(offset, metadata)
         log.tenures[member, epoch] = Tenure(member, epoch, told, whole=told == log.committed)
+        if told != log.committed:
+            for entry in log.entries.values():
+                for act in entry.acts:
+                    act.forgotten = act.forgotten or not told.cover(act)
         self._owned[member][name] = epoch
 
     def read(self, member: str, name: TopicPartition, offset: int) -> None:
@@ -262,7 +266,7 @@ class Ledger:
                 self.repeats += 1
             if email_sent:
                 self.emails += 1
-                if act.effects > 1:
+                if act.effects > 1 and not act.forgotten:
                     self._broken(DUPLICATES, f"{act.name} was emailed twice")
 
     def answered(self, member: str, call: Call, outcome: Outcome, epochs: dict[str, int]) -> None:
@@ -383,7 +387,12 @@ class Ledger:
                 patience = 0.0 if act.on_missing == "dead_letter" else 600.0
                 return since is not None and now - since >= patience
             case LetterKind.UNKNOWN_OUTCOME:
-                if act.kind is not Kind.TRIGGER or act.first_doubt is None:
+                if act.kind is not Kind.TRIGGER:
+                    return False
+                marked = self.world.wall if act.marked_wall is None else act.marked_wall
+                if len(self.logs[_name(act)].tenures) > 1 and self.world.wall - marked >= 3300.0:
+                    return True  # whoever marked it may have been killed before or after it left
+                if act.first_doubt is None:
                     return False
                 return now - act.first_doubt >= 3300.0 or self._exhausted(act)
         return False
@@ -410,6 +419,7 @@ class Ledger:
         """The broker has applied a commit: everything that it says is done must be done."""
         log = self.logs[name]
         log.committed = told = claims(offset, metadata)
+        self._note_marks(log, offset, metadata)
         self.commits += 1
         for place in sorted(log.entries.keys() & set(range(log.verified, offset))):
             entry = log.entries[place]
@@ -428,6 +438,15 @@ class Ledger:
             for act in entry.acts if entry is not None else ():
                 if digest(act.identity) == each and not self._finished(act):
                     self._broken(LOST, f"{member} told of {act.name} as delivered, but it was not")
+
+    def _note_marks(self, log: Log, offset: int, metadata: str) -> None:
+        progress = decode_progress(offset, metadata) if metadata else None
+        for place, triggers in progress.started.items() if progress is not None else ():
+            entry = log.entries.get(place)
+            for act in entry.acts if entry is not None else ():
+                wall = triggers.get(digest(act.identity))
+                if wall and act.marked_wall is None:
+                    act.marked_wall = wall
 
     def _missing(self, entries: Iterable[Entry]) -> str:
         parts = []
