@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 SOURCES := pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos check bench lint format lock clean
+.PHONY: help demo test simulate chaos check coverage bench lint format lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1	/' | expand -t 18
