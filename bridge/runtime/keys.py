@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from bridge.errors import UsageError
-from bridge.model import Call, Outcome, Verdict
+from bridge.model import Call, Outcome
 from bridge.ports import Meisa
 from bridge.runtime.delivery import Delivery
 
@@ -53,7 +53,8 @@ class RefusedKeys:
                 log.warning("the API key cannot be read; its work goes on waiting", key=key, error=str(error))
                 continue
             outcome = await self._delivery.ask(Call("ping", key=key))
-            if outcome is not None and outcome.verdict is Verdict.DELIVERED:
+            # Any 2xx shows the key accepted, whatever else the answer says.
+            if outcome is not None and outcome.status is not None and 200 <= outcome.status < 300:
                 log.info("Meisa accepts the API key again; its work goes on", key=key)
                 self._delivery.key_works(key)
                 return

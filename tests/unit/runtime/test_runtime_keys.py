@@ -185,3 +185,22 @@ def test_pings_are_within_the_quota() -> None:
         await keys.close()
 
     run(scenario())
+
+
+def test_any_2xx_shows_the_key_accepted() -> None:
+    """A ping that answers in a shape we do not know still let the key in."""
+
+    async def scenario() -> None:
+        lock = Lock()
+        house, keys = watched(lock)
+        lock.right = "other"
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(5)
+        odd = Outcome(Verdict.RETRY, 200, "not JSON", "unreadable")
+        house.meisa.answer = lambda call: odd if call.endpoint == "ping" else DELIVERED
+        await asyncio.sleep(60)
+        assert house.source.committed == {P0: 1}
+        await keys.close()
+
+    run(scenario())
