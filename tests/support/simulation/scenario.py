@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 KNOWN_GAPS: dict[str, str] = {
     "flapping": "hard case 22 is not built: after a crash an older upsert is sent again over a newer one",
     "expired_silently": "what waited before a restart until it was too old is finished without a letter",
-    "room": "several triggers of the frontier's event do not fit: nothing below 1,024 bytes is drawn",
     "retention": "after retention took the frontier away, the new one is not committed before a record has finished",
     "shared_quota": "issue 5: spend survives no restart, and instances do not share it",
 }
@@ -112,9 +111,7 @@ def draw(seed: int) -> Scenario:
     scenario.max_in_flight = dice.choice((1, 2, 5, 64))
     scenario.window_max = dice.choice((None, None, 1, 4, 16))
     scenario.pending_max = dice.choice((50_000, 50_000, 1, 5, 20))
-    scenario.metadata_bytes_max = dice.choice(
-        (4096, 4096, 1024, 1024) if "room" in KNOWN_GAPS else (4096, 4096, 1024, 512)
-    )
+    scenario.metadata_bytes_max = dice.choice((4096, 4096, 1024, 512))
     scenario.limits = dice.choice(
         (
             [(100_000, 60.0)],

@@ -24,6 +24,8 @@ UNOWNED = "not assigned to this consumer any more"
 class SimSource:
     """ports.Source of one member. What the listener is told reaches it in the order in which it happened."""
 
+    session_seconds = 45.0
+
     def __init__(self, broker: Broker, name: str, context: Context) -> None:
         self.broker = broker
         self.world = broker.world
