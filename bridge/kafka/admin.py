@@ -7,11 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
 from bridge.errors import StartFailed
-from bridge.kafka.properties import reason, shared
+from bridge.kafka.properties import CLASSIC, reason, shared
+
+log = structlog.get_logger(__name__)
+
+SESSION_SECONDS = 45.0
+"""Kafka's default for both group protocols."""
 
 _HEARTBEAT = re.compile(r"ApiKey ConsumerGroupHeartbeat \(68\) Versions (\d+)\.\.(\d+)")
 _HEARTBEAT_VERSION = 1
@@ -46,6 +52,9 @@ class _Listening:
             self.fault = line.rsplit(": ", 1)[-1] if "[thrd:" not in line else line.split("]: ", 1)[-1]
         if len(self.lines) < _LINES_MAX:
             self.lines.append(line)
+
+    def describes_configs(self) -> bool:
+        return any("ApiKey DescribeConfigs (32)" in line for line in self.lines)
 
     def consumer_protocol(self) -> bool:
         found = [match for line in self.lines if (match := _HEARTBEAT.search(line))]
@@ -106,6 +115,33 @@ def is_member(
     except (KafkaException, TimeoutError):
         return False
     return any(member.member_id == member_id for member in described.members)
+
+
+def session_seconds(
+    bootstrap_servers: str, properties: Mapping[str, Any], group_id: str, protocol: str, timeout_seconds: float = 2.0
+) -> float:
+    """After how long without a heartbeat the group gives a member's partitions to others. Blocking; never raises.
+
+    Classic members say it themselves. For KIP-848 it is the group's configuration, which may be asked for with the ACL
+    DescribeConfigs on the group; without it, or without an answer, Kafka's default of 45 s is assumed.
+    """
+    own = properties.get("session.timeout.ms")
+    if protocol == CLASSIC:
+        return SESSION_SECONDS if own is None else float(own) / 1000
+    listening = _Listening()
+    config = {**shared(bootstrap_servers, properties), "debug": "feature", "log_level": 7}
+    asked = ConfigResource(ConfigResource.Type.GROUP, group_id)
+    try:
+        client = AdminClient(config, logger=listening)
+        client.list_topics(timeout=timeout_seconds)
+        client.poll(0)
+        if not listening.describes_configs():
+            return SESSION_SECONDS  # the embedded broker: asked all the same, librdkafka would wait out the timeout
+        (answer,) = client.describe_configs([asked], request_timeout=timeout_seconds).values()
+        return float(answer.result(timeout_seconds)["consumer.session.timeout.ms"].value) / 1000
+    except (KafkaException, TimeoutError, KeyError, TypeError, ValueError) as error:
+        log.debug("the group's session timeout is not told; Kafka's default is assumed", error=repr(error))
+        return SESSION_SECONDS
 
 
 def create_topics(

@@ -37,7 +37,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from bridge.errors import StartFailed
 from bridge.kafka import faults
-from bridge.kafka.admin import is_member, probe
+from bridge.kafka.admin import SESSION_SECONDS, is_member, probe, session_seconds
 from bridge.kafka.assignment import Assignment
 from bridge.kafka.commits import Commits
 from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, validate
@@ -98,6 +98,8 @@ class KafkaSource:
         self._close_seconds = close_seconds
         self.protocol = ""
         """`consumer` or `classic`, once the group has been joined."""
+        self.session_seconds = SESSION_SECONDS
+        """So long the group waits for a member that is not heard of, before it gives its partitions to others."""
 
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: SourceListener | None = None
@@ -253,6 +255,7 @@ class KafkaSource:
     def _member(self, protocol: str) -> faults.Verdict | None:
         """One life in the group. None when closed in order, else why and how to begin the next one."""
         self.protocol = protocol
+        self.session_seconds = session_seconds(self._bootstrap_servers, self._properties, self._group_id, protocol)
         config = for_source(self._bootstrap_servers, self._group_id, self._properties, protocol)
         config["error_cb"] = self._on_error
         config["on_commit"] = self._commits.answered

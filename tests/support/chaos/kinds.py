@@ -143,6 +143,17 @@ class Trouble:
                     way.cut()  # what was held back is lost
                 way.flow()
 
+    def cut_off(self) -> None:
+        """One bridge is alone on its side for longer than the session timeout; another takes its partitions over."""
+        way = self.fleet.kafka.proxies[self._some().door]
+        way.stall()
+        self.count["cut off"] += 1
+        try:
+            self.wait(self.fleet.kafka.session_seconds + self.dice.uniform(2.0, 4.0))
+        finally:
+            self.fleet.remember(crash=True)
+            way.flow()
+
     def refuse(self) -> None:
         """No way to Kafka for some seconds."""
         ways = self._ways()
@@ -225,6 +236,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "freeze": Kind("SIGSTOP beyond the session timeout (2 members)", Trouble.freeze, members=2),
     "broker": Kind("broker restarts (SIGTERM, SIGKILL)", Trouble.restart_broker, members=2),
     "network": Kind("connections to Kafka cut, stalled, refused", Trouble.network, members=2),
+    "cutoff": Kind("one of two cut off beyond the session timeout", Trouble.cut_off, members=2),
     "meisa": Kind("Meisa: cut answers, 5xx, 429, hangs, outages", Trouble.outage, repeats="unanswered", rates=True),
     "forget": Kind(
         "`kill -9`, and Meisa forgets its idempotency keys",
