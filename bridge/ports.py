@@ -55,6 +55,9 @@ class SourceListener(Protocol):
 class Source(Protocol):
     """A consumer group member. It polls for as long as it lives, whatever the listener does."""
 
+    session_seconds: float
+    """So long the group waits for a member that is not heard of, before it gives its partitions to others."""
+
     def start(self, listener: SourceListener) -> None: ...
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:

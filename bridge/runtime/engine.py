@@ -58,8 +58,9 @@ COMMIT_INTERVAL_SECONDS = 0.1
 MARK_INTERVAL_SECONDS = 0.005
 """A trigger waits for its mark's commit; so long others may join that commit."""
 
-ACK_PATIENCE_SECONDS = 45.0
-"""Kafka's default session timeout: without an acknowledged commit for so long another member may own the partitions."""
+ACK_PATIENCE_SHARE = 0.75
+"""Of the session timeout: without an acknowledged commit for so long another member may soon own the partitions. The
+group counts from the last heartbeat, which may be a heartbeat interval older than the last acknowledgement."""
 
 STANDSTILL_SECONDS = 2.0
 """Without a poll for so long this process may have been suspended. A false alarm costs one commit (8 ms)."""
@@ -467,8 +468,10 @@ class Engine:
     def _may_leave(self) -> bool:
         """False after a standstill: answers in the sockets are handled before the news that others took over."""
         seconds = self._source.standstill()
-        if seconds <= STANDSTILL_SECONDS or not self.partitions:
+        if not self.partitions:
             return True
+        if seconds <= STANDSTILL_SECONDS:
+            return not self._unheard_of(self._clock.now())
         log.warning(
             "this process stood still, so another instance may own the partitions: no call leaves until Kafka has "
             "acknowledged a commit",
@@ -480,6 +483,21 @@ class Engine:
         self._ask_kafka()
         return False
 
+    def _unheard_of(self, now: float) -> bool:
+        """Whether Kafka has acknowledged nothing for so long that calls must not leave."""
+        since = self._unacknowledged_since
+        if since is None or now - since <= self._source.session_seconds * ACK_PATIENCE_SHARE:
+            return False
+        if not self._waits_for_kafka:
+            self._waits_for_kafka = True
+            self._delivery.hold()
+            log.error(
+                "Kafka has acknowledged no commit for most of a session timeout, so another instance may own the "
+                "partitions: no call leaves until it does",
+                seconds=round(now - since),
+            )
+        return True
+
     def _ask_kafka(self) -> None:
         """A commit without news, as a question whether the partitions are ours."""
         for partition in self.partitions.values():
@@ -490,17 +508,11 @@ class Engine:
         """Now and then: is somebody else possibly the owner; does a frontier stand still."""
         self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         now = self._clock.now()
-        since = self._unacknowledged_since
-        if since is not None and now - since > ACK_PATIENCE_SECONDS and not self._waits_for_kafka:
-            self._waits_for_kafka = True
-            self._delivery.hold()
-            log.error(
-                "Kafka has acknowledged no commit for a session timeout, so another instance may own the partitions: "
-                "no call leaves until it does",
-                seconds=round(now - since),
-            )
-        if self._waits_for_kafka:
-            self._ask_kafka()  # else a partition that came back with nothing to tell would ask nothing
+        self._unheard_of(now)
+        if self._waits_for_kafka or (self._delivery.pending and self._unacknowledged_since is None):
+            # A partition that came back with nothing to tell would ask nothing, and so would work that waits for its
+            # quota: it must not go on when the way to Kafka was cut meanwhile.
+            self._ask_kafka()
         for partition in self.partitions.values():
             offsets = partition.offsets
             if partition.stall.look(now, offsets.frontier, offsets.open_count):

@@ -51,6 +51,8 @@ class FakeMeisa:
 class FakeSource:
     """One partition group member, fed by the test."""
 
+    session_seconds = 45.0
+
     def __init__(self) -> None:
         self.listener: SourceListener | None = None
         self.committed: dict[TopicPartition, int] = {}

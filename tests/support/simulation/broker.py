@@ -197,9 +197,10 @@ class Broker:
                 before = log.committed[0] if log.committed else 0
                 if offset < before:
                     self.world.break_promise(LOST, f"{source.name} takes {name} back from {before} to {offset}")
+                if log.committed != (offset, metadata):  # a commit without news is a question, no movement
+                    self.world.last_effect = self.world.now
                 log.committed = (offset, metadata)
                 self.ledger.committed(source.name, name, offset, metadata)
-                self.world.last_effect = self.world.now
             self.world.say("broker", f"{source.name} commits {name} {offset} {metadata[:40]} {error or ''}")
             answers.append((position, error))
         return answers

@@ -365,7 +365,7 @@ def test_a_refused_key_stops_all_and_loses_nothing() -> None:
         await asyncio.sleep(3600)
         assert len(house.meisa.calls) == 4
         assert house.refused_keys == ["default"], "told once"
-        assert house.source.committed == {} and house.letters.letters == []
+        assert house.source.committed.get(P0, 0) == 0 and house.letters.letters == []
         assert [waiting.reason for waiting in house.engine.waiting()] == ["key_refused"]
         key["works"] = True
         house.delivery.key_works("default")
@@ -866,10 +866,12 @@ def test_a_drain_ends_with_its_budget() -> None:
         begun = house.clock.now()
         await house.source.revoke(P0)
         assert house.clock.now() - begun == pytest.approx(3.75, abs=0.1), "a quarter is kept for the commit"
-        assert house.source.committed == {}
+        assert house.source.committed.get(P0, 0) == 0
         house.source.assign(P0)
         await asyncio.sleep(120)
-        assert house.source.committed == {}, "a result of the older assignment finished an offset of the new one"
+        assert house.source.committed.get(P0, 0) == 0, (
+            "a result of the older assignment finished an offset of the new one"
+        )
 
     virtually(story())
 
@@ -1430,6 +1432,21 @@ def test_an_older_commits_acknowledgement_does_not_settle_the_last_one() -> None
         assert offsets.commit_under_way
         offsets.commit_settled(0, "newer", acknowledged=False)
         assert offsets.commit_due() == 0
+
+    virtually(story())
+
+
+def test_work_that_waits_for_its_quota_asks_kafka_meanwhile() -> None:
+    """The way to Kafka was cut while nothing was to be committed: no call leaves when the quota has room again."""
+
+    async def story() -> None:
+        house = House(limits=[(1, 60.0)])
+        house.source.assign(P0)
+        house.source.feed([record(offset) for offset in range(10)])
+        await asyncio.sleep(30)
+        house.source.answer_commits = False
+        await asyncio.sleep(600)
+        assert len(house.meisa.calls) <= 2
 
     virtually(story())
 
