@@ -272,6 +272,10 @@ def test_a_delivered_trigger_keeps_its_place_until_its_event_finishes() -> None:
     machine.note_trigger_delivered(11, 7)
     assert machine.was_delivered(11, 7) and not machine.was_delivered(11, 8) and not machine.was_delivered(10, 7)
     assert machine.started == {11: {7: DELIVERED}} and machine.started_count == 1
+    machine.commit_requested(10)
+    machine.commit_settled(10, acknowledged=True)
+    machine.note_trigger_delivered(11, 7)
+    assert machine.commit_due() is None, "told already"
     machine.drop_untold_starts()
     base, bitmap = machine.finished_bitmap()
     read = decode(10, encode(10, base, bitmap, machine.delivered, 4096, machine.started))
