@@ -143,12 +143,13 @@ class Broker:
         if target.closed or not target.reachable:
             return  # it leaves, is expelled, or comes back
         log.owner = target
-        offset, metadata = log.committed or (log.low, "")
-        offset = max(offset, log.low)
+        committed, metadata = log.committed or (log.low, "")
+        offset = max(committed, log.low)
         if metadata and self.world.faults_on and self._dice.random() < self.world.scenario.metadata_damage:
             metadata = self._damage(metadata)
             self.world.say("broker", f"the text beside {offset} of {log.name} is damaged: {metadata[:60]!r}")
-        target.assigned(log.name, offset, metadata, fresh=log.committed is None)
+        moved = None if offset == committed else committed
+        target.assigned(log.name, offset, metadata, fresh=log.committed is None or moved is not None, committed=moved)
 
     def offer(self, source: SimSource) -> None:
         """Gives what could not be given while the member was out of reach."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 KNOWN_GAPS: dict[str, str] = {
     "flapping": "hard case 22 is not built: after a crash an older upsert is sent again over a newer one",
     "expired_silently": "what waited before a restart until it was too old is finished without a letter",
-    "retention": "after retention took the frontier away, the new one is not committed before a record has finished",
+    "retention": "what retention removes from an owned partition is passed only when a later record comes",
     "shared_quota": "issue 5: spend survives no restart, and instances do not share it",
 }
 """Name → why. Each is looked up by name where the check stands."""

@@ -181,7 +181,9 @@ class SimSource:
 
     # Rebalances
 
-    def assigned(self, name: TopicPartition, offset: int, metadata: str, *, fresh: bool) -> None:
+    def assigned(
+        self, name: TopicPartition, offset: int, metadata: str, *, fresh: bool, committed: int | None = None
+    ) -> None:
         self._epoch += 1
         self.epochs[name] = self._epoch
         self._positions[name] = offset
@@ -189,7 +191,7 @@ class SimSource:
         self.world.say(self.name, f"gets {name} at {offset}, epoch {self._epoch} {metadata[:40]}")
         self.broker.ledger.commit_acknowledged(self.name)
         self.broker.ledger.assigned(self.name, name, self._epoch, offset, metadata)
-        self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh)])
+        self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh, committed)])
         self.fetch_soon()
 
     def told_to_revoke(self, names: tuple[TopicPartition, ...]) -> None:
