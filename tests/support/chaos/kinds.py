@@ -27,6 +27,12 @@ class Trouble:
         self.count: Counter[str] = Counter()
         self.frozen: list[tuple[str, int, int]] = []
         """A frozen bridge's name, and the calls of all when it was frozen and when it woke."""
+        self.timeline: list[tuple[int, str]] = []
+        """The calls in the ledger, and what was done then."""
+
+    def did(self, fault: str, times: int = 1) -> None:
+        self.count[fault] += times
+        self.timeline.append((self.fleet.calls(), fault))
 
     # Time
 
@@ -65,13 +71,13 @@ class Trouble:
         """kill -9, restarted at once."""
         self.fleet.crash(self._some())
         self.fleet.spawn()
-        self.count["kill -9"] += 1
+        self.did("kill -9")
 
     def restart(self) -> None:
         """SIGTERM, and the next one when it has ended."""
         self.fleet.terminate(self._some())
         self.fleet.spawn()
-        self.count["SIGTERM"] += 1
+        self.did("SIGTERM")
 
     def kill_and_forget(self) -> None:
         """kill -9; Meisa forgets all idempotency keys before the next one starts, and the bridge's window is over."""
@@ -79,17 +85,17 @@ class Trouble:
         time.sleep(FORGETFUL_WINDOW_SECONDS + 1.0)
         self.fleet.sandbox.post("clock", advance_seconds=3601)
         self.fleet.spawn()
-        self.count["kill -9, keys forgotten"] += 1
+        self.did("kill -9, keys forgotten")
 
     def join_or_leave(self) -> None:
         """A further member, of at most three, or one fewer, of at least one."""
         running = len(self.fleet.members)
         if running == 1 or (running == 2 and self.dice.random() < 0.5):
             self.fleet.spawn()
-            self.count["join"] += 1
+            self.did("join")
         else:
             self.fleet.terminate(self._some())
-            self.count["leave"] += 1
+            self.did("leave")
 
     def freeze(self) -> None:
         """SIGSTOP for longer than the session timeout, then SIGCONT."""
@@ -104,12 +110,12 @@ class Trouble:
             woke_at = self.fleet.calls()
             victim.thaw()
             self.frozen.append((victim.name, frozen_at, woke_at))
-            self.count["SIGSTOP"] += 1
+            self.did("SIGSTOP")
 
     def restart_broker(self, kill: bool | None = None) -> None:
         kill = self.dice.random() < 0.5 if kill is None else kill
         self.fleet.kafka.stop(kill=kill)
-        self.count["broker SIGKILL" if kill else "broker SIGTERM"] += 1
+        self.did("broker SIGKILL" if kill else "broker SIGTERM")
         time.sleep(self.dice.uniform(0.0, 2.0))
         self.fleet.kafka.start()
 
@@ -122,7 +128,7 @@ class Trouble:
         """Connections to Kafka are reset, some times in a row."""
         ways = self._ways()
         for _ in range(self.dice.randint(1, 3)):
-            self.count["connections cut"] += sum(way.cut() for way in ways)
+            self.did("connections cut", sum(way.cut() for way in ways))
             time.sleep(self.dice.uniform(0.05, 0.4))
 
     def stall(self) -> None:
@@ -132,7 +138,7 @@ class Trouble:
         ways = self._ways()
         for way in ways:
             way.stall()
-        self.count["stall"] += 1
+        self.did("stall")
         try:
             self.wait(seconds)
         finally:
@@ -147,7 +153,7 @@ class Trouble:
         """One bridge is alone on its side for longer than the session timeout; another takes its partitions over."""
         way = self.fleet.kafka.proxies[self._some().door]
         way.stall()
-        self.count["cut off"] += 1
+        self.did("cut off")
         try:
             self.wait(self.fleet.kafka.session_seconds + self.dice.uniform(2.0, 4.0))
         finally:
@@ -159,7 +165,7 @@ class Trouble:
         ways = self._ways()
         for way in ways:
             way.refuse()
-        self.count["refusal"] += 1
+        self.did("refusal")
         try:
             self.wait(self.dice.uniform(1.0, self.fleet.kafka.session_seconds + 2.0))
         finally:
@@ -198,7 +204,7 @@ class Trouble:
         )
         self.fleet.clear_faults()
         self.fleet.faults(rules=[dict(rule)])
-        self.count["outage"] += 1
+        self.did("outage")
         try:
             self.wait(self.dice.uniform(1.0, 3.0))
         finally:

@@ -133,10 +133,15 @@ def run(kafka: ProxiedKafka, folder: Path, kind: str, size: Size, seed: int = 1)
         for member in list(fleet.members):
             fleet.terminate(member)
         ledger = fleet.ledger()
+        # For whoever asks afterwards how it came.
         (folder / "ledger.jsonl").write_bytes(b"".join(orjson.dumps(entry) + b"\n" for entry in ledger))
         (folder / "run.json").write_bytes(
             orjson.dumps(
-                {"frozen": trouble.frozen, "crashes": [moment.calls for moment in fleet.moments if moment.crash]}
+                {
+                    "frozen": trouble.frozen,
+                    "timeline": trouble.timeline,
+                    "crashes": [moment.calls for moment in fleet.moments if moment.crash],
+                }
             )
         )
         judge = Judge(fleet.group, fleet.topic, produced, fleet.places)
