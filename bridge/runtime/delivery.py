@@ -93,7 +93,7 @@ class Delivery:
         self._last_success: dict[str, float] = {}
         self._gates: Gates[Item] = Gates(self._dice.random)
         self._contact_ids = ContactIds()
-        self._waiting_actions = dict.fromkeys(Lane, 0)
+        self._waiting_events = dict.fromkeys(Lane, 0)
         self._waiting_contacts = dict.fromkeys(Lane, 0)
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -105,6 +105,7 @@ class Delivery:
     def deliver(self, event: Event, actions: Sequence[Action]) -> Completion[Sequence[Result]]:
         """Enters an event's actions into the queues of their contacts, in this order, now."""
         batch = Batch(event, actions)
+        self._waiting_events[batch.lane] += 1
         ready = []
         for action in actions:
             self._sequence += 1
@@ -112,7 +113,6 @@ class Delivery:
             keys = action.contact.ordering_keys() if action.handling.ordered else ()
             item.ticket = self._ordering.admit(item, keys)
             self._items.setdefault(item.partition, set()).add(item)
-            self._waiting_actions[item.lane] += 1
             if item.ticket.ready:
                 ready.append(item.ticket)
         self._begin(ready)
@@ -283,7 +283,9 @@ class Delivery:
         if not items:
             del self._items[item.partition]
         item.gone = True
-        self._waiting_actions[item.lane] -= 1
+        item.batch.inside -= 1
+        if not item.batch.inside:
+            self._waiting_events[item.batch.lane] -= 1
         self._waiting_contacts[item.lane] -= 1
         assert item.ticket is not None
         freed = self._ordering.release(item.ticket)
@@ -541,8 +543,8 @@ class Delivery:
         return self._ordering.size
 
     def pending_by_lane(self) -> list[tuple[Lane, int, int]]:
-        """Lane, contacts whose next action is in it, and actions that have not ended."""
-        return [(lane, self._waiting_contacts[lane], self._waiting_actions[lane]) for lane in Lane]
+        """Lane, contacts whose next action is in it, and events whose most urgent action is in it."""
+        return [(lane, self._waiting_contacts[lane], self._waiting_events[lane]) for lane in Lane]
 
     @property
     def in_flight(self) -> int:

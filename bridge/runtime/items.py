@@ -10,20 +10,27 @@ from bridge.core.dispatch import Dispatch
 from bridge.core.ordering import Ticket
 from bridge.core.quota import Quota, WindowUse
 from bridge.core.retry import Attempt, Dialogue
-from bridge.model import Action, Event, Result, TopicPartition
+from bridge.model import Action, Event, Lane, Result, TopicPartition
 from bridge.runtime.completion import Completion
+
+LANES = tuple(Lane)
 
 
 class Batch:
     """The actions of one event, and how they ended."""
 
-    __slots__ = ("completion", "event", "missing", "results")
+    __slots__ = ("completion", "event", "inside", "lane", "missing", "results")
 
     def __init__(self, event: Event, actions: Sequence[Action]) -> None:
         self.event = event
         self.completion: Completion[Sequence[Result]] = Completion()
         self.results: dict[int, Result | None] = {action.position: None for action in actions}
         self.missing = len(actions)
+        """Actions that have not ended."""
+        self.inside = len(actions)
+        """Actions that are still in the queues, ended or not."""
+        self.lane = min((action.handling.lane for action in actions), key=LANES.index, default=Lane.SYNC)
+        """Where the event counts as pending: its most urgent action's."""
 
 
 class Item:
