@@ -657,7 +657,8 @@ async def test_static_members_keep_their_place_when_closed(real_kafka: RealKafka
             await b.until_owned(1)
             await a.until_owned(1)
             before = set(b.owned)
+            moves = a.names().count("revoked")  # 1, or 0 where both joined at the same moment
         async with member(real_kafka, group, topic, properties={"group.instance.id": "b"}) as (_, again):
             await again.until_owned(1)
             assert set(again.owned) == before
-            assert a.names().count("revoked") == 1
+            assert a.names().count("revoked") == moves
