@@ -51,7 +51,7 @@ def main() -> int:
                 reports.append(report)
                 wrong = report.wrong
                 failed += bool(wrong)
-                print(f"{kind}: {len(wrong)} wrong; {report.details()}", flush=True)
+                print(f"{report.row()}\n{kind}: {len(wrong)} wrong; {report.details()}", flush=True)
                 for line in wrong[:20]:
                     print(f"    {line}", flush=True)
         finally:

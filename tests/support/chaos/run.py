@@ -31,7 +31,11 @@ class Size:
     """Calls are made for so long between two faults."""
 
 
-SHORT = Size(events=1_600, users=160, bad=4, work_seconds=(0.6, 1.4))
+SHORT = Size(events=1_000, users=120, bad=4, work_seconds=(0.6, 1.2))
+
+
+GIVEN_UP_MAX = 3
+"""Answers handed to a socket whose other end gave up in the same moment: the sandbox counts them as answered."""
 
 
 @dataclass(slots=True)
@@ -56,7 +60,7 @@ class Report:
             found += [f"repeated, after planned changes only: {call}" for call in judgement.repeats]
         if allowed == "untold":
             found += [f"repeated, though a commit had told of it: {call}" for call in judgement.told_repeats]
-        if allowed == "unanswered" and len(judgement.repeats) > judgement.unanswered_repeats:
+        if allowed == "unanswered" and len(judgement.repeats) > judgement.unanswered_repeats + GIVEN_UP_MAX:
             found.append(f"{len(judgement.repeats)} repeats, but {judgement.unanswered_repeats} lost answers")
         if not self.faults:
             found.append("the work was done before a fault was injected")
