@@ -177,6 +177,21 @@ def test_a_repeat_after_a_lost_answer_is_told_from_others(story: Story) -> None:
     assert (len(found.repeats), found.unanswered_repeats) == (2, 1)
 
 
+def test_a_tag_that_came_again_after_a_lost_answer_is_told_from_others(story: Story) -> None:
+    """Also where a later event of the contact asks for the same tag: a tag call does not say which event it is of."""
+    event = story.first("plan.changed")
+    index = next(index for index, entry in enumerate(story.ledger) if entry["endpoint"] == "add_tag")
+    again = story.call("add_tag", event)
+    story.ledger[index + 1 : index + 1] = [story.ledger.pop()]
+    story.ledger[index]["answered"] = False
+    assert again["contact"] == story.ledger[index]["contact"]
+    found = story.judge()
+    assert (len(found.repeats), found.unanswered_repeats) == (1, 1)
+    story.call("add_tag", event)
+    found = story.judge()
+    assert (len(found.repeats), found.unanswered_repeats) == (2, 1)
+
+
 def test_a_trigger_that_meisa_recognised_is_a_repeat_without_an_email(story: Story) -> None:
     story.call("trigger", story.first("user.signed_up"), carried_out=False, repeated=True)
     found = story.judge()

@@ -136,7 +136,7 @@ class Judge:
         firsts: dict[CallName, int] = {}
         newest: dict[str, tuple[int, int]] = {}
         tags: Counter[tuple[str, str]] = Counter()
-        doubtful: set[CallName] = set()
+        doubtful: Counter[CallName] = Counter()
         for entry in ledger:
             endpoint = str(entry["endpoint"])
             if endpoint == "ping":
@@ -151,7 +151,9 @@ class Judge:
             found.effects += 1
             endpoint, user, number = call
             if call in firsts:
-                self._repeat(found, entry, call, call in doubtful, newest, moments)
+                in_doubt = doubtful[self._doubt(call)] > 0
+                doubtful[self._doubt(call)] -= in_doubt
+                self._repeat(found, entry, call, in_doubt, newest, moments)
             else:
                 firsts[call] = int(entry["number"])
                 if endpoint not in ("add_tag", "remove_tag"):  # which event a tag is of is a guess
@@ -163,10 +165,14 @@ class Judge:
                     newest[user] = max(newest.get(user, (0, 0)), (number, step))
             # The bridge learns of an effect by a whole answer below 500 only.
             if entry["status"] >= 500 or not entry["answered"] or entry["fault"].startswith(("cut", "hang")):
-                doubtful.add(call)
-            else:
-                doubtful.discard(call)
+                doubtful[self._doubt(call)] += 1
         return firsts
+
+    @staticmethod
+    def _doubt(call: CallName) -> CallName:
+        """Whose doubt a lost answer is: the call's, or for tags, which cannot tell their event, the contact's."""
+        endpoint, user, _ = call
+        return (endpoint, user, 0) if endpoint in ("add_tag", "remove_tag") else call
 
     def _call(self, entry: Mapping[str, Any], tags: Counter[tuple[str, str]]) -> CallName | None:
         endpoint, body = str(entry["endpoint"]), entry.get("body") or {}
