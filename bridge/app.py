@@ -142,11 +142,12 @@ class Bridge:
         self.source.start(self.engine)
         self.status.state = "joining"
         async with _together() as group:
+            # A busy port is told at once; what takes time there (imports) must not delay the first call.
             group.create_task(self.admin.start())
-            group.create_task(self._find_kafka())
-            for name in secrets(self._settings):
-                group.create_task(self._introduce(name))
-        self.delivery.open()
+            asked = [group.create_task(self._find_kafka())]
+            asked += [group.create_task(self._introduce(name)) for name in secrets(self._settings)]
+            await asyncio.gather(*asked)
+            self.delivery.open()
         log.info(
             "started: events are taken in and delivered from here",
             admin=self.admin.url,
