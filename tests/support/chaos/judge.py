@@ -65,6 +65,7 @@ class Judgement:
     repeats: list[str] = field(default_factory=list)
     told_repeats: list[str] = field(default_factory=list)
     """Of those, calls that a commit had told as done before."""
+    told_by_member: Counter[str] = field(default_factory=Counter)
     unanswered_repeats: int = 0
     """Of those, calls whose earlier answer the bridge did not get, because the API lost it."""
     recognised: int = 0
@@ -214,6 +215,7 @@ class Judge:
         before = [moment for moment in moments if moment.calls < int(entry["number"])]
         if before and self._is_told(call, before[-1]):
             found.told_repeats.append(words)
+            found.told_by_member[str(entry["key"])] += 1
 
     def _is_told(self, call: CallName, moment: Moment) -> bool:
         _, user, number = call

@@ -229,6 +229,8 @@ class Kind:
     """Which calls may come again: none | unanswered (the API lost the answer) | untold (no commit told of them)."""
     meisa: str = ""
     """More lines for the configuration's `meisa`."""
+    crashes: bool = False
+    """Its faults are moments, at which it is known what no commit had told."""
     rates: bool = False
     """The API misbehaves all the time."""
 
@@ -236,10 +238,10 @@ class Kind:
 FORGETFUL_WINDOW_SECONDS: Final = 3.0
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "kill": Kind("`kill -9`, restarted at once", Trouble.kill),
+    "kill": Kind("`kill -9`, restarted at once", Trouble.kill, crashes=True),
     "restart": Kind("planned restarts (SIGTERM)", Trouble.restart, repeats="none"),
     "members": Kind("members join and leave (1 to 3)", Trouble.join_or_leave, repeats="none"),
-    "freeze": Kind("SIGSTOP beyond the session timeout (2 members)", Trouble.freeze, members=2),
+    "freeze": Kind("SIGSTOP beyond the session timeout (2 members)", Trouble.freeze, members=2, crashes=True),
     "broker": Kind("broker restarts (SIGTERM, SIGKILL)", Trouble.restart_broker, members=2),
     "network": Kind("connections to Kafka cut, stalled, refused", Trouble.network, members=2),
     "cutoff": Kind("one of two cut off beyond the session timeout", Trouble.cut_off, members=2),
@@ -247,6 +249,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "forget": Kind(
         "`kill -9`, and Meisa forgets its idempotency keys",
         Trouble.kill_and_forget,
+        crashes=True,
         meisa=f"  idempotency_window: {FORGETFUL_WINDOW_SECONDS:g}s\n  timeout: 2s",
     ),
     "mixed": Kind("all of these, mixed (1 to 3 members)", Trouble.anything, members=2, rates=True),

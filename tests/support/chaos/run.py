@@ -38,6 +38,11 @@ GIVEN_UP_MAX = 3
 """Answers handed to a socket whose other end gave up in the same moment: the sandbox counts them as answered."""
 
 
+MID_WRITE_MAX = 2
+"""Calls per stop. What a process was about to write when it was stopped it writes when it wakes: only Meisa could tell.
+Seen once in 17 stops, one call."""
+
+
 @dataclass(slots=True)
 class Report:
     kind: str
@@ -48,7 +53,9 @@ class Report:
     broke: list[str]
     """Bridges that ended by themselves or with an error."""
     zombie_repeats: int
-    """Of the repeats, calls of bridges that woke after the session timeout."""
+    """Of the repeats, calls of bridges that were frozen once."""
+    woken_told: int
+    """Of these, calls that a commit had told."""
 
     @property
     def wrong(self) -> list[str]:
@@ -58,7 +65,9 @@ class Report:
         judgement = self.judgement
         if allowed == "none" and judgement.repeats:
             found += [f"repeated, after planned changes only: {call}" for call in judgement.repeats]
-        if allowed == "untold":
+        if allowed == "untold" and len(judgement.told_repeats) > min(
+            self.woken_told, MID_WRITE_MAX * self.faults["SIGSTOP"]
+        ):
             found += [f"repeated, though a commit had told of it: {call}" for call in judgement.told_repeats]
         if allowed == "unanswered" and len(judgement.repeats) > judgement.unanswered_repeats + GIVEN_UP_MAX:
             found.append(f"{len(judgement.repeats)} repeats, but {judgement.unanswered_repeats} lost answers")
@@ -77,7 +86,7 @@ class Report:
             f"{len(judgement.lost):,}",
             f"{len(judgement.disorder):,}",
             f"{repeats:,} ({1000 * repeats / judgement.events:.1f} ‰)",
-            f"{judgement.at_risk:,}" if judgement.at_risk else "",
+            f"{judgement.at_risk:,}" if KINDS[self.kind].crashes else "",
             f"{len(judgement.emails_twice):,}",
             f"{judgement.unknown_outcome:,}",
             f"{self.seconds:.0f} s",
@@ -94,7 +103,7 @@ class Report:
             "answer lost and repeated": found.unanswered_repeats,
             "emails recognised": found.recognised,
             "set back for a moment": found.set_back,
-            "by woken bridges": self.zombie_repeats,
+            "by bridges once frozen": self.zombie_repeats,
             "letters": dict(found.letters),
             "letters again": found.letters_again,
             "refused": dict(found.refused),
@@ -103,7 +112,7 @@ class Report:
 
 
 HEAD = (
-    "| fault | injected | events | lost | out of order | calls repeated | not yet told at a crash | emails twice | "
+    "| fault | injected | events | lost | out of order | calls repeated | not yet told | emails twice | "
     "`unknown_outcome` | took |\n"
     "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
 )
@@ -152,4 +161,5 @@ def run(kafka: ProxiedKafka, folder: Path, kind: str, size: Size, seed: int = 1)
         judgement = judge.judge(ledger, fleet.emails(), fleet.contacts(), fleet.letters(), fleet.moments)
         woken = {name for name, _, _ in trouble.frozen}
         zombies = sum(count for name, count in judgement.repeats_by_member.items() if name in woken)
-        return Report(kind, seed, seconds, +trouble.count, judgement, fleet.broke, zombies)
+        told = sum(count for name, count in judgement.told_by_member.items() if name in woken)
+        return Report(kind, seed, seconds, +trouble.count, judgement, fleet.broke, zombies, told)
