@@ -32,6 +32,28 @@ class Marks(Protocol):
     def clear(self, record: Record, action: Action) -> None:
         """No attempt of it can have been carried out, or it has ended."""
 
+    def claim(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
+        """Makes sure that progress has room to tell that the action was carried out while its event goes on.
+
+        Asked before an action leaves whose event has others that have not ended; asking twice is harmless. False where
+        there is no room now, and `again` is called when there may be. The event at the frontier always finds room.
+        """
+
+    def unclaim(self, record: Record, action: Action) -> None:
+        """It will not be told: it ended otherwise, or its event finished with it."""
+
+    def recovering(self, record: Record, again: Callable[[], None]) -> bool:
+        """Whether an upsert up to this record has to wait, because an earlier owner may have sent later ones already.
+
+        `again` is called once intake has passed what that owner had seen: then all of them have merged.
+        """
+
+    def seen(self, record: Record) -> bool:
+        """Whether an acknowledged commit has told that intake went beyond this record; only then may its upsert leave."""
+
+    async def see(self, record: Record) -> bool:
+        """Waits until `seen`; False where the partition went before."""
+
 
 class NoMarks:
     """Without a log that keeps them (tests, one-off deliveries): a trigger leaves at once."""
@@ -47,6 +69,21 @@ class NoMarks:
 
     def clear(self, record: Record, action: Action) -> None:
         pass
+
+    def claim(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
+        return True
+
+    def unclaim(self, record: Record, action: Action) -> None:
+        pass
+
+    def recovering(self, record: Record, again: Callable[[], None]) -> bool:
+        return False
+
+    def seen(self, record: Record) -> bool:
+        return True
+
+    async def see(self, record: Record) -> bool:
+        return True
 
 
 class StartMarks:
@@ -115,6 +152,21 @@ class StartMarks:
             partition.offsets.clear_started(record.offset, digest(self.identify(record, action)))
             self.make_room(partition)
             self._commit_soon(partition)
+
+    def claim(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
+        return True
+
+    def unclaim(self, record: Record, action: Action) -> None:
+        pass
+
+    def recovering(self, record: Record, again: Callable[[], None]) -> bool:
+        return False
+
+    def seen(self, record: Record) -> bool:
+        return True
+
+    async def see(self, record: Record) -> bool:
+        return True
 
     def make_room(self, partition: Partition) -> None:
         """Calls those again for whose marks there was no room."""
