@@ -49,7 +49,7 @@ class Marks(Protocol):
         """
 
     def seen(self, record: Record) -> bool:
-        """Whether an acknowledged commit has told that intake went beyond this record; only then may its upsert leave."""
+        """Whether an acknowledged commit told that intake went beyond this record; only then may its upsert leave."""
 
     async def see(self, record: Record) -> bool:
         """Waits until `seen`; False where the partition went before."""
