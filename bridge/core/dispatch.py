@@ -5,11 +5,16 @@ The theory
     the heap of its lane. Lanes come in the order of their priority, and within a lane the item admitted first goes
     first: old work holds the frontier of its partition back, and so goes before new work whenever both could go.
 
+    An item can change its lane while it waits. What it leaves behind in the other heap is stale, and is dropped when it
+    comes up: so a change costs O(log n) like everything else.
+
 Rules that never break
     1. Nothing goes before its moment.
     2. `next` costs O(log n), never a scan of what waits.
+    3. An item is handed out once for each `put`.
 
-The bound is the caller's: an item is in here at most once, and admissions are bounded by the windows.
+The bound is the caller's: an item is in here at most once, and admissions are bounded by the windows. Stale entries are
+bounded by the changes of lane, at most one for each lane above an item's own.
 """
 
 from __future__ import annotations
@@ -26,27 +31,67 @@ class Dispatch(Generic[T]):
 
     def __init__(self, lanes: Sequence[str]) -> None:
         self._order = tuple(lanes)
-        self._lanes: dict[str, list[tuple[int, T]]] = {lane: [] for lane in lanes}
-        self._waits: list[tuple[float, int, str, T]] = []
+        self._lanes: dict[str, list[tuple[int, int, T]]] = {lane: [] for lane in lanes}
+        self._ready = dict.fromkeys(lanes, 0)
+        self._waits: list[tuple[float, int, T]] = []
+        self._lane_of: dict[int, str] = {}
+        """The present lane of everything in here, by sequence."""
+        self._entries = 0
+        """Tells entries of one item apart: heaps compare no items."""
+        self._due: set[int] = set()
+        """Sequences whose moment has come."""
 
     def put(self, item: T, *, lane: str, sequence: int, not_before: float, now: float) -> None:
         """`sequence` is the item's admission number, unique among the items in here."""
+        assert sequence not in self._lane_of, "an item is in here once"
+        self._lane_of[sequence] = lane
         if not_before <= now:
-            heapq.heappush(self._lanes[lane], (sequence, item))
+            self._is_due(sequence, item)
         else:
-            heapq.heappush(self._waits, (not_before, sequence, lane, item))
+            heapq.heappush(self._waits, (not_before, sequence, item))
+
+    def move(self, item: T, *, sequence: int, lane: str) -> bool:
+        """Puts an item that is in here into another lane; False where it is not in here, or in that lane already."""
+        old = self._lane_of.get(sequence)
+        if old is None or old == lane:
+            return False
+        self._lane_of[sequence] = lane
+        if sequence in self._due:
+            self._ready[old] -= 1
+            self._ready[lane] += 1
+            self._push(lane, sequence, item)
+        return True
 
     def next(self, now: float, may_go: Callable[[str], bool]) -> T | None:
         """Takes out the item to send now; `may_go(lane)` books its slot, and is asked for a lane that has an item."""
         waits = self._waits
         while waits and waits[0][0] <= now:
-            _, sequence, lane, item = heapq.heappop(waits)
-            heapq.heappush(self._lanes[lane], (sequence, item))
+            _, sequence, item = heapq.heappop(waits)
+            self._is_due(sequence, item)
         for lane in self._order:
-            queue = self._lanes[lane]
-            if queue and may_go(lane):
-                return heapq.heappop(queue)[1]
+            if self._ready[lane] and may_go(lane):
+                return self._take(lane)
         return None
+
+    def _is_due(self, sequence: int, item: T) -> None:
+        lane = self._lane_of[sequence]
+        self._due.add(sequence)
+        self._ready[lane] += 1
+        self._push(lane, sequence, item)
+
+    def _push(self, lane: str, sequence: int, item: T) -> None:
+        self._entries += 1
+        heapq.heappush(self._lanes[lane], (sequence, self._entries, item))
+
+    def _take(self, lane: str) -> T:
+        queue = self._lanes[lane]
+        while True:
+            sequence, _, item = heapq.heappop(queue)
+            if self._lane_of.get(sequence) == lane and sequence in self._due:
+                self._ready[lane] -= 1
+                del self._lane_of[sequence]
+                self._due.discard(sequence)
+                return item
 
     def next_deadline(self) -> float | None:
         """When the first wait ends; None where nothing waits for a moment."""
@@ -54,7 +99,7 @@ class Dispatch(Generic[T]):
 
     def ready_lanes(self) -> list[str]:
         """Lanes that have an item which could go."""
-        return [lane for lane in self._order if self._lanes[lane]]
+        return [lane for lane in self._order if self._ready[lane]]
 
     @property
     def waiting(self) -> int:
@@ -62,4 +107,4 @@ class Dispatch(Generic[T]):
         return len(self._waits)
 
     def __len__(self) -> int:
-        return len(self._waits) + sum(len(queue) for queue in self._lanes.values())
+        return len(self._lane_of)

@@ -62,7 +62,33 @@ class Ordering(Generic[T]):
 
         The caller asks `ticket.ready`; a ticket that is not ready comes out of a later `release`.
         """
-        names = self._joined(keys)
+        return self.enter(item, self.joined(keys))
+
+    def joined(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """All the names of a contact that has these, linked from now on; for `last` and `enter`."""
+        return self._joined(keys)
+
+    def last(self, names: tuple[str, ...]) -> Ticket[T] | None:
+        """The ticket behind which nothing stands in any queue of these names; None where there is no single one."""
+        last: Ticket[T] | None = None
+        for name in names:
+            queue = self._queues.get(name)
+            if queue is not None:
+                if last is not None and queue[-1] is not last:
+                    return None
+                last = queue[-1]
+        return last
+
+    def extend(self, ticket: Ticket[T], names: tuple[str, ...]) -> None:
+        """`ticket`, which is `last(names)`, stands in the queues of all these names from now on."""
+        new = tuple(name for name in names if name not in self._queues)
+        for name in new:
+            self._queues[name] = deque((ticket,))
+        if new:
+            ticket.keys += new
+
+    def enter(self, item: T, names: tuple[str, ...]) -> Ticket[T]:
+        """`admit` for names that `joined` gave."""
         ticket = Ticket(item, names)
         queues = self._queues
         for name in names:

@@ -1,0 +1,181 @@
+"""What of one contact waits to be sent together: upserts that merge into one call, and that come apart again.
+
+The theory
+    An upsert says what a contact is like; Meisa keeps the last word on each field. So two upserts of one contact that
+    both wait can leave as one call, and Meisa ends in the same state. A track, trigger, enrollment or tag of the
+    contact between them is a barrier: it must meet the state that its event found. The order of a contact's queue
+    (core/ordering.py) makes the barrier: only the last item of a queue takes further contributions.
+
+    An item holds its contributions in order, in *groups*. A group is one call. There is one group until a call is
+    refused: then its group is halved, and the halves are called in order, until what is refused stands alone. So a bad
+    contribution among a thousand costs some twenty calls, and only it is dead-lettered.
+
+Rules that never break
+    1. Contributions merge only where Meisa would find the same contact for each: the same email, and an external_id
+       that is the same, or missing in the later one. (An earlier one without the id that a later one has is another
+       matter: Meisa looks for the id first, and may find somebody else.)
+    2. A path in `preserve` never gets two different values in one group: each value is sent.
+    3. Merged, each field has the value of the last contribution that sets it, `custom_fields` key by key; tags are
+       united; `source` is the first one's, because Meisa keeps the original.
+    4. Groups leave in the order of their contributions.
+
+The bound is the caller's: each contribution is an action that was admitted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from bridge.model import Action, Kind, email_key
+
+UNKNOWN = object()
+"""Stands where a path has no value yet; equals nothing that JSON can say."""
+
+
+class Contribution(Protocol):
+    """Whatever carries an action; the pending item gives it back as it got it."""
+
+    @property
+    def action(self) -> Action: ...
+
+
+C = TypeVar("C", bound=Contribution)
+
+
+class Pending(Generic[C]):
+    """One or more contributions that wait for one call. Only upserts can be more than one."""
+
+    __slots__ = ("_email", "_external_id", "_preserved", "apart", "groups")
+
+    def __init__(self, first: C) -> None:
+        self.groups: deque[list[C]] = deque(([first],))
+        self.apart = False
+        """A refusal has split it: it takes nothing more."""
+        self._email: str | None = None
+        self._external_id: str | None = None
+        self._preserved: dict[str, Any] | None = None
+        if mergeable(first.action):
+            assert first.action.contact.email is not None
+            self._email = email_key(first.action.contact.email)
+            self._external_id = first.action.contact.external_id
+            self._preserved = {}
+            self._keep(first.action)
+
+    def takes(self, action: Action) -> bool:
+        """Whether an action may join what waits here."""
+        if self.apart or self._preserved is None or not self.groups or not mergeable(action):
+            return False
+        contact = action.contact
+        assert contact.email is not None
+        if email_key(contact.email) != self._email:
+            return False
+        if contact.external_id is not None and contact.external_id != self._external_id:
+            return False
+        for path in action.handling.preserve:
+            value = _at(action.body, path)
+            if value is not UNKNOWN and not _same(self._preserved.get(path, value), value):
+                return False
+        return True
+
+    def add(self, contribution: C) -> None:
+        """Joins a contribution that `takes` said yes to."""
+        self._keep(contribution.action)
+        self.groups[-1].append(contribution)
+
+    def _keep(self, action: Action) -> None:
+        preserved = self._preserved
+        if preserved is not None:
+            for path in action.handling.preserve:
+                value = _at(action.body, path)
+                if value is not UNKNOWN:
+                    preserved[path] = value
+
+    @property
+    def group(self) -> Sequence[C]:
+        """What the next call stands for."""
+        return self.groups[0]
+
+    def body(self) -> Mapping[str, Any]:
+        """The next call's fields."""
+        group = self.groups[0]
+        return group[0].action.body if len(group) == 1 else merged(each.action.body for each in group)
+
+    def cut(self, count: int) -> None:
+        """The next call stands for the first `count` contributions only; the others follow in a call of their own."""
+        group = self.groups[0]
+        if 0 < count < len(group):
+            self.groups[0] = group[:count]
+            self.groups.insert(1, group[count:])
+
+    def halve(self) -> bool:
+        """Takes a refused group apart; False where it is a single contribution, which is then what was refused."""
+        group = self.groups[0]
+        if len(group) == 1:
+            return False
+        self.apart = True
+        self.cut(len(group) // 2)
+        return True
+
+    def next(self) -> Sequence[C]:
+        """The group's call has ended: takes it out and returns it."""
+        return self.groups.popleft()
+
+    def remove(self, gone: Iterable[C]) -> None:
+        """Takes contributions out wherever they stand (their partition was revoked); empty groups go with them."""
+        leaving = {id(each) for each in gone}
+        kept = ([each for each in group if id(each) not in leaving] for group in self.groups)
+        self.groups = deque(group for group in kept if group)
+
+    def __iter__(self) -> Any:
+        return (each for group in self.groups for each in group)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups))
+
+
+def mergeable(action: Action) -> bool:
+    """Whether the action may share a call with others at all."""
+    handling = action.handling
+    return (
+        action.kind is Kind.UPSERT
+        and handling.coalesce
+        and handling.max_age_seconds is None
+        and handling.ordered
+        and action.contact.email is not None
+    )
+
+
+def merged(bodies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One upsert that leaves Meisa in the state that these would, in their order."""
+    result: dict[str, Any] = {}
+    for body in bodies:
+        for name, value in body.items():
+            if name == "custom_fields":
+                result[name] = {**result.get(name, {}), **value}
+            elif name == "tag_names":
+                result[name] = list(dict.fromkeys((*result.get(name, ()), *value)))
+            elif name == "source":
+                result.setdefault(name, value)
+            else:
+                result[name] = value
+    return result
+
+
+def _at(body: Mapping[str, Any], path: str) -> Any:
+    """The value of `first_name` or `custom_fields.plan`; UNKNOWN where the body does not set it."""
+    value: Any = body
+    for name in path.split(".", 1):
+        if not isinstance(value, Mapping) or name not in value:
+            return UNKNOWN
+        value = value[name]
+    return value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as JSON: 1 and True are not."""
+    return one is other or json.dumps(one, sort_keys=True, default=str) == json.dumps(
+        other, sort_keys=True, default=str
+    )
