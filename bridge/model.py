@@ -368,6 +368,8 @@ class Assigned:
     """`offset` is not what is committed: the group had none here, or retention has passed it."""
     committed: int | None = None
     """The committed offset that `metadata` belongs to, where reading starts at another one."""
+    topic_hash: int | None = None
+    """Four bytes of a hash of the topic's id, which a topic created anew does not keep; None where it is not known."""
 
 
 @dataclass(slots=True)

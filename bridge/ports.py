@@ -45,6 +45,9 @@ class SourceListener(Protocol):
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """The partitions are gone already: nothing of them may be committed."""
 
+    def removed(self, partition: TopicPartition, start: int) -> None:
+        """Retention or truncation removed everything below `start`, and nothing of it will come any more."""
+
     def committed(self, positions: Sequence[Position], error: str | None) -> None:
         """The broker acknowledged these positions, or refused them with `error`."""
 
@@ -109,3 +112,6 @@ class Meter(Protocol):
     def committed(self, result: str) -> None: ...
 
     def rebalanced(self, kind: str) -> None: ...
+
+    def lost(self, topic: str, count: int) -> None:
+        """Offsets that were removed from the topic before they were read."""

@@ -100,12 +100,19 @@ PARTITION_RETENTION = Definition(
     "meisa_bridge_partition_retention_seconds",
     "gauge",
     ("topic", "partition"),
-    "Seconds until the broker deletes what the frontier stands at.",
+    "Seconds until the topic's retention.ms lets the broker delete what the frontier stands at; absent where nothing is "
+    "open or nothing is ever deleted by age.",
 )
 DEAD_LETTERS = Definition("meisa_bridge_dead_letters_total", "counter", ("kind", "rule"), "Dead letters written.")
 COMMITS = Definition("meisa_bridge_commits_total", "counter", ("result",), "Offset commits, by the broker's answer.")
 REBALANCES = Definition(
     "meisa_bridge_rebalances_total", "counter", ("kind",), "Partitions assigned, revoked or lost, by occasion."
+)
+LOST = Definition(
+    "meisa_bridge_lost_records_total",
+    "counter",
+    ("topic",),
+    "Offsets that retention or truncation removed from the topic before they were read; gaps among them count too.",
 )
 
 CATALOGUE: tuple[Definition, ...] = (
@@ -128,6 +135,7 @@ CATALOGUE: tuple[Definition, ...] = (
     DEAD_LETTERS,
     COMMITS,
     REBALANCES,
+    LOST,
 )
 
 
@@ -147,6 +155,7 @@ class CountingMeter:
         self.dead_letters: Count[tuple[str, str]] = Count()
         self.commits: Count[str] = Count()
         self.rebalances: Count[str] = Count()
+        self.lost_records: Count[str] = Count()
 
     def consumed(self, topic: str, count: int) -> None:
         self.consumed_events[topic] += count
@@ -171,6 +180,9 @@ class CountingMeter:
 
     def rebalanced(self, kind: str) -> None:
         self.rebalances[kind] += 1
+
+    def lost(self, topic: str, count: int) -> None:
+        self.lost_records[topic] += count
 
     def totals(self) -> dict[str, int]:
         """Events finished by outcome, over all topics: what a snapshot carries."""
@@ -247,6 +259,7 @@ class _Collector(Collector):
         yield _counter(DEAD_LETTERS, metrics.dead_letters.items())
         yield _counter(COMMITS, _single(metrics.commits))
         yield _counter(REBALANCES, _single(metrics.rebalances))
+        yield _counter(LOST, _single(metrics.lost_records))
         if metrics.snapshot is not None:
             for definition, samples in gauges(metrics.snapshot()).items():
                 yield _gauge(definition, samples)

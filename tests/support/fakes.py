@@ -179,3 +179,6 @@ class CountingMeter:
 
     def rebalanced(self, kind: str) -> None:
         self.counts["rebalanced", kind] += 1
+
+    def lost(self, topic: str, count: int) -> None:
+        self.counts["lost", topic] += count

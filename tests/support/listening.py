@@ -49,6 +49,9 @@ class Listening:
             self.owned.pop(each, None)
         self._note("lost", tuple(partitions))
 
+    def removed(self, partition: TopicPartition, start: int) -> None:
+        self._note("removed", (partition, start))
+
     def committed(self, positions: Sequence[Position], error: str | None) -> None:
         self.commits.append((tuple(positions), error))
         self._note("committed", (tuple(positions), error))

@@ -39,6 +39,7 @@ INTERFACE = {
     "meisa_bridge_dead_letters_total": ("kind", "rule"),
     "meisa_bridge_commits_total": ("result",),
     "meisa_bridge_rebalances_total": ("kind",),
+    "meisa_bridge_lost_records_total": ("topic",),
 }
 """The public interface's table: change it only by adding."""
 
@@ -72,6 +73,8 @@ def busy(meter: Meter) -> None:
     meter.dead_letter("rejected", "signup")
     meter.committed("ok")
     meter.rebalanced("assigned")
+    meter.lost("users", 4)
+    meter.lost("users", 3)
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -120,6 +123,7 @@ def test_what_happened_is_what_a_scrape_reads() -> None:
     assert seen["meisa_bridge_call_duration_seconds_bucket", (("endpoint", "upsert"), ("le", "0.05"))] == 1
     assert seen["meisa_bridge_event_delay_seconds_sum", (("lane", "sync"),)] == 0.3
     assert seen["meisa_bridge_dead_letters_total", (("kind", "rejected"), ("rule", "signup"))] == 1
+    assert seen["meisa_bridge_lost_records_total", (("topic", "users"),)] == 7
     assert seen["meisa_bridge_partition_lag", (("partition", "0"), ("topic", "users"))] == 9
     assert seen["meisa_bridge_quota_used", (("key", "default"), ("window", "minute"))] == 12
     assert seen["meisa_bridge_breaker_open", (("endpoint", "track"),)] == 1
