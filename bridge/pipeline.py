@@ -45,11 +45,12 @@ class Line(Protocol):
     def done_before(self, record: Record, action: Action) -> bool:
         """Whether an earlier owner of the partition delivered the action already, and told so in its commit."""
 
-    def tell_done(self, record: Record, action: Action) -> None:
-        """The action was carried out, and its event will not finish at once: a restart must know."""
+    def deliver(self, event: Event, actions: Sequence[Action], *, alone: bool) -> Awaitable[Sequence[Result]]:
+        """Enters the actions into their contacts' queues now; awaits how each of them ended.
 
-    def deliver(self, event: Event, actions: Sequence[Action]) -> Awaitable[Sequence[Result]]:
-        """Enters the actions into their contacts' queues now; awaits how each of them ended."""
+        What is carried out while its event goes on, a restart must know: `alone` says that the event waits for nothing
+        but these actions.
+        """
 
     def bury(self, letter: Letter) -> Awaitable[None]:
         """Awaits the broker's acknowledgement of a dead letter, however long that takes."""
@@ -75,22 +76,19 @@ async def carry(record: Record, line: Line) -> None:
     if not plan.actions and not plan.failures:
         return line.finish(record, Ending.FILTERED)
 
-    results = await _deliver(event, plan.actions, line)
+    results = await _deliver(event, plan, line)
 
     letters = [
         Letter(record, LetterKind.RULE, failure.message, rule=failure.rule) for failure in plan.failures
     ] + undelivered_letters(record, plan.actions, results, line)
-    if letters:
-        for action, result in zip(plan.actions, results, strict=True):
-            if result.ending in CARRIED_OUT:
-                line.tell_done(record, action)
     for letter in letters:
         await line.bury(letter)
     return line.finish(record, Ending.DEAD_LETTERED if letters else worst(results))
 
 
-async def _deliver(event: Event, actions: Sequence[Action], line: Line) -> Sequence[Result]:
+async def _deliver(event: Event, plan: Plan, line: Line) -> Sequence[Result]:
     """Delivers what is neither done nor history already; results stand in the order of the actions."""
+    actions = plan.actions
     results: dict[int, Result] = {}
     for action in actions:
         if line.done_before(event.record, action):
@@ -99,12 +97,10 @@ async def _deliver(event: Event, actions: Sequence[Action], line: Line) -> Seque
             results[action.position] = EXPIRED
     fresh = [action for action in actions if action.position not in results]
     if fresh:
-        delivered = await line.deliver(event, fresh)
+        delivered = await line.deliver(event, fresh, alone=not plan.failures)
         results.update((action.position, result) for action, result in zip(fresh, delivered, strict=True))
     return [results[action.position] for action in actions]
 
-
-CARRIED_OUT = frozenset({Ending.DELIVERED, Ending.SUPPRESSED})
 
 EXPIRED = Result(Ending.EXPIRED)
 DONE_BEFORE = Result(Ending.DELIVERED, detail="before a restart")

@@ -161,10 +161,6 @@ class Engine:
         # A trigger that started before a restart is not history: what became of it is unknown, and somebody must know.
         return self._marks.started_wall(event.record, action) is None
 
-    def tell_done(self, record: Record, action: Action) -> None:
-        if action.kind is not Kind.TRIGGER:  # the delivery has told those, within their places
-            self._part_done(record, action)
-
     def done_before(self, record: Record, action: Action) -> bool:
         partition = self._owned(record)
         if partition is None:
@@ -174,8 +170,8 @@ class Engine:
             return False
         return offsets.was_delivered(record.offset, digest(self.identify(record, action)))
 
-    def deliver(self, event: Event, actions: Sequence[Action]) -> Completion[Sequence[Result]]:
-        return self._delivery.deliver(event, actions)
+    def deliver(self, event: Event, actions: Sequence[Action], *, alone: bool) -> Completion[Sequence[Result]]:
+        return self._delivery.deliver(event, actions, alone=alone)
 
     def identify(self, record: Record, action: Action) -> str:
         return action_id(self._group, record, action)

@@ -2,65 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bridge.core.dispatch import Dispatch
 from bridge.core.ordering import Ticket
+from bridge.core.pending import Pending
 from bridge.core.quota import Quota, WindowUse
 from bridge.core.retry import Attempt, Dialogue
-from bridge.model import Action, Event, Lane, Result, TopicPartition
+from bridge.model import Action, Event, Kind, Lane, Record, Result, TopicPartition
 from bridge.runtime.completion import Completion
+from bridge.runtime.marks import Marks
 
 LANES = tuple(Lane)
+FIRST = "first"
+"""Before all lanes: what holds back a partition whose window is nearly full (runtime/sending.py)."""
 
 
 class Batch:
     """The actions of one event, and how they ended."""
 
-    __slots__ = ("completion", "event", "inside", "lane", "missing", "results")
+    __slots__ = ("completion", "event", "inside", "lane", "marks", "missing", "partition", "results", "shared", "tell")
 
-    def __init__(self, event: Event, actions: Sequence[Action]) -> None:
+    def __init__(
+        self,
+        event: Event,
+        actions: Sequence[Action],
+        *,
+        alone: bool,
+        marks: Marks,
+        tell: Callable[[Record, Action], None],
+    ) -> None:
         self.event = event
+        self.partition = TopicPartition(event.record.topic, event.record.partition)
         self.completion: Completion[Sequence[Result]] = Completion()
         self.results: dict[int, Result | None] = {action.position: None for action in actions}
         self.missing = len(actions)
         """Actions that have not ended."""
         self.inside = len(actions)
         """Actions that are still in the queues, ended or not."""
+        self.shared = len(actions) > 1 or not alone
+        """Whether one of its actions may be carried out while its event goes on: progress must tell it."""
         self.lane = min((action.handling.lane for action in actions), key=LANES.index, default=Lane.SYNC)
         """Where the event counts as pending: its most urgent action's."""
+        self.marks = marks
+        self.tell = tell
+
+
+class Part:
+    """One action of an event, as it waits. Several upserts may share an item."""
+
+    __slots__ = ("action", "batch", "gone")
+
+    def __init__(self, batch: Batch, action: Action) -> None:
+        self.batch = batch
+        self.action = action
+        self.gone = False
+        """Its partition was revoked: nothing new leaves for it."""
+
+    @property
+    def record(self) -> Record:
+        return self.batch.event.record
+
+    @property
+    def partition(self) -> TopicPartition:
+        return self.batch.partition
 
 
 class Item:
-    """One action on its way."""
+    """What stands in a contact's queue as one: an action, or upserts that leave together."""
 
     __slots__ = (
-        "action",
+        "asleep",
         "attempt",
-        "batch",
+        "begun",
+        "body",
         "dialogue",
-        "gone",
         "held_since",
         "hold_until",
         "in_flight",
+        "kind",
         "lane",
+        "leaving",
+        "out",
+        "partitions",
+        "pending",
         "probe",
         "sequence",
         "throttles",
         "ticket",
     )
 
-    def __init__(self, batch: Batch, action: Action, sequence: int) -> None:
-        self.batch = batch
-        self.action = action
+    def __init__(self, part: Part, sequence: int) -> None:
+        self.pending = Pending(part)
+        self.kind: Kind = part.action.kind
         self.sequence = sequence
-        self.lane = action.handling.lane
+        self.lane = part.action.handling.lane
+        self.partitions = {part.partition}
+        """Of everything that was ever in it."""
         self.ticket: Ticket[Item] | None = None
+        self.begun = False
+        """Its turn has come."""
         self.dialogue: Dialogue | None = None
         self.attempt: Attempt | None = None
+        self.body: Mapping[str, Any] | None = None
+        """What its last call said."""
+        self.leaving = False
+        """It has a slot of the quota and is about to leave, or has left: nothing joins it."""
         self.in_flight = False
+        self.asleep = False
+        """It waits to be called again (runtime/marks.py) and stands nowhere else."""
         self.probe = False
         """Its call under way is the probe of a held endpoint."""
         self.held_since: float | None = None
@@ -68,13 +120,22 @@ class Item:
         self.throttles = 0
         self.hold_until = 0.0
         """A guardrail holds its contact until then (monotonic)."""
-        self.gone = False
-        """Its partition was revoked: nothing new leaves for it."""
+        self.out = False
+        """It has left its queues: ended, or nothing of it is ours any more."""
 
     @property
-    def partition(self) -> TopicPartition:
-        record = self.batch.event.record
-        return TopicPartition(record.topic, record.partition)
+    def part(self) -> Part:
+        """The first of what its next call stands for."""
+        return self.pending.group[0]
+
+    @property
+    def trigger(self) -> bool:
+        return self.kind is Kind.TRIGGER
+
+    def newest(self) -> Iterable[Part]:
+        """Of what its next call stands for, the last from each partition."""
+        group = self.pending.group
+        return group if len(group) == 1 else {part.partition: part for part in group}.values()
 
 
 @dataclass(slots=True)

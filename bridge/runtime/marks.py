@@ -54,6 +54,9 @@ class Marks(Protocol):
     async def see(self, record: Record) -> bool:
         """Waits until `seen`; False where the partition went before."""
 
+    def crowded(self, record: Record) -> bool:
+        """Whether this is the frontier of a window that is more than three quarters full: it goes first."""
+
 
 class NoMarks:
     """Without a log that keeps them (tests, one-off deliveries): a trigger leaves at once."""
@@ -84,6 +87,9 @@ class NoMarks:
 
     async def see(self, record: Record) -> bool:
         return True
+
+    def crowded(self, record: Record) -> bool:
+        return False
 
 
 class StartMarks:
@@ -167,6 +173,9 @@ class StartMarks:
 
     async def see(self, record: Record) -> bool:
         return True
+
+    def crowded(self, record: Record) -> bool:
+        return False
 
     def make_room(self, partition: Partition) -> None:
         """Calls those again for whose marks there was no room."""

@@ -48,7 +48,7 @@ def decode(each: Record) -> Event | None:
 
 
 def plan(event: Event) -> Plan:
-    """`do` lists kinds; default one upsert. `do: []` plans nothing; `fail` adds a failed rule."""
+    """`do` lists kinds; default one upsert, with a call of its own unless `coalesce`. `do: []` plans nothing; `fail` adds a failed rule."""
     data = event.data
     actions = []
     upsert = None
@@ -58,6 +58,7 @@ def plan(event: Event) -> Plan:
             lane=Lane(data.get("lane", "sync")),
             max_age_seconds=data.get("max_age"),
             ordered=not data.get("independent"),
+            coalesce=data.get("coalesce", False),
         )
         body = {"email": data["email"], "seq": data["seq"]}
         needs = upsert if kind in (Kind.TRACK, Kind.ADD_TAG) else None

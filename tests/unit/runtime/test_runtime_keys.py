@@ -43,7 +43,7 @@ class Lock:
 def watched(lock: Lock) -> tuple[House, RefusedKeys]:
     house = House(meisa=FakeMeisa(lock.answer, latency=0.0))
     keys = RefusedKeys(house.meisa, house.delivery, lock.refresh)
-    house.delivery._key_refused = keys.refused
+    house.delivery.sending.key_refused = keys.refused
     return house, keys
 
 
@@ -176,7 +176,7 @@ def test_pings_are_within_the_quota() -> None:
         lock = Lock()
         house = House(meisa=FakeMeisa(lock.answer, latency=0.0), limits=[(2, 600.0)])
         keys = RefusedKeys(house.meisa, house.delivery, lock.refresh)
-        house.delivery._key_refused = keys.refused
+        house.delivery.sending.key_refused = keys.refused
         lock.right = "nobody's"
         house.source.assign(P0)
         house.source.feed([record(0)])
