@@ -23,7 +23,7 @@ def main() -> int:
     failed = []
     for seed in range(options.first, options.first + options.seeds):
         report = simulate(seed)
-        for name in ("calls", "effects", "repeats", "letters", "emails", "commits"):
+        for name in ("calls", "effects", "repeats", "merged", "steps_back", "letters", "emails", "commits"):
             sums[name] += getattr(report, name)
         sums["virtual hours"] += int(report.virtual_seconds)
         if report.broken:
@@ -34,7 +34,7 @@ def main() -> int:
     print(
         f"{options.seeds} seeds in {seconds:.0f} s ({1000 * seconds / options.seeds:.0f} ms each), {len(failed)} failed"
     )
-    print(", ".join(f"{count:,} {name}" for name, count in sums.items()))
+    print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in sums.items()))
     return 1 if failed else 0
 
 

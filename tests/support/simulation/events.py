@@ -2,14 +2,17 @@
 
 What must come of a record is written down here by hand, not asked of the rules: the simulation would not notice
 otherwise that they plan too little. Every call carries the *place* of its record (partition.generation:offset), so the
-ledger knows what each effect at Meisa stands for.
+ledger knows what each effect at Meisa stands for. An upsert sets a custom field of its own, `@place`: however many
+upserts share a call, that tells which. Its other fields overlap with those of others, and each value is its own.
 """
 
 import functools
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -28,6 +31,8 @@ RULES = Path(__file__).with_name("rules.yaml")
 
 _PLANS: dict[str, list[tuple[str, Kind, str]]] = {
     "sync": [("sync", Kind.UPSERT, "")],
+    "sync.each": [("sync-each", Kind.UPSERT, "")],
+    "team": [("team", Kind.UPSERT, ""), ("team", Kind.UPSERT, "")],
     "moment": [("moment", Kind.TRACK, "")],
     "moment.waits": [("moment-waits", Kind.TRACK, "")],
     "moment.dead": [("moment-dead", Kind.TRACK, "")],
@@ -44,7 +49,15 @@ _PLANS: dict[str, list[tuple[str, Kind, str]]] = {
     "unheard.of": [],
 }
 _TYPES = tuple(_PLANS)
-_WEIGHTS = (30, 8, 3, 2, 12, 12, 4, 4, 4, 6, 4, 3, 3, 2, 3)
+_WEIGHTS = (30, 3, 6, 8, 3, 2, 12, 12, 4, 4, 4, 6, 4, 3, 3, 2, 3)
+_BURST_WEIGHTS = (80, 2, 10, 2, 1, 0, 2, 1, 1, 0, 1, 2, 1, 1, 1, 1, 1)
+"""Mostly upserts, which merge."""
+
+OWN = "@"
+"""Begins the name of the custom field that only one upsert sets."""
+TAG = "u:"
+"""Begins the name of a tag that an upsert gives; the other tags are named by their record's place."""
+SHARED_FIELDS = 4
 
 
 @functools.cache
@@ -66,17 +79,25 @@ class Act:
     max_age: float | None = None
     needs: "Act | None" = None
     identity: str = ""
+    writes: Mapping[str, Any] = field(default_factory=dict)
+    """What an upsert sets, by path: `first_name`, `custom_fields.f1`."""
+    tags: tuple[str, ...] = ()
+    external_id: str | None = None
+    coalesce: bool = True
+    bad: str = ""
+    """`bad`: Meisa refuses any call that carries it; `sick`: answers it with 500 while there are faults."""
     on_missing: str = "upsert"
     sends: int = 0
-    first_sent: float | None = None
     effects: int = 0
-    answered_in: tuple[str, int] | None = None
-    """The member and assignment epoch in which an answer said that it is done."""
+    answered_in: object = None
+    """The tenure (claims.py) in which an answer said that it is done."""
     doubts: int = 0
     """Attempts that may have been carried out, or were answered with 5xx."""
     first_doubt: float | None = None
     first_failure: float | None = None
     failures: int = 0
+    failed_alone: bool = False
+    """Not only in a call that it shared: then the others may be the cause."""
     refused: str = ""
     suppressed: bool = False
     failed_at: str = ""
@@ -89,10 +110,23 @@ class Act:
     letter_begun: bool = False
     letter_written: bool = False
 
+    own: str = ""
+    """Tells it apart from all others of its kind: the place of its record, with a mark on a second one."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Its place among those of its log."""
+        return self.entry.record.offset, self.position
+
+    @property
+    def log(self) -> tuple[int, int]:
+        """Partition and generation: between two logs there is no order."""
+        return self.entry.record.partition, self.entry.generation
+
     @property
     def name(self) -> str:
         key = f" {self.trigger_key}" if self.trigger_key else ""
-        return f"{self.kind.value}{key} of {self.entry.place}"
+        return f"{self.kind.value}{key} of {self.own}"
 
 
 @dataclass(eq=False, slots=True)
@@ -103,6 +137,8 @@ class Entry:
     place: str
     type: str
     event_wall: float
+    generation: int = 0
+    """How often its topic had been recreated."""
     acts: list[Act] = field(default_factory=list)
     letter: LetterKind | None = None
     """A letter that it must have besides: decode or rule."""
@@ -123,25 +159,21 @@ def make(scenario: Scenario, dice: random.Random, partition: int, generation: in
     here = [place for place in range(len(emails)) if place % scenario.partitions == partition] or [0]
     entries = []
     for offset in offsets:
-        stray = dice.random() < 0.05
-        who = (
+        stray = dice.random() < scenario.stray
+        who, other = (
             dice.choices(range(len(emails)), weights)[0] if stray else dice.choices(here, [weights[i] for i in here])[0]
+            for _ in range(2)
         )
-        email = emails[who]
         place = f"{partition}.{generation}:{offset}"
-        kind = dice.choices(_TYPES, _WEIGHTS)[0]
+        kind = dice.choices(_TYPES, _BURST_WEIGHTS if scenario.bursts else _WEIGHTS)[0]
         age = dice.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1_700.0, 100_000.0))
         wall = VirtualClock.WALL_AT_START - age
-        data = {
-            "email": email if dice.random() < 0.9 else f" {email.upper()}",
-            "place": place,
-            "seq": offset,
-            "fields": {"last": place, place: offset},
-        }
-        if who % 3 == 0:
-            data["id"] = f"id-{who}"
+        data = _person(scenario, dice, who, emails[who], place)
+        data |= {"place": place, "seq": offset}
+        if kind == "team":
+            data["other"] = _person(scenario, dice, other, emails[other], f"{place}'")
         value: bytes | None = orjson.dumps({"type": kind, "time": _iso(wall), "data": data})
-        entry = Entry(None, place, kind, wall)  # type: ignore[arg-type]
+        entry = Entry(None, place, kind, wall, generation)  # type: ignore[arg-type]
         if dice.random() < scenario.bad_records:
             value, entry.type, entry.letter = dice.choice(
                 (
@@ -153,24 +185,48 @@ def make(scenario: Scenario, dice: random.Random, partition: int, generation: in
                 )
             )
         timestamp_ms = int(wall * 1000) + generation
-        key = None if stray else email.encode()
+        key = None if stray else emails[who].encode()
         entry.record = Record(TOPIC, partition, offset, timestamp_ms, key, value)
         if value is not None and entry.letter is None:
-            _expect(entry, email)
+            _expect(entry, data)
         entries.append(entry)
     return entries
+
+
+def _person(scenario: Scenario, dice: random.Random, who: int, email: str, place: str) -> dict[str, Any]:
+    """One person as an event knows them, and what it says of them."""
+    fields: dict[str, Any] = {"last": place, f"{OWN}{place}": 1}
+    for number in dice.sample(range(SHARED_FIELDS), dice.randrange(SHARED_FIELDS)):
+        fields[f"f{number}"] = place
+    if dice.random() < 0.15:
+        fields["stage"] = dice.choice(("trial", "paying"))  # preserved
+    if dice.random() < scenario.bad_upserts:
+        fields[dice.choice(("bad", "sick"))] = place
+    person: dict[str, Any] = {"email": email if dice.random() < 0.9 else f" {email.upper()}", "fields": fields}
+    if who % 3 == 0 and dice.random() < 0.9:
+        person["id"] = f"id-{who}"
+    if dice.random() < 0.3:
+        person["first"] = place
+    if dice.random() < 0.3:
+        person["tags"] = [f"{TAG}{place}"]
+    if dice.random() < 0.2:
+        person["source"] = dice.choice(("signup", "import"))
+    return person
 
 
 def _iso(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat()
 
 
-def _expect(entry: Entry, email: str) -> None:
+def _expect(entry: Entry, data: Mapping[str, Any]) -> None:
     if entry.type == "partly":
         entry.letter = LetterKind.RULE
     upsert: Act | None = None
     for position, (rule, kind, trigger_key) in enumerate(_PLANS[entry.type]):
-        act = Act(entry, position, rule, kind, trigger_key, email_key(email))
+        second = entry.type == "team" and position == 1
+        person = data["other"] if second else data
+        act = Act(entry, position, rule, kind, trigger_key, email_key(person["email"]))
+        act.own = f"{entry.place}'" if second else entry.place
         if kind is Kind.TRIGGER:
             act.ordered = rule != "mail-free"
         if kind in (Kind.TRIGGER, Kind.TRACK, Kind.ENROLL):
@@ -180,9 +236,24 @@ def _expect(entry: Entry, email: str) -> None:
             act.on_missing = {"moment-waits": "wait", "moment-dead": "dead_letter"}.get(rule, "upsert")
         if kind is Kind.UPSERT:
             upsert = act
+            _write(act, person)
         body = {"trigger_key": trigger_key} if trigger_key else {}
-        act.identity = action_id(GROUP, entry.record, Action(kind, rule, position, body, Contact()))
+        action = Action(kind, rule, position, body, Contact(), occurrence=int(second))
+        act.identity = action_id(GROUP, entry.record, action)
         entry.acts.append(act)
+
+
+def _write(act: Act, person: Mapping[str, Any]) -> None:
+    writes = {f"custom_fields.{name}": value for name, value in person["fields"].items()}
+    if "first" in person:
+        writes["first_name"] = person["first"]
+    if "source" in person:
+        writes["source"] = person["source"]
+    act.writes = writes
+    act.tags = tuple(person.get("tags", ()))
+    act.external_id = person.get("id")
+    act.coalesce = act.rule != "sync-each"
+    act.bad = next((name for name in ("bad", "sick") if name in person["fields"]), "")
 
 
 def partition_name(partition: int) -> TopicPartition:

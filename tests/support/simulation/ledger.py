@@ -2,17 +2,20 @@
 
 The ledger knows what must come of every record (events.py) and hears of everything that happens outside the bridge:
 calls sent, effects at Meisa, answers that reached a living member, letters, commits, changes of owners. It never looks
-into the engine, except that it reads the text of a commit (`claims`), since that text is a statement to the next owner.
+into the engine, except that it reads the text of a commit (claims.py): that is a statement to the next owner.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from bridge.core.progress import DELIVERED, digest, finished_offsets
 from bridge.core.progress import decode as decode_progress
-from bridge.model import Call, Kind, Letter, LetterKind, Outcome, TopicPartition, Verdict, email_key
+from bridge.core.progress import digest
+from bridge.model import Call, Kind, Letter, LetterKind, Outcome, TopicPartition, Verdict
+from tests.support.simulation.claims import Claims, Log, Tenure, claims
+from tests.support.simulation.contacts import PRESERVED, Contacts, Parts, StepBack, wrong_with
 from tests.support.simulation.events import Act, Entry
+from tests.support.simulation.reasons import Reasons
 from tests.support.simulation.scenario import KNOWN_GAPS
 from tests.support.simulation.world import World
 
@@ -27,77 +30,44 @@ ACKNOWLEDGEMENT_SECONDS = 60.0
 COMMIT_SECONDS = 3.0
 """What was answered longer ago than this must stand in an acknowledged commit, unless commits met faults."""
 
-
-@dataclass(slots=True)
-class Claims:
-    """What a commit says is done: everything below `offset`, `finished` beyond it, and single actions."""
-
-    offset: int = 0
-    finished: frozenset[int] = frozenset()
-    delivered: frozenset[tuple[int, int]] = frozenset()
-
-    def cover(self, act: Act) -> bool:
-        offset = act.entry.record.offset
-        return offset < self.offset or offset in self.finished or (offset, digest(act.identity)) in self.delivered
+NOTICE_SECONDS = 1.0
+"""So late at most a member learns that a partition is its own no more."""
 
 
-def claims(offset: int, metadata: str) -> Claims:
-    """Reads a commit as the next owner will."""
-    progress = decode_progress(offset, metadata) if metadata else None
-    if progress is None:
-        return Claims(offset)
-    finished = frozenset(each for each in finished_offsets(progress) if each >= offset)
-    delivered = {(place, each) for place, digests in progress.delivered.items() for each in digests}
-    for place, triggers in progress.started.items():
-        delivered.update((place, each) for each, wall in triggers.items() if wall == DELIVERED)
-    return Claims(offset, finished, frozenset(delivered))
-
-
-@dataclass(slots=True)
-class Tenure:
-    """One assignment of a partition to a member."""
+class Sent(NamedTuple):
+    """A call that has left."""
 
     member: str
-    epoch: int
-    told: Claims
-    """What the owner was told by the commit before it."""
-    whole: bool
-    """Whether that is all that the commit said: not where its text was damaged, or retention moved the offset."""
-    answered: list[tuple[float, Act]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Log:
-    """A partition as the ledger sees it."""
-
-    entries: dict[int, Entry] = field(default_factory=dict)
-    verified: int = 0
-    """Everything below was verified to be finished."""
-    committed: Claims = field(default_factory=Claims)
-    by_contact: dict[str, list[Act]] = field(default_factory=lambda: defaultdict(list))
-    tenures: dict[tuple[str, int], Tenure] = field(default_factory=dict)
+    call: Call
+    acts: list[Act]
+    tenures: dict[tuple[int, int], Tenure]
+    """Under which assignments it left, by the logs of its records."""
+    at: float
 
 
 class Ledger:
     def __init__(self, world: World) -> None:
         self.world = world
         self.logs: dict[TopicPartition, Log] = defaultdict(Log)
-        self._acts: dict[tuple[str, Kind, str], Act] = {}
+        self.reasons = Reasons(world)
+        self._parts = Parts()
+        self._contacts = Contacts()
         self._entries: dict[tuple[TopicPartition, int, int], Entry] = {}
         self._owned: dict[str, dict[TopicPartition, int]] = defaultdict(dict)
-        self._helpers: dict[str, Act] = {}
+        self._given_up: dict[tuple[str, TopicPartition], float] = {}
         self._trouble: dict[str, float] = {}
         self._unacknowledged: dict[str, float] = {}
         """Member → since when it has asked for commits and had no acknowledgement."""
-        self._last_success: dict[str, float] = {}
-        self._scope_missing: dict[str, float] = {}
-        """Endpoint → since when nothing but 403 came from it."""
         self.emails = 0
         self.effects = 0
         self.repeats = 0
         """Actions carried out more than once; allowed where a call had no answer or an owner was killed."""
         self.letters = 0
         self.commits = 0
+        self.merged = 0
+        """Upserts that shared a call with others, beyond the first of each call."""
+        self.steps_back = 0
+        """Older values over newer ones; allowed where a crash left no other way."""
 
     def _broken(self, promise: str, text: str) -> None:
         self.world.break_promise(promise, text)
@@ -109,7 +79,7 @@ class Ledger:
         log.entries[entry.record.offset] = entry
         self._entries[name, entry.record.offset, entry.record.timestamp_ms] = entry
         for act in entry.acts:
-            self._acts[entry.place, act.kind, act.trigger_key] = act
+            self._parts.add(act)
             if act.ordered:
                 log.by_contact[act.email].append(act)
 
@@ -128,12 +98,16 @@ class Ledger:
 
     # Owners
 
-    def assigned(self, member: str, name: TopicPartition, epoch: int, offset: int, metadata: str) -> None:
-        """`metadata` is what the member was told, damaged or not."""
+    def assigned(
+        self, member: str, name: TopicPartition, epoch: int, offset: int, committed: int, metadata: str
+    ) -> None:
+        """`metadata` is what the member was told beside `committed`, damaged or not; it reads on from `offset`."""
         log = self.logs[name]
-        told = claims(offset, metadata)
-        log.tenures[member, epoch] = Tenure(member, epoch, told, whole=told == log.committed)
-        if told != log.committed:
+        told = claims(committed, metadata)
+        whole = told == log.committed
+        told.offset = max(told.offset, offset)
+        log.owner = log.tenures[member, epoch] = Tenure(member, epoch, told, whole)
+        if not whole:
             for entry in log.entries.values():
                 for act in entry.acts:
                     act.forgotten = act.forgotten or not told.cover(act)
@@ -160,16 +134,17 @@ class Ledger:
 
         Lost is also what it gave up without a chance to commit.
         """
+        now = self.world.now
         tenure = self._tenure(member, name)
         self._owned[member].pop(name, None)
+        self._given_up[member, name] = now
         if tenure is None or how == "lost":
             return
-        now = self.world.now
         patience = 0.0 if how == "revoked" else COMMIT_SECONDS + self.world.scenario.latency
         if how == "killed" and now - self._trouble.get(member, -1e9) < 60.0:
             return
         committed = self.logs[name].committed
-        room = self.world.scenario.metadata_bytes_max >= 1024
+        room = "claims" not in KNOWN_GAPS or self.world.scenario.metadata_bytes_max >= 1024
         for at, act in tenure.answered:
             if act.entry.gone or now - at < patience or committed.cover(act):
                 continue
@@ -185,127 +160,135 @@ class Ledger:
 
     # Calls
 
-    def acts(self, call: Call) -> list[Act]:
-        """The actions that a call carries out; none for a helper call (the upsert before a track)."""
-        body = call.body or {}
-        found: list[Act | None] = []
-        match call.endpoint:
-            case "upsert":
-                for place in body.get("custom_fields") or ():
-                    if place != "last":
-                        found.append(self._acts.get((place, Kind.UPSERT, "")))
-                for place in body.get("tag_names") or ():
-                    found.append(self._acts.get((place, Kind.ADD_TAG, "")))
-            case "track":
-                found.append(self._acts.get((body["properties"]["place"], Kind.TRACK, "")))
-            case "trigger":
-                found.append(self._acts.get((body["variables"]["place"], Kind.TRIGGER, body["trigger_key"])))
-            case "enroll":
-                found.append(self._acts.get((body["metadata"]["place"], Kind.ENROLL, "")))
-            case "add_tag" | "remove_tag":
-                found.append(self._acts.get((body["tag_name"], Kind(call.endpoint), "")))
-        if None in found:
+    def sent(self, member: str, call: Call) -> Sent:
+        """A call leaves."""
+        now = self.world.now
+        acts = self._parts.of(call)
+        if acts is None:
             self._broken(LOST, f"a call that no record asked for: {call}")
-        return [act for act in found if act is not None]
-
-    def sent(self, member: str, call: Call) -> dict[str, int]:
-        """Returns under which assignment epochs the call was sent, by the places of its records."""
-        acts = self.acts(call)
-        epochs = {}
-        since = self._unacknowledged.get(member, self.world.now)
-        if acts and self.world.now - since > ACKNOWLEDGEMENT_SECONDS:
+            acts = []
+        since = self._unacknowledged.get(member, now)
+        if acts and now - since > ACKNOWLEDGEMENT_SECONDS:
             self._broken(
                 ORDER, f"{member} sends {acts[0].name}, though Kafka has acknowledged nothing since {since:.0f}"
             )
+        self.merged += max(0, len(acts) - 1)
+        wrong = wrong_with(call, acts)
+        if wrong:
+            self._broken(LOST, f"the call for {', '.join(act.name for act in acts)} is wrong: {wrong}: {call.body}")
+        tenures = {}
         for act in acts:
-            if act.sends == 0:
-                act.first_sent = self.world.now
-                if act.ordered and not act.entry.gone:
-                    self._check_order(act, acts)
-            self._check_repeat(member, act)
-            tenure = self._tenure(member, _name(act))
-            if tenure is not None:
-                epochs[act.entry.place] = tenure.epoch
+            name = _name(act)
+            tenure = self._tenure(member, name)
+            if tenure is not None and not act.entry.gone:
+                tenures[act.log] = tenure
+                self._check_repeat(tenure, act)
+                if act.ordered:
+                    self._check_order(tenure, act, acts)
+            elif tenure is None and now - self._given_up.get((member, name), now) > NOTICE_SECONDS:
+                self._broken(ORDER, f"{member} sends {act.name}, though it has given {name} up")
             act.sends += 1
             if act.kind is Kind.TRIGGER and (call.body or {}).get("idempotency_key") != act.identity:
                 self._broken(DUPLICATES, f"{act.name} was sent under another key than its own")
-        return epochs
+        return Sent(member, call, acts, tenures, now)
 
-    def _check_order(self, act: Act, together: list[Act]) -> None:
-        line = self.logs[_name(act)].by_contact[act.email]
-        while line and self._settled(line[0]):
-            del line[0]
-        place = act.entry.record.offset, act.position
-        for before in line:
-            if (before.entry.record.offset, before.position) >= place:
+    def _check_order(self, tenure: Tenure, act: Act, together: list[Act]) -> None:
+        """Whatever its partition has before it for that contact must have ended, for this owner, too."""
+        for before in self.logs[_name(act)].by_contact[act.email]:
+            if before.order >= act.order:
                 return
-            if not self._settled(before) and before not in together:
+            if before not in together and not self._over(tenure, before):
                 self._broken(ORDER, f"{act.name} left before {before.name} had ended, both of {act.email}")
-                return
 
-    def _check_repeat(self, member: str, act: Act) -> None:
-        tenure = self._tenure(member, _name(act))
-        if tenure is None or act.entry.gone:
-            return
-        if act.answered_in == (member, tenure.epoch):
-            self._broken(DUPLICATES, f"{member} sends {act.name} again, though it was answered")
+    def _over(self, tenure: Tenure, act: Act) -> bool:
+        return (
+            act in tenure.ended or act.entry.gone or act.letter_begun or tenure.told.cover(act) or self._has_reason(act)
+        )
+
+    def _has_reason(self, act: Act) -> bool:
+        return self.reasons.any(act, len(self.logs[_name(act)].tenures))
+
+    def _check_repeat(self, tenure: Tenure, act: Act) -> None:
+        if act.answered_in is tenure:
+            self._broken(DUPLICATES, f"{tenure.member} sends {act.name} again, though it was answered")
         if tenure.told.cover(act):
-            self._broken(DUPLICATES, f"{member} sends {act.name} again, though the commit it began with told of it")
-        if act.kind is Kind.UPSERT and "flapping" not in KNOWN_GAPS and act.effects and tenure.whole:
-            newer = [a for a in self.logs[_name(act)].by_contact[act.email] if a.kind is Kind.UPSERT and a.effects]
-            if any(a.entry.record.offset > act.entry.record.offset for a in newer):
-                self._broken(ORDER, f"{act.name} is sent again over a newer upsert of {act.email}")
+            self._broken(
+                DUPLICATES, f"{tenure.member} sends {act.name} again, though the commit it began with told of it"
+            )
 
-    def effect(self, call: Call, *, email_sent: bool = False) -> None:
+    def effect(self, sent: Sent, *, email_sent: bool = False) -> None:
         """Meisa carries a call out."""
-        self.world.last_effect = self.world.now
+        now = self.world.now
+        self.world.last_effect = now
         self.effects += 1
-        for act in self.acts(call):
+        for act in sent.acts:
             act.effects += 1
             if act.effects > 1:
                 self.repeats += 1
+            elif act.ordered and act.kind is not Kind.UPSERT and not act.entry.gone:
+                self._check_barrier(sent, act)
             if email_sent:
                 self.emails += 1
                 if act.effects > 1 and not act.forgotten:
                     self._broken(DUPLICATES, f"{act.name} was emailed twice")
+        for step in self._contacts.upserted(sent.call, sent.acts, now):
+            self._check_step_back(sent, step)
 
-    def answered(self, member: str, call: Call, outcome: Outcome, epochs: dict[str, int]) -> None:
+    def _check_barrier(self, sent: Sent, act: Act) -> None:
+        """The contact is as its event found it: with all upserts before it, and none after."""
+        if self.world.now - sent.at > self.world.scenario.timeout_seconds:
+            return  # given up by its sender
+        for other in self.logs[_name(act)].by_contact[act.email]:
+            if other.kind is not Kind.UPSERT:
+                continue
+            if other.order > act.order and other.effects:
+                self._broken(ORDER, f"{act.name} has effect after {other.name}, both of {act.email}")
+            done = other.effects or other.entry.gone or other.letter_begun
+            if other.order < act.order and not done and not self._has_reason(other):
+                self._broken(ORDER, f"{act.name} has effect before {other.name}, both of {act.email}")
+
+    def _check_step_back(self, sent: Sent, step: StepBack) -> None:
+        """No flapping (hard case 22), unless the older one had to be repeated and could not wait for the newer."""
+        self.steps_back += 1
+        tenure = sent.tenures.get(step.older.log)
+        log = self.logs[_name(step.older)]
+        if sent.at < step.newer_at or tenure is None or tenure is not log.owner or step.older.entry.gone:
+            self._contacts.excuse(step)  # it came late, or its sender learns only now that it owns nothing
+            return
+        if "flapping" in KNOWN_GAPS or not tenure.whole or self._kept_apart(tenure, step):
+            return
+        self._broken(ORDER, f"{sent.member} sends {step.older.name} over {step.newer.name}: {step.path} goes back")
+
+    def _kept_apart(self, tenure: Tenure, step: StepBack) -> bool:
+        """Whether something else that has to be done again stands between the two: one call cannot say both then."""
+        older, newer = step.older, step.newer
+        if tenure.told.cover(newer):
+            return False
+        here = self.logs[_name(older)].by_contact[older.email]
+        again = [act for act in here if not tenure.told.cover(act) and not act.entry.gone]
+        between = [act for act in again if older.order <= act.order <= newer.order]
+        if any(act.kind is not Kind.UPSERT or not act.coalesce for act in between):
+            return True
+        if any(act.bad for act in again) or len({act.external_id for act in between}) > 1:
+            return True
+        if len({act.writes[PRESERVED] for act in between if PRESERVED in act.writes}) > 1:
+            return True
+        elsewhere = (log.by_contact[older.email] for name, log in self.logs.items() if name != _name(older))
+        return any(act.kind is not Kind.UPSERT or not act.coalesce for acts in elsewhere for act in acts)
+
+    def answered(self, sent: Sent, outcome: Outcome) -> None:
         """An outcome reached a member that lives."""
-        now, verdict = self.world.now, outcome.verdict
-        acts = self.acts(call)
-        if not acts and call.endpoint == "upsert":
-            email = email_key((call.body or {})["email"])
-            acts = [self._helpers.setdefault(email, Act(None, 0, "", Kind.UPSERT, "", email))]  # type: ignore[arg-type]
-        if verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.NEEDS_CONTACT):
-            self._scope_missing.pop(call.endpoint, None)
-            self._last_success[call.endpoint] = now
-        if verdict is Verdict.SCOPE_MISSING:
-            self._scope_missing.setdefault(call.endpoint, now)
-        for act in acts:
-            if verdict is Verdict.DELIVERED:
-                if act.entry is not None:
-                    self._delivered(member, act, epochs.get(act.entry.place))
-            elif outcome.detail == "suppressed":
-                act.suppressed = True
-            elif verdict is Verdict.REFUSED:
-                act.refused = outcome.message
-            elif verdict is Verdict.NEEDS_CONTACT:
-                act.contact_missing_since = act.contact_missing_since if act.contact_missing_since is not None else now
-            elif verdict in (Verdict.RETRY, Verdict.UNKNOWN):
-                act.failures += 1
-                act.failed_at = call.endpoint
-                act.first_failure = now if act.first_failure is None else act.first_failure
-                if outcome.sent:
-                    act.doubts += 1
-                    sent_at = now - self.world.scenario.timeout_seconds
-                    act.first_doubt = sent_at if act.first_doubt is None else act.first_doubt
-
-    def _delivered(self, member: str, act: Act, epoch: int | None) -> None:
-        tenure = self._tenure(member, _name(act))
-        if tenure is None or tenure.epoch != epoch or act.entry.gone:
-            return  # of an older assignment: its result counts no more
-        act.answered_in = (member, tenure.epoch)
-        tenure.answered.append((self.world.now, act))
+        self.reasons.heard(sent.call, sent.acts, outcome)
+        verdict = outcome.verdict
+        if verdict is Verdict.DELIVERED or (verdict is Verdict.REFUSED and len(sent.acts) == 1):
+            for act in sent.acts:
+                tenure = self._tenure(sent.member, _name(act))
+                if tenure is None or tenure is not sent.tenures.get(act.log) or act.entry.gone:
+                    continue  # of an older assignment: its result counts no more
+                tenure.ended.add(act)
+                if verdict is Verdict.DELIVERED:
+                    act.answered_in = tenure
+                    tenure.answered.append((self.world.now, act))
 
     # Letters
 
@@ -328,7 +311,7 @@ class Ledger:
         if not acts:
             self._broken(LOST, f"a letter of {entry.place} names no action: {letter}")
         for act in acts:
-            if not self._may_die(act, letter.kind):
+            if not self.reasons.may_die(act, letter.kind, len(self.logs[_name(act)].tenures)):
                 self._broken(LOST, f"{act.name} was buried as {letter.kind} without a reason: {letter.message}")
             act.letter_written = True
 
@@ -342,13 +325,7 @@ class Ledger:
             return []
         return [act for act in entry.acts if act.position in letter.undelivered]
 
-    # What counts as ended
-
-    def _settled(self, act: Act) -> bool:
-        """Whether the contact's next action may leave."""
-        if act.effects or act.refused or act.suppressed or act.letter_begun or act.entry.gone:
-            return True
-        return any(self._may_die(act, kind) for kind in LetterKind)
+    # What counts as finished
 
     def _finished(self, act: Act) -> bool:
         """Whether the action needs nothing any more: carried out, deliberately not, or in the dead-letter topic."""
@@ -366,52 +343,6 @@ class Ledger:
         if entry.letter is not None and not entry.letter_written:
             return False
         return all(self._finished(act) for act in entry.acts)
-
-    def _may_die(self, act: Act, kind: LetterKind) -> bool:
-        """Whether there is a reason for such a letter."""
-        now = self.world.now
-        if act.needs is not None and self._may_die(act.needs, kind):
-            return True
-        tries = [act]
-        if act.kind in (Kind.TRACK, Kind.ADD_TAG, Kind.REMOVE_TAG) and act.email in self._helpers:
-            tries.append(self._helpers[act.email])
-        match kind:
-            case LetterKind.REJECTED:
-                return any(each.refused for each in tries) or self._scope_waited(act)
-            case LetterKind.EXHAUSTED:
-                return any(self._exhausted(each) for each in tries)
-            case LetterKind.EXPIRED:
-                return act.max_age is not None and self.world.wall > act.entry.event_wall + act.max_age
-            case LetterKind.UNKNOWN_CONTACT:
-                since = act.contact_missing_since
-                patience = 0.0 if act.on_missing == "dead_letter" else 600.0
-                return since is not None and now - since >= patience
-            case LetterKind.UNKNOWN_OUTCOME:
-                if act.kind is not Kind.TRIGGER:
-                    return False
-                marked = self.world.wall if act.marked_wall is None else act.marked_wall
-                if len(self.logs[_name(act)].tenures) > 1 and self.world.wall - marked >= 3300.0:
-                    return True  # whoever marked it may have been killed before or after it left
-                if act.first_doubt is None:
-                    return False
-                return now - act.first_doubt >= 3300.0 or self._exhausted(act)
-        return False
-
-    def _scope_waited(self, act: Act) -> bool:
-        """Whether the scope of an endpoint that it needs has been missing for the whole wait."""
-        endpoints = (
-            [act.kind.value] if act.kind in (Kind.UPSERT, Kind.TRIGGER, Kind.ENROLL) else [act.kind.value, "upsert"]
-        )
-        since = [self._scope_missing[endpoint] for endpoint in endpoints if endpoint in self._scope_missing]
-        return bool(since) and self.world.now - min(since) >= self.world.scenario.scope_wait_seconds
-
-    def _exhausted(self, act: Act) -> bool:
-        scenario = self.world.scenario
-        if act.first_failure is None or act.failures < scenario.attempts:
-            return False
-        if self.world.now - act.first_failure < scenario.max_age_seconds:
-            return False
-        return self._last_success.get(act.failed_at, -1.0) > act.first_failure
 
     # Commits
 
@@ -467,6 +398,17 @@ class Ledger:
         if "retention" in KNOWN_GAPS:
             return max((offset for offset, entry in entries.items() if not entry.gone), default=-1)
         return max(entries, default=-1)
+
+    def check_contacts(self) -> None:
+        """In the end each contact is as its upserts, in their order, have made it."""
+        differs = self._contacts.final(self._all_acts())
+        if differs:
+            self._broken(ORDER, differs)
+
+    def _all_acts(self) -> Iterator[Act]:
+        for log in self.logs.values():
+            for entry in log.entries.values():
+                yield from entry.acts
 
     def rest(self) -> str:
         """What is not done and committed."""

@@ -14,7 +14,8 @@ import orjson
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.meisa.judge import Judge, Reply
 from bridge.model import Call, Outcome, email_key
-from tests.support.simulation.ledger import Ledger
+from tests.support.simulation.events import OWN
+from tests.support.simulation.ledger import Ledger, Sent
 from tests.support.simulation.scenario import KNOWN_GAPS, Window
 from tests.support.simulation.world import World
 
@@ -88,14 +89,14 @@ class SimMeisa:
 
     # The server
 
-    def serve(self, call: Call, who: str) -> Answer:
+    def serve(self, sent: Sent) -> Answer:
         """One request reaches the server."""
-        answer = self._serve(call)
-        self.world.say("meisa", f"{answer.status} to {call.endpoint} {_of(call)} of {who}")
+        answer = self._serve(sent)
+        self.world.say("meisa", f"{answer.status} to {sent.call.endpoint} {_of(sent.call)} of {sent.member}")
         return answer
 
-    def _serve(self, call: Call) -> Answer:
-        now = self.world.now
+    def _serve(self, sent: Sent) -> Answer:
+        now, call = self.world.now, sent.call
         self.calls += 1
         faults = self.world.faults_on
         if faults and self._window("401", call):
@@ -117,48 +118,51 @@ class SimMeisa:
             return Answer(403, {"error": "scope"})
         if faults and call.endpoint == "trigger" and self._window("429_guardrail", call):
             return Answer(429, {"error": "this recipient got enough for now"})
-        return self._apply(call, call.body or {})
+        return self._apply(sent, call, call.body or {})
 
-    def _apply(self, call: Call, body: Any) -> Answer:
+    def _apply(self, sent: Sent, call: Call, body: Any) -> Answer:
         email = email_key(body.get("email") or body.get("to_email") or "")
         if email in self._poison:
             return Answer(400, {"error": "this address is not valid"})
-        if self.world.faults_on and email in self._poison_5xx and call.endpoint == "upsert":
+        fields = body.get("custom_fields") or {}
+        if "bad" in fields:
+            return Answer(400, {"error": "a custom field has a value that is not valid"})
+        if self.world.faults_on and call.endpoint == "upsert" and (email in self._poison_5xx or "sick" in fields):
             return Answer(500, {"error": "oops"})
         match call.endpoint:
             case "upsert":
-                self.ledger.effect(call)
+                self.ledger.effect(sent)
                 return Answer(200, {"id": self._contact(email), "email": email})
             case "track":
                 if email not in self._contacts:
                     return Answer(404, {"error": "no matching contact"})
-                self.ledger.effect(call)
+                self.ledger.effect(sent)
                 return Answer(200, {"status": "tracked", "contact_id": self._contact(email)})
             case "enroll":
                 if email in self._sequences:
-                    self.ledger.effect(call)
+                    self.ledger.effect(sent)
                     return Answer(400, {"error": "the contact is already enrolled"})
                 self._contact(email)
                 self._sequences.add(email)
-                self.ledger.effect(call)
+                self.ledger.effect(sent)
                 return Answer(200, {"status": "enrolled"})
             case "add_tag" | "remove_tag":
                 if call.contact_id not in self._contacts.values():
                     return Answer(404, {"error": "no such contact"})
-                self.ledger.effect(call)
+                self.ledger.effect(sent)
                 return Answer(200, {})
             case "trigger":
-                return self._trigger(call, body, email)
+                return self._trigger(sent, body, email)
         return Answer(404, {"error": "no such resource"})
 
-    def _trigger(self, call: Call, body: Any, email: str) -> Answer:
+    def _trigger(self, sent: Sent, body: Any, email: str) -> Answer:
         if email in self._suppressed:
             return Answer(422, {"error": "the recipient has unsubscribed"})
         key = body.get("idempotency_key")
         known = self._keys.get(key)
         if known is not None and self.world.now - known[0] < IDEMPOTENCY_SECONDS:
             return known[1]
-        self.ledger.effect(call, email_sent=True)
+        self.ledger.effect(sent, email_sent=True)
         answer = Answer(200, {"status": "sent", "email_send_id": "1", "contact_id": self._contact(email)})
         if key is not None:
             self._keys[key] = (self.world.now, answer)
@@ -178,7 +182,7 @@ class MeisaPort:
 
     async def send(self, call: Call) -> Outcome:
         server, world = self._server, self._server.world
-        epochs = server.ledger.sent(self._member, call)
+        sent = server.ledger.sent(self._member, call)
         fate = server.fate(call)
         world.say(self._member, f"sends {call.endpoint} {_of(call)}" + (f" ({fate})" if fate else ""))
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -191,10 +195,10 @@ class MeisaPort:
             case "cut" | "slow":
                 world.later(timeout if fate == "slow" else up + down, _settle, future, server.fault(fate))
             case "cut_done":
-                world.later(up, server.serve, call, self._member)
+                world.later(up, server.serve, sent)
                 world.later(up + down, _settle, future, server.fault(fate))
             case "slow_done":
-                world.later(self._dice.random() * (timeout + LATE_SECONDS - 1), server.serve, call, self._member)
+                world.later(self._dice.random() * (timeout + LATE_SECONDS - 1), server.serve, sent)
                 world.later(timeout, _settle, future, server.fault(fate))
             case "5xx" | "429":
                 answer = Answer(503, {"error": "unavailable"})
@@ -204,7 +208,7 @@ class MeisaPort:
             case _:
 
                 def arrive() -> None:
-                    answer = server.serve(call, self._member)
+                    answer = server.serve(sent)
                     if fate == "5xx_done":
                         answer = Answer(502, {"error": "bad gateway"})
                     world.later(down, _settle, future, server.judge(call, answer))
@@ -212,7 +216,7 @@ class MeisaPort:
                 world.later(up, arrive)
         outcome = await future
         world.say(self._member, f"hears {outcome.verdict} to {call.endpoint} {_of(call)}")
-        server.ledger.answered(self._member, call, outcome, epochs)
+        server.ledger.answered(sent, outcome)
         return outcome
 
     async def close(self) -> None:
@@ -226,8 +230,11 @@ def _settle(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
 
 def _of(call: Call) -> str:
     body: Any = call.body or {}
-    for name in ("custom_fields", "properties", "variables", "metadata"):
+    own = [name[len(OWN) :] for name in body.get("custom_fields") or () if name.startswith(OWN)]
+    if own:
+        return "+".join(own)
+    for name in ("properties", "variables", "metadata"):
         part = body.get(name)
         if part:
-            return str(part.get("place") or part.get("last"))
+            return str(part.get("place"))
     return str(body.get("tag_name") or body.get("tag_names") or body.get("email") or "")

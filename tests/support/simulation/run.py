@@ -37,6 +37,8 @@ class Report:
     letters: int
     emails: int
     commits: int
+    merged: int
+    steps_back: int
 
     def story(self, lines: int = 60) -> str:
         """What happened last, for a reader."""
@@ -85,6 +87,7 @@ class Simulation:
                 return
             await asyncio.sleep(wait)
             wait = min(wait * 1.3, 60.0)
+        self.ledger.check_contacts()
         await self._stop_all()
 
     def _patience(self) -> float:
@@ -287,6 +290,8 @@ def simulate(seed: int | Scenario) -> Report:
         letters=ledger.letters,
         emails=ledger.emails,
         commits=ledger.commits,
+        merged=ledger.merged,
+        steps_back=ledger.steps_back,
     )
 
 

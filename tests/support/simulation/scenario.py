@@ -11,6 +11,7 @@ KNOWN_GAPS: dict[str, str] = {
     "flapping": "hard case 22 is not built: after a crash an older upsert is sent again over a newer one",
     "expired_silently": "what waited before a restart until it was too old is finished without a letter",
     "retention": "what retention removes from an owned partition is passed only when a later record comes",
+    "claims": "delivered actions of unfinished events may not fit into small metadata, and are repeated",
     "shared_quota": "issue 5: spend survives no restart, and instances do not share it",
 }
 """Name → why. Each is looked up by name where the check stands."""
@@ -69,6 +70,12 @@ class Scenario:
     latency: float = 0.05
     gaps: float = 0.0
     bad_records: float = 0.0
+    bad_upserts: float = 0.0
+    """Upserts that Meisa refuses, alone or with others in one call; or answers with 500."""
+    stray: float = 0.05
+    """Records of a contact in another partition than its own."""
+    bursts: bool = False
+    """Mostly upserts."""
     poison: int = 0
     """Contacts that Meisa refuses (400)."""
     poison_5xx: int = 0
@@ -124,6 +131,8 @@ def draw(seed: int) -> Scenario:
     scenario.reserve = dice.choice((0.0, 0.1, 0.5))
     scenario.gaps = dice.choice((0.0, 0.1, 0.5))
     scenario.bad_records = dice.choice((0.0, 0.05, 0.2))
+    scenario.stray = dice.choice((0.0, 0.05, 0.05, 0.5))
+    scenario.bursts = dice.random() < 0.4
     scenario.attempts, scenario.max_age_seconds = dice.choice(((10, 900.0), (3, 60.0), (1, 5.0)))
     scenario.revoke_seconds = dice.choice((20.0, 20.0, 2.0))
     scenario.session_seconds = dice.choice((6.0, 10.0, 45.0))
@@ -133,6 +142,7 @@ def draw(seed: int) -> Scenario:
         return scenario
     scenario.poison = dice.choice((0, 0, 1, 2))
     scenario.poison_5xx = dice.choice((0, 0, 0, 1))
+    scenario.bad_upserts = dice.choice((0.0, 0.0, 0.05, 0.3))
     strength = dice.choice((0.02, 0.1, 0.3))
     for kind in CALL_FAULTS:
         if dice.random() < 0.4:

@@ -190,7 +190,9 @@ class SimSource:
         self._paused.discard(name)
         self.world.say(self.name, f"gets {name} at {offset}, epoch {self._epoch} {metadata[:40]}")
         self.broker.ledger.commit_acknowledged(self.name)
-        self.broker.ledger.assigned(self.name, name, self._epoch, offset, metadata)
+        self.broker.ledger.assigned(
+            self.name, name, self._epoch, offset, offset if committed is None else committed, metadata
+        )
         self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh, committed)])
         self.fetch_soon()
 
