@@ -34,6 +34,8 @@ class Cluster(NamedTuple):
     """Name → number of partitions, without Kafka's internal ones."""
     consumer_protocol: bool
     """Whether the brokers offer KIP-848 (`group.protocol=consumer`)."""
+    describes: bool = False
+    """Whether topics and settings can be asked for: the embedded broker would let such questions time out."""
 
     def missing(self, *names: str) -> list[str]:
         return [name for name in names if name not in self.topics]
@@ -94,7 +96,7 @@ def probe(bootstrap_servers: str, properties: Mapping[str, Any], timeout_seconds
         for name, topic in metadata.topics.items()
         if topic.error is None and not name.startswith("__")
     }
-    return Cluster(len(metadata.brokers), topics, listening.consumer_protocol())
+    return Cluster(len(metadata.brokers), topics, listening.consumer_protocol(), listening.describes_configs())
 
 
 def supports_consumer_protocol(

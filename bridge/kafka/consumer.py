@@ -42,7 +42,7 @@ from bridge.kafka.assignment import Assignment
 from bridge.kafka.commits import Commits
 from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, validate
 from bridge.kafka.pulse import Pulse
-from bridge.kafka.starting import parse_start
+from bridge.kafka.starting import Stale, parse_start
 from bridge.model import Assigned, Position, Record, TopicPartition
 from bridge.ports import SourceListener
 
@@ -72,7 +72,9 @@ class KafkaSource:
 
     `topics` maps a name to its `start` (earliest, latest, or an ISO 8601 time), which counts only where the group has
     no offset. `revoke_seconds` bounds the listener's draining and must stay below max.poll.interval.ms, which is the
-    group's patience; `close_seconds` bounds everything that `close` does.
+    group's patience; `close_seconds` bounds everything that `close` does. `stale` tells whether a committed offset and
+    its text belong to a former topic; it is called on the polling thread. `lost` counts offsets by topic that were
+    removed before they were read; on the loop.
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class KafkaSource:
         batch_records: int = 500,
         revoke_seconds: float = 30.0,
         close_seconds: float = 45.0,
+        stale: Stale = lambda offset, metadata, topic_hash: False,
+        lost: Callable[[str, int], None] = lambda topic, count: None,
     ) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._group_id = group_id
@@ -120,7 +124,15 @@ class KafkaSource:
         self._ask_member_at = 0.0
         self._verdict: faults.Verdict | None = None
         self._notices = faults.Notices(self._tell_failed)
-        self._assignment = Assignment(starts, self._notices, self._tell_assigned, self._tell_lost)
+        self._assignment = Assignment(
+            starts,
+            self._notices,
+            tell_assigned=self._tell_assigned,
+            tell_lost=self._tell_lost,
+            tell_removed=self._tell_removed,
+            count_lost=lambda topic, count: self._tell(lost, topic, count),
+            stale=stale,
+        )
         self._pulse = Pulse()
         self._commits = Commits(self._assignment.owns, self._tell_committed)
 
@@ -144,12 +156,17 @@ class KafkaSource:
             self._changed.notify_all()
 
     def commit(self, positions: Sequence[Position]) -> None:
+        self._assignment.ages.passed(positions)
         self._commits.submit(tuple(positions))
         with self._changed:
             self._changed.notify_all()
 
     def log_ends(self) -> Mapping[TopicPartition, int]:
         return self._assignment.ends.latest
+
+    def retention_seconds(self, partition: TopicPartition, frontier: int) -> float | None:
+        """Until retention may delete what stands at `frontier`; None where nothing does, or where that is not known."""
+        return self._assignment.ages.seconds_left(partition, frontier, time.time())
 
     def standstill(self) -> float:
         return self._pulse.longest_gap()
@@ -191,6 +208,10 @@ class KafkaSource:
         assert self._listener is not None
         self._tell(self._listener.lost, partitions)
 
+    def _tell_removed(self, partition: TopicPartition, start: int) -> None:
+        assert self._listener is not None
+        self._tell(self._listener.removed, partition, start)
+
     def _tell_committed(self, positions: Sequence[Position], error: str | None) -> None:
         assert self._listener is not None
         self._tell(self._listener.committed, positions, error)
@@ -231,6 +252,7 @@ class KafkaSource:
             self._tell_failed(f"the Kafka consumer broke: {error}", True)
         finally:
             self._commits.close("the consumer is closed")
+            self._assignment.topics.close()
             self._tell(self._ended.set)
 
     def _wait(self, seconds: float) -> None:
@@ -248,6 +270,8 @@ class KafkaSource:
                 continue
             for topic in cluster.missing(*self._topics):
                 self._notices.say(*faults.no_such_topic(topic))  # with KIP-848 nobody else tells
+            if cluster.describes:
+                self._assignment.topics.connect(self._bootstrap_servers, self._properties)
             offered = CONSUMER if cluster.consumer_protocol else CLASSIC
             return str(self._properties.get("group.protocol", offered)).lower()
         return CLASSIC
@@ -283,7 +307,7 @@ class KafkaSource:
         self._carry_out_orders(consumer)
         self._commits.send_next(consumer)
         self._assignment.find_positions(consumer)
-        self._assignment.look_at_ends(consumer)
+        self._assignment.look_around(consumer)
         if not self._joined and time.monotonic() >= self._ask_member_at:
             self._ask_whether_joined(consumer)
         if self._loop_is_behind(consumer):
@@ -382,6 +406,7 @@ class KafkaSource:
         if not batch:
             return
         self._notices.clear()
+        self._assignment.ages.read(batch)
         with self._changed:
             self._batches_out += 1
         self._tell(self._deliver, batch)
@@ -462,7 +487,7 @@ class KafkaSource:
     # --- errors -------------------------------------------------------------------------------------------------------
 
     def _on_message_error(self, tp: TopicPartition, message: Message, error: KafkaError) -> None:
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION):
             self._assignment.cut_off(tp, message.offset() or 0)
         else:
             self._on_error(error, message.topic())

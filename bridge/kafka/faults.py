@@ -16,8 +16,8 @@ log = structlog.get_logger(__name__)
 
 REPEAT_SECONDS = 60.0
 """A trouble that lasts is told again after this long; a changed one at once."""
-NOTICES_MAX = 1_000
-"""Different troubles remembered; partitions are named in some, so this grows with their number only."""
+REMEMBERED_MAX = 1_000
+"""Different troubles remembered; partitions are named in most, so this grows with their number only."""
 
 
 class Verdict(NamedTuple):
@@ -158,7 +158,7 @@ class Notices:
         before = self._told.get(key)
         if before is not None and now - before[1] < REPEAT_SECONDS:
             return
-        if len(self._told) >= NOTICES_MAX:
+        if len(self._told) >= REMEMBERED_MAX:
             self._told.clear()
         self._told[key] = (message, now)
         log.warning(message)

@@ -189,8 +189,8 @@ def validate(bootstrap_servers: str, properties: Mapping[str, Any]) -> None:
     own = checked(properties)
     protocol = str(own.get("group.protocol", CLASSIC)).lower()
     try:
-        Consumer(for_source(bootstrap_servers, "check", own, protocol), logger=_Silence()).close()
-        Producer(for_letters(bootstrap_servers, own), logger=_Silence())
+        Consumer(for_source(bootstrap_servers, "check", own, protocol), logger=Silence()).close()
+        Producer(for_letters(bootstrap_servers, own), logger=Silence())
     except KafkaException as error:
         raise UsageError(f"kafka.properties: {error.args[0].str()}") from None
     except (TypeError, ValueError) as error:
@@ -202,7 +202,7 @@ def reason(error: KafkaError) -> str:
     return f"{error.name()}: {error.str()}"
 
 
-class _Silence:
+class Silence:
     def log(self, level: int, *parts: object) -> None:
         """librdkafka's remarks on a client that lives for a millisecond."""
 

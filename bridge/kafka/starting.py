@@ -6,7 +6,7 @@ reader asks again. Guessing would skip records, or repeat a whole topic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -31,6 +31,12 @@ class Beginning(NamedTuple):
     """The committed offset, where retention has already removed it: `lost_from` to `offset - 1` are gone."""
     fresh: bool = False
     """The offset is not what is committed: it is what `start` says, or the log's start."""
+    of_another: int | None = None
+    """The committed offset, where it belongs to a former topic of this name: it means nothing here."""
+
+
+Stale = Callable[[int, str, int], bool]
+"""Whether a committed offset, by the text beside it, belongs to another topic than the one with this hash."""
 
 
 class Resolved(NamedTuple):
@@ -95,8 +101,15 @@ def resolve(
     partitions: Sequence[TopicPartition],
     starts: Mapping[str, int],
     timeout_seconds: float,
+    *,
+    hashes: Callable[[], Mapping[str, int]] = dict,
+    stale: Stale = lambda offset, metadata, topic_hash: False,
 ) -> Resolved:
-    """Reads what is committed and, where nothing is, finds the offset of `starts`. Blocks for up to three timeouts."""
+    """Reads what is committed and, where nothing is, finds the offset of `starts`. Blocks for up to three timeouts.
+
+    `hashes` is asked for the topics' hashes once what is committed is known; `starts` may change by that. What is
+    committed for a former topic of the same name is not followed: that topic's successor is read from its beginning.
+    """
     try:
         committed = {
             TopicPartition(answer.topic, answer.partition): answer
@@ -109,12 +122,17 @@ def resolve(
     why = ""
     unresolved: list[TopicPartition] = []
     known: dict[TopicPartition, tuple[int, str]] = {}
+    former: dict[TopicPartition, int] = {}
     wanted: dict[TopicPartition, int] = {}
+    present = hashes()
     for partition in partitions:
         answer = committed.get(partition)
         if answer is None or answer.error is not None:
             why = reason(answer.error) if answer is not None and answer.error is not None else "no answer"
             unresolved.append(partition)
+        elif answer.offset >= 0 and _stale(stale, answer, present.get(partition.topic)):
+            former[partition] = answer.offset
+            wanted[partition] = EARLIEST
         elif answer.offset >= 0:
             known[partition] = (answer.offset, answer.metadata or "")
         else:
@@ -132,8 +150,12 @@ def resolve(
         beginnings.append(Beginning(partition, max(offset, low), metadata, lost_from, fresh=lost_from is not None))
     for partition in wanted:
         if partition in found:
-            beginnings.append(Beginning(partition, found[partition], fresh=True))
+            beginnings.append(Beginning(partition, found[partition], fresh=True, of_another=former.get(partition)))
         else:
             why = why or KafkaError(KafkaError._TIMED_OUT).str()
             unresolved.append(partition)
     return Resolved(tuple(beginnings), tuple(unresolved), why)
+
+
+def _stale(stale: Stale, answer: KafkaPartition, topic_hash: int | None) -> bool:
+    return topic_hash is not None and stale(answer.offset, answer.metadata or "", topic_hash)
