@@ -48,7 +48,7 @@ def decode(each: Record) -> Event | None:
 
 
 def plan(event: Event) -> Plan:
-    """`do` lists kinds; default one upsert, with a call of its own unless `coalesce`. `do: []` plans nothing; `fail` adds a failed rule."""
+    """`do` lists kinds; default one upsert, which merges only where `coalesce` says so. `fail` adds a failed rule."""
     data = event.data
     actions = []
     upsert = None
@@ -59,10 +59,14 @@ def plan(event: Event) -> Plan:
             max_age_seconds=data.get("max_age"),
             ordered=not data.get("independent"),
             coalesce=data.get("coalesce", False),
+            preserve=tuple(data.get("preserve", ())),
         )
         body = {"email": data["email"], "seq": data["seq"]}
+        if kind is Kind.UPSERT and "fields" in data:
+            body["custom_fields"] = data["fields"]
         needs = upsert if kind in (Kind.TRACK, Kind.ADD_TAG) else None
-        actions.append(Action(kind, "rule", position, body, Contact(data["email"]), handling, needs=needs))
+        contact = Contact(data["email"], data.get("id"), tuple(sorted(data.get("aliases", {}).items())))
+        actions.append(Action(kind, "rule", position, body, contact, handling, needs=needs))
         if kind is Kind.UPSERT:
             upsert = position
     failures = (RuleFailure("broken", "data.plan is missing", "data.plan"),) if data.get("fail") else ()
