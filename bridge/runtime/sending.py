@@ -294,7 +294,8 @@ class Sending:
 
     async def _send(self, key: Key, item: Item, attempt: Attempt) -> None:
         call = attempt.call
-        if len(item.pending.group) > 1:
+        if item.kind is Kind.UPSERT:
+            # The attempt says what the contribution said for which it was planned; others joined, or that one went.
             call = call._replace(body=item.pending.body())
         item.body = call.body
         sent_now, sent_wall = self._clock.now(), self._clock.wall()

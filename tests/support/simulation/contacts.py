@@ -105,17 +105,18 @@ class Contacts:
 
     def upserted(self, call: Call, acts: Iterable[Act], now: float) -> list[StepBack]:
         """A call has effect; returns where the contact went back by it."""
-        by_place = {act.own: act for act in acts if act.kind is Kind.UPSERT}
+        last: dict[tuple[str, str, object], Act] = {}
+        for act in sorted((act for act in acts if act.kind is Kind.UPSERT), key=lambda act: act.order):
+            last.update(((act.email, path, act.log), act) for path, value in act.writes.items() if value == act.own)
+        said = _paths(call.body or {})
         back = []
-        for path, value in _paths(call.body or {}).items() if by_place else ():
-            act = by_place.get(value) if isinstance(value, str) else None
-            if act is None:
-                continue
-            name = (act.email, path, act.log)
+        for name, act in last.items():
             before = self._words.get(name)
-            if before is not None and before[0].order > act.order:
-                back.append(StepBack(path, act, *before))
-            self._words[name] = act, now
+            if before is None or before[0].order <= act.order:
+                self._words[name] = act, now
+            elif said[name[1]] == act.own:  # else another partition's upsert in this call hides it
+                back.append(StepBack(name[1], act, *before))
+                self._words[name] = act, now
         return back
 
     def excuse(self, step: StepBack) -> None:
