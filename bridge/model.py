@@ -141,9 +141,16 @@ class Contact(NamedTuple):
     email: str | None = None
     external_id: str | None = None
     aliases: tuple[tuple[str, str], ...] = ()
+    also: tuple[str, ...] = ()
+    """Further ordering keys: names that the person had, or has beside these (core/identity.py)."""
 
     def ordering_keys(self) -> tuple[str, ...]:
-        """The names that order is kept by; the prefix keeps an id `7` and an alias `7` apart."""
+        """The names that order is kept by."""
+        names = self.names()
+        return (*names, *(name for name in self.also if name not in names)) if self.also else names
+
+    def names(self) -> tuple[str, ...]:
+        """The names that the contact has now; the prefix keeps an id `7` and an alias `7` apart."""
         keys = []
         if self.external_id is not None:
             keys.append(f"x:{self.external_id}")

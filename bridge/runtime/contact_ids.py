@@ -18,19 +18,19 @@ class ContactIds:
         self._most = most
 
     def get(self, contact: Contact) -> str | None:
-        for name in contact.ordering_keys():
+        for name in contact.names():
             found = self._ids.get(name)
             if found is not None:
                 return found
         return None
 
     def forget(self, contact: Contact) -> None:
-        for name in contact.ordering_keys():
+        for name in contact.names():
             self._ids.pop(name, None)
 
     def remember(self, contact: Contact, contact_id: str) -> None:
         ids = self._ids
-        for name in contact.ordering_keys():
+        for name in contact.names():
             ids[name] = contact_id
             ids.move_to_end(name)
         while len(ids) > self._most:
