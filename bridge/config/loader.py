@@ -113,7 +113,7 @@ def placed(problems: list[Problem], place: Callable[[str], Place]) -> list[Probl
 
 
 def _read(path: Path) -> str:
-    how = "name the configuration with: meisa-bridge run -c PATH"
+    how = "name the configuration with -c PATH"
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)

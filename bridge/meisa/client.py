@@ -101,19 +101,29 @@ class MeisaClient:
     def __repr__(self) -> str:
         return f"<MeisaClient {self._base_url}>"
 
-    def refresh_keys(self) -> bool:
+    def refresh_keys(self, wanted: str | None = None) -> bool:
         """Reads all keys again; True if one changed.
 
-        Raises UsageError, and keeps the present ones, if one is unusable.
+        One that is unusable keeps its present value and holds up no other. Raises UsageError for that of `wanted`, or
+        without it for any; what could be refreshed is refreshed then.
         """
-        read = {name: _checked_key(name, read_key()) for name, read_key in self._read_keys.items()}
-        if read == self._keys:
-            return False
-        # A former key may still stand in an answer that is on its way.
-        self._secrets = tuple({*read.values(), *self._keys.values()})
-        self._keys = read
-        self._prepared.clear()
-        return True
+        read = dict(self._keys)
+        unusable: dict[str, UsageError] = {}
+        for name, read_key in self._read_keys.items():
+            try:
+                read[name] = _checked_key(name, read_key())
+            except UsageError as error:
+                unusable[name] = error
+        changed = read != self._keys
+        if changed:
+            # A former key may still stand in an answer that is on its way.
+            self._secrets = tuple({*read.values(), *self._keys.values()})
+            self._keys = read
+            self._prepared.clear()
+        for name, problem in unusable.items():
+            if wanted in (None, name):
+                raise problem
+        return changed
 
     async def send(self, call: Call) -> Outcome:
         """Makes one call, once, and judges it. Never raises, but for being cancelled: then the outcome is unknown.

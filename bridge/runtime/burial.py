@@ -48,11 +48,13 @@ class Burial:
         self._held: list[tuple[Letter, Completion[None], Partition]] = []
         """Letters of stopped topics, unwritten: at most what the windows hold."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self.how_to_resume: Callable[[str], str] = lambda topic: ""
+        """Tells people how a stopped topic is resumed, in one line."""
         self.trouble = ""
         """Why letters cannot be written; empty while they can."""
 
     def stopped(self, topic: str) -> bool:
-        """Whether too many of the topic's last events were dead-lettered."""
+        """Whether too many of the topic's last events were dead-lettered. Raises KeyError for one that is not read."""
         return self._caps[topic].stopped
 
     def finished(self, record: Record, partition: Partition) -> None:
@@ -81,7 +83,9 @@ class Burial:
         for topic, cap in self._caps.items():
             if cap.stopped:
                 held = sum(letter.record.topic == topic for letter, _, _ in self._held)
-                reasons.append(Waiting("dead_letter_cap", held, detail=topic))
+                how = self.how_to_resume(topic)
+                detail = f"{topic}; resume it with: {how}" if how else topic
+                reasons.append(Waiting("dead_letter_cap", held, detail=detail))
         return reasons
 
     def bury(self, letter: Letter) -> Completion[None]:
@@ -103,6 +107,7 @@ class Burial:
                     kind=letter.kind,
                     rule=letter.rule,
                     message=letter.message,
+                    resume_with=self.how_to_resume(letter.record.topic) or None,
                 )
         if cap.stopped:
             self._held.append((letter, completion, partition))

@@ -24,9 +24,9 @@ ASK_SECONDS_MAX = 60.0
 
 
 class RefusedKeys:
-    """Watches refused keys. `refresh` reads all keys anew and raises UsageError where one cannot be read."""
+    """Watches refused keys. `refresh` reads all anew; raises UsageError where the one it is given cannot be read."""
 
-    def __init__(self, meisa: Meisa, delivery: Delivery, refresh: Callable[[], object]) -> None:
+    def __init__(self, meisa: Meisa, delivery: Delivery, refresh: Callable[[str], object]) -> None:
         self._meisa = meisa
         self._delivery = delivery
         self._refresh = refresh
@@ -48,7 +48,7 @@ class RefusedKeys:
             await asyncio.sleep(wait)
             wait = min(wait * 2, ASK_SECONDS_MAX)
             try:
-                self._refresh()
+                self._refresh(key)
             except UsageError as error:
                 log.warning("the API key cannot be read; its work goes on waiting", key=key, error=str(error))
                 continue

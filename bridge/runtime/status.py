@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bridge import __version__
+from bridge.model import TopicPartition
 from bridge.observe.snapshot import BreakerState, LaneState, PartitionState, QuotaState, Snapshot, WaitState
 from bridge.ports import Clock
 from bridge.runtime.delivery import Delivery
@@ -14,7 +15,10 @@ WINDOW_NAMES = {60.0: "minute", 3600.0: "hour"}
 
 
 class Status:
-    """Makes snapshots. `state` is for people: starting, joining, member, draining."""
+    """Makes snapshots. `state` is for people: starting, joining, member, draining.
+
+    `retention` tells in how many seconds retention reaches a partition's frontier, where that is known.
+    """
 
     def __init__(
         self,
@@ -23,12 +27,14 @@ class Status:
         clock: Clock,
         totals: Callable[[], Mapping[str, int]],
         dead_letters: Callable[[], Mapping[str, int]],
+        retention: Callable[[TopicPartition, int], float | None] = lambda partition, frontier: None,
     ) -> None:
         self._engine = engine
         self._delivery = delivery
         self._clock = clock
         self._totals = totals
         self._dead_letters = dead_letters
+        self._retention = retention
         self._started_wall = clock.wall()
         self.state = "starting"
 
@@ -49,6 +55,7 @@ class Status:
                     lag=None if end is None or frontier is None else max(0, end - frontier),
                     window=partition.offsets.window,
                     paused=partition.paused,
+                    retention_seconds=None if frontier is None else self._retention(partition.name, frontier),
                     oldest_wait_seconds=partition.stall.seconds(now) if partition.offsets.open_count else None,
                 )
             )

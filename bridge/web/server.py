@@ -2,6 +2,9 @@
 
 `/livez`, `/readyz` and `/metrics` are for machines and never need the token; `/api/status` and `/` do where one is
 set: as `Authorization: Bearer …`, or as the password of basic authentication, which is what a browser can ask for.
+`POST /api/topics/<topic>/resume` is the one request that changes something. It needs the token too, and is refused to
+pages of other sites: a browser would carry it out for them, with the password that it keeps, or (where none is set)
+under a foreign name that was made to point to this machine.
 
 starlette and uvicorn take a third of a second to import, so they are imported in a thread while the bridge joins its
 group, after the port was taken: a busy port is told at once.
@@ -19,6 +22,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from bridge.errors import StartFailed, UsageError
 from bridge.observe.metrics import CONTENT_TYPE
@@ -70,7 +74,11 @@ def is_loopback(host: str) -> bool:
 
 
 class AdminServer:
-    """Serves from `start()` to `stop()`. Raises UsageError for a listen address that is not one or needs a token."""
+    """Serves from `start()` to `stop()`. Raises UsageError for a listen address that is not one or needs a token.
+
+    `resume` goes on with a topic that its dead letters had stopped: True if it did, False if the topic was not stopped,
+    None if it is none of ours.
+    """
 
     def __init__(
         self,
@@ -80,6 +88,7 @@ class AdminServer:
         token: str | None = None,
         *,
         show_contacts: bool = False,
+        resume: Callable[[str], bool | None] = lambda topic: None,
     ) -> None:
         self._host, self._port = parse_listen(listen)
         if not token and not is_loopback(self._host):
@@ -92,6 +101,7 @@ class AdminServer:
         self._snapshot = snapshot
         self._token = token or None
         self._show_contacts = show_contacts
+        self._resume = resume
         self._server: Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -104,6 +114,11 @@ class AdminServer:
     def url(self) -> str:
         host = self._host or "127.0.0.1"
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    def how_to_resume(self, topic: str) -> str:
+        """A command for a person; the token, where one is set, is for the shell to fill in."""
+        token = ' -H "Authorization: Bearer $TOKEN"' if self._token is not None else ""
+        return f"curl -X POST{token} {self.url}/api/topics/{topic}/resume"
 
     async def start(self) -> None:
         """Returns once requests are answered. Raises StartFailed where the port is not to be had."""
@@ -190,6 +205,19 @@ class AdminServer:
             facts = page.facts(self._snapshot(), show_contacts=self._show_contacts)
             return Response(page.as_html(facts), media_type="text/html", headers=HEADERS)
 
+        async def resume(request: Request) -> Response:
+            topic = request.path_params["topic"]
+            if foreign := self._foreign(request):
+                return JSONResponse({"error": foreign}, status_code=403, headers=HEADERS)
+            if not self._admits(request):
+                return denied()
+            resumed = self._resume(topic)
+            if resumed is None:
+                return JSONResponse({"error": "no such topic is read here"}, status_code=404, headers=HEADERS)
+            if not resumed:
+                return JSONResponse({"error": f"topic {topic} is not stopped"}, status_code=409, headers=HEADERS)
+            return JSONResponse({"resumed": topic}, headers=HEADERS)
+
         async def favicon(request: Request) -> Response:
             return Response(page.FAVICON, media_type="image/svg+xml", headers=HEADERS)
 
@@ -206,10 +234,36 @@ class AdminServer:
                 Route("/readyz", readyz),
                 Route("/metrics", metrics),
                 Route("/api/status", status),
+                Route("/api/topics/{topic}/resume", resume, methods=["POST"]),
                 Route("/", index),
                 Route("/favicon.ico", favicon),
             ]
         )
+
+    def _foreign(self, request: Request) -> str | None:
+        """Why the request may come from another site's page; None where it does not."""
+        host = request.headers.get("host", "")
+        # A page that has a token needs no guess about names: nobody else's page knows it, and proxies have names.
+        if self._token is None and not self._ours(host):
+            return "this name of the host is not known here: use the address of admin.listen, or set admin.token"
+        origin = request.headers.get("origin")
+        if origin is not None and _place_of(origin) != host.lower():
+            return "a page of another site may not ask for this"
+        return None
+
+    def _ours(self, host: str) -> bool:
+        """Whether a Host header names this server in a way that no other site's name can be made to."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in ("localhost", self._host.lower()):
+            return bool(name)
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
     def _admits(self, request: Request) -> bool:
         if self._token is None:
@@ -217,6 +271,14 @@ class AdminServer:
         offered = _offered_token(request.headers.get("authorization", ""))
         # Bytes, in constant time: compare_digest refuses text beyond ASCII.
         return hmac.compare_digest(offered, self._token.encode())
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port; None for `null` and for what is no origin. The scheme is a proxy's matter."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
 
 
 def _offered_token(header: str) -> bytes:

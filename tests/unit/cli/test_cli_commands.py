@@ -141,13 +141,14 @@ def test_a_bug_is_one_line_without_values_and_a_trace_on_demand() -> None:
 # run
 
 
-def test_run_names_the_file_it_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_missing_configuration_is_named_and_no_other_command_advised(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    result = call("run")
+    result = call(command)
     assert result.exit_code == 2
-    assert result.stderr == (
-        "meisa-bridge: config/bridge.yaml: no such file; name the configuration with: meisa-bridge run -c PATH\n"
-    )
+    assert result.stderr == "meisa-bridge: config/bridge.yaml: no such file; name the configuration with -c PATH\n"
 
 
 def test_run_tells_all_problems_with_their_places(folder: Path) -> None:

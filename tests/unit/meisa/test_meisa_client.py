@@ -184,6 +184,26 @@ async def test_an_unusable_key_keeps_the_present_one() -> None:
     assert meisa.last.headers["x-api-key"] == KEY
 
 
+async def test_an_unusable_key_holds_up_no_other() -> None:
+    """A broken file of one kind's key must not keep the rotated default key from being used; who asks for the broken
+    one is told."""
+    files = {"default": KEY, "trigger": "meisa_test_trigger"}
+    meisa = Meisa()
+    one = client(meisa, keys={"trigger": lambda: files["trigger"], "default": lambda: files["default"]})
+    files.update(default="meisa_test_new", trigger="")
+    assert one.refresh_keys("default") is True
+    await one.send(Call("ping"))
+    await one.send(Call("ping", key="trigger"))
+    assert [request.headers["x-api-key"] for request in meisa.requests] == ["meisa_test_new", "meisa_test_trigger"]
+    with pytest.raises(UsageError, match="'trigger'"):
+        one.refresh_keys("trigger")
+    files["default"] = "meisa_test_newer"
+    with pytest.raises(UsageError, match="'trigger'"):
+        one.refresh_keys()
+    await one.send(Call("ping"))
+    assert meisa.last.headers["x-api-key"] == "meisa_test_newer"
+
+
 @pytest.mark.parametrize("key", ["", "  ", "a b", "a\r\nX-Evil: 1", "schlüssel", "a\x00b"])
 def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
     """One line that names which key, and never shows it."""

@@ -32,7 +32,7 @@ class Lock:
             self.pings.append(asyncio.get_running_loop().time())
         return DELIVERED if self.used == self.right else REFUSED
 
-    def refresh(self) -> bool:
+    def refresh(self, key: str) -> bool:
         self.reads += 1
         if not self.readable:
             raise UsageError("the file /run/secrets/meisa does not exist")
