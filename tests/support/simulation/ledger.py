@@ -236,8 +236,8 @@ class Ledger:
 
     def _check_barrier(self, sent: Sent, act: Act) -> None:
         """The contact is as its event found it: with all upserts before it, and none after."""
-        if self.world.now - sent.at > self.world.scenario.timeout_seconds:
-            return  # given up by its sender
+        if self.world.now - sent.at > self.world.scenario.timeout_seconds or act.letter_begun:
+            return  # given up by its sender, or by an earlier owner
         for other in self.logs[_name(act)].by_contact[act.email]:
             if other.kind is not Kind.UPSERT:
                 continue

@@ -54,7 +54,7 @@ class Member:
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
             dice=world.dice(f"backoff of {self.name}"),
         )
-        self.keys = RefusedKeys(port, self.delivery, lambda: None)
+        self.keys = RefusedKeys(port, self.delivery, lambda key: None)
         self.engine = Engine(
             group=GROUP,
             decoders={TOPIC: _DECODER.decode},
