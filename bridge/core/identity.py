@@ -20,7 +20,8 @@ Rules that never break
     1. A register never moves backwards: it keeps, per partition, the highest offset that wrote it, and a record that
        is read again (after a rebalance, or by a replay) undoes nothing. Between partitions the last to arrive wins,
        as everywhere.
-    2. Only an upsert that names both external_id and email says which email an id has, and it is sent as it stands.
+    2. Only an upsert that names both external_id and email says which email an id has. It is sent as it stands, unless
+       a later record is known to have said otherwise.
     3. Linking joins queues and never merges contacts: an email is resolved only within one external_id. An alias is
        the bridge's own name, of which Meisa knows nothing; it finds an email, and re-keys nobody.
     4. Where it is uncertain whose an email is, every name stays as it came. An id that is given the email of another id
@@ -130,8 +131,16 @@ class Identities:
             return resolved
         before = self._present(contact.external_id)
         self.learn(contact, partition, offset)
-        if before is None or _email_name(before.email) == _email_name(contact.email):
+        named = _email_name(contact.email)
+        if before is None or _email_name(before.email) == named:
             return action
+        later = self._rekeyed(contact.external_id, contact.email)
+        if later is not None:
+            # Read again, or replayed: the id has another email since. Unless somebody else had that one before, and
+            # may not have left it yet, the upsert goes there: the contact must not be re-keyed back for a moment.
+            claim = self._claim(later)
+            if claim is not None and claim.rival is None:
+                return _under(action, contact._replace(email=later, also=(named,)))
         # What knows the id by its former email alone, and was admitted before, goes before the re-key.
         return replace(action, contact=contact._replace(also=(_email_name(before.email),)))
 

@@ -15,6 +15,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from bridge.core.identity import Identities
 from bridge.core.ordering import Ordering, Ticket
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy, Reply, deliver
@@ -60,7 +61,9 @@ class Delivery:
         key_refused: Callable[[str, Outcome], None] = lambda key, outcome: None,
         part_done: Callable[[Record, Action], None] = lambda record, action: None,
         dice: random.Random | None = None,
+        identities: Identities | None = None,
     ) -> None:
+        self._identities = identities
         self._clock = clock
         self._meter = meter
         self._policy = policy
@@ -115,6 +118,8 @@ class Delivery:
         self._waiting_events[batch.lane] += 1
         ready = []
         for action in actions:
+            if self._identities is not None:
+                action = self._identities.admit(action, batch.partition, event.record.offset)
             ticket = self._admit(Part(batch, action))
             if ticket is not None and ticket.ready:
                 ready.append(ticket)
@@ -316,6 +321,8 @@ class Delivery:
         batch, action = part.batch, part.action
         batch.results[action.position] = result
         batch.missing -= 1
+        if result.letter is not None and action.kind is Kind.UPSERT and self._identities is not None:
+            self._identities.refused(action.contact, part.partition, part.record.offset)
         if result.ending in (Ending.DELIVERED, Ending.MERGED):
             timestamp_ms = batch.event.record.timestamp_ms
             if timestamp_ms >= 0:

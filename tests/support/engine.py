@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from bridge.core.identity import Identities
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy
 from bridge.errors import DecodeError
@@ -89,6 +90,7 @@ class House:
         revoke_seconds: float = 20.0,
         plan: Callable[[Event], Plan] = plan,
         stop_at: tuple[float, int] = (0.2, 500),
+        identities: Identities | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.meisa = meisa or FakeMeisa()
@@ -107,6 +109,7 @@ class House:
             max_in_flight=max_in_flight,
             key_refused=lambda key, outcome: self.refused_keys.append(key),
             dice=random.Random(1),  # the same waits in every run
+            identities=identities,
         )
         self.engine = Engine(
             group="group",

@@ -301,6 +301,24 @@ def test_a_record_that_is_read_again_undoes_nothing() -> None:
     assert log.email("a@x") == "a@x"
 
 
+def test_an_upsert_that_is_read_again_does_not_rekey_its_contact_back() -> None:
+    """It carries its fields to the present email, and what it says of the former one counts for order alone."""
+    log = rekeyed()
+    again = log.table.admit(upsert("a@x", "7"), P, 0)
+    assert again.body == {"email": "b@x", "external_id": "7", "more": 1}
+    assert again.contact == Contact("b@x", "7", also=("e:a@x",))
+
+
+def test_it_stands_as_it_is_where_the_present_email_was_somebody_elses() -> None:
+    """Read again, 7 goes before the upsert by which 8 left b@x: sent to b@x now, Meisa would refuse it."""
+    log = Log()
+    log.add(upsert("b@x", "8"))
+    log.add(upsert("a@x", "7"))
+    log.add(upsert("c@x", "8"))
+    log.add(upsert("b@x", "7"))
+    assert log.table.admit(upsert("a@x", "7"), P, 1).body["email"] == "a@x"
+
+
 def test_an_alias_that_is_read_again_does_not_go_back_to_its_former_owner() -> None:
     log = Log()
     log.add(upsert("a@x", "7", stripe="c"))
