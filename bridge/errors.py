@@ -11,6 +11,7 @@ BridgeError
 │       └── MissingField      an expression named a field that it lacks
 └── OutsideError              something outside failed; the work waits, nothing is lost
     ├── LetterNotWritten      the dead letter was not acknowledged
+    ├── LogFailed             a topic could not be read or written beside the group
     └── SourceFailed          the consumer cannot go on
 """
 
@@ -125,6 +126,10 @@ class MeisaUnanswered(MeisaFailed):
 
 class LetterNotWritten(OutsideError):
     """The broker did not acknowledge a dead letter, so its offset must wait."""
+
+
+class LogFailed(OutsideError):
+    """A topic that is read or written beside the group did not answer; whoever asked may ask again."""
 
 
 class SourceFailed(OutsideError):

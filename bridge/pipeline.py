@@ -30,7 +30,14 @@ from bridge.model import (
 )
 
 
-class Line(Protocol):
+class Names(Protocol):
+    """Knows actions by the id that they have for ever."""
+
+    def identify(self, record: Record, action: Action) -> str:
+        """The action id."""
+
+
+class Line(Names, Protocol):
     """The stations along the path."""
 
     def decode(self, record: Record) -> Event | None:
@@ -54,9 +61,6 @@ class Line(Protocol):
 
     def bury(self, letter: Letter) -> Awaitable[None]:
         """Awaits the broker's acknowledgement of a dead letter, however long that takes."""
-
-    def identify(self, record: Record, action: Action) -> str:
-        """The action id."""
 
     def finish(self, record: Record, ending: Ending) -> None:
         """The record is done with: counts it, and lets its offset move. Ignored from an older assignment epoch."""
@@ -124,7 +128,7 @@ def worst(results: Sequence[Result]) -> Ending:
 
 
 def undelivered_letters(
-    record: Record, actions: Sequence[Action], results: Sequence[Result], line: Line
+    record: Record, actions: Sequence[Action], results: Sequence[Result], names: Names
 ) -> list[Letter]:
     """One letter for each action that was refused, naming with it the actions that could not go without it."""
     dead = {
@@ -155,7 +159,7 @@ def undelivered_letters(
                 response=result.response,
                 attempts=result.attempts,
                 undelivered=tuple(victim.position for victim in victims),
-                undelivered_ids=tuple(line.identify(record, victim) for victim in victims),
+                undelivered_ids=tuple(names.identify(record, victim) for victim in victims),
             )
         )
     return letters

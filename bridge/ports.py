@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, TopicPartition
@@ -91,6 +91,25 @@ class Letters(Protocol):
         """Returns once the broker has acknowledged the letter.
 
         Raises LetterNotWritten; the letter may have been written all the same (at least once).
+        """
+
+    async def close(self) -> None: ...
+
+
+class Logs(Protocol):
+    """Topics read from one offset to another beside the group, and one that is written: for replays."""
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int] | None:
+        """The lowest offset, and the one after the last; None where there is no such partition. Raises LogFailed."""
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
+        """The records from `start` up to but without `end`, in order. Raises LogFailed, also where retention was
+        quicker."""
+
+    async def write(self, topic: str, entries: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Returns once the broker has acknowledged keys and values, in this order, in partition 0.
+
+        Raises LogFailed; some may have been written all the same.
         """
 
     async def close(self) -> None: ...
