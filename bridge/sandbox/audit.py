@@ -26,6 +26,12 @@ EXPECTED_CALLS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Calls that carry the event's number; tags cannot carry it and are counted below."""
 
+CARRIED_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "user.logged_in": ("last_active", "signin_count"),
+    "onboarding.completed": ("onboarding_completed",),
+}
+"""Events that ask for an upsert only, so that the user's next one may carry theirs; and what it then must say."""
+
 EXPECTED_TAGS: Final[Mapping[str, str]] = {"plan.changed": "add_tag", "subscription.canceled": "remove_tag"}
 
 EXPECTED_LETTERS: Final[Mapping[str, str]] = {
@@ -38,6 +44,10 @@ EXPECTED_LETTERS: Final[Mapping[str, str]] = {
 
 ALREADY_ENROLLED: Final = 409
 """The sandbox's answer to an enrollment of somebody who is in the sequence."""
+
+
+CallName = tuple[str, str, int]
+"""Endpoint, user, number of the user's event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,7 @@ class Audit:
     lost: list[str] = field(default_factory=list)
     out_of_order: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    """Calls that came again, or that a merged one had carried before."""
     emails_twice: list[str] = field(default_factory=list)
     wrong_letters: list[str] = field(default_factory=list)
 
@@ -78,7 +89,11 @@ def audit(produced: Sequence[SampleEvent], ledger: Iterable[Mapping[str, Any]], 
     """`ledger` holds the sandbox's entries in order of arrival."""
     found = Audit(events=len(produced))
     expected, owed_tags, users = _expected(produced)
-    arrived: Counter[tuple[str, str, int]] = Counter()
+    runs = _runs(expected)
+    earlier = {call: run[:place] for run in runs for place, call in enumerate(run)}
+    arrived: Counter[CallName] = Counter()
+    carried: set[CallName] = set()
+    said: dict[CallName, list[Mapping[str, Any]]] = {}
     tags: Counter[str] = Counter()
     newest: dict[str, int] = {}
     for entry in ledger:
@@ -105,14 +120,18 @@ def audit(produced: Sequence[SampleEvent], ledger: Iterable[Mapping[str, Any]], 
         newest[user] = max(number, newest.get(user, 0))
         if entry.get("repeated"):
             continue  # Meisa knew its idempotency key: no second email
-        arrived[endpoint, user, number] += 1
-        if arrived[endpoint, user, number] > 1:
+        call = (endpoint, user, number)
+        arrived[call] += 1
+        if arrived[call] > 1 or call in carried:
             words = f"{user}: {endpoint} of event {number}"
             found.repeated.append(words)
             if endpoint == "trigger":
                 found.emails_twice.append(words)
+        if endpoint == "upsert":
+            said.setdefault(call, []).append(body.get("custom_fields") or {})
+            carried.update(each for each in earlier.get(call, ()) if not arrived[each])
     missing = [call for call in expected if not arrived[call]]
-    merged = _merged(expected, missing)
+    merged = _merged(runs, said, _due_fields(produced))
     found.merged = len(merged)
     for call in missing:
         if call not in merged:
@@ -124,10 +143,8 @@ def audit(produced: Sequence[SampleEvent], ledger: Iterable[Mapping[str, Any]], 
     return found
 
 
-def _expected(
-    produced: Sequence[SampleEvent],
-) -> tuple[list[tuple[str, str, int]], Counter[str], dict[str, str]]:
-    expected: list[tuple[str, str, int]] = []
+def _expected(produced: Sequence[SampleEvent]) -> tuple[list[CallName], Counter[str], dict[str, str]]:
+    expected: list[CallName] = []
     tags: Counter[str] = Counter()
     users: dict[str, str] = {}
     for event in produced:
@@ -141,24 +158,55 @@ def _expected(
     return expected, tags, users
 
 
-def _merged(
-    expected: Sequence[tuple[str, str, int]], missing: Sequence[tuple[str, str, int]]
-) -> set[tuple[str, str, int]]:
-    """Missing upserts that the user's next upsert carried: nothing else of the user was due between the two.
+def _runs(expected: Sequence[CallName]) -> list[list[CallName]]:
+    """Upserts of one user, in their order, between which nothing else of the user is due.
 
-    A track, an email or an enrollment must meet the state that its event found, so it ends what may merge.
+    Those of a run may leave as one call. A track, an email or an enrollment must meet the state that its event found,
+    so it ends the run.
     """
-    absent = set(missing)
-    carried: set[tuple[str, str, int]] = set()
-    waiting: dict[str, list[tuple[str, str, int]]] = {}
-    for call in expected:  # a user's stand in their order
+    runs: list[list[CallName]] = []
+    open_runs: dict[str, list[CallName]] = {}
+    for call in expected:
         endpoint, user, _ = call
         if endpoint != "upsert":
-            waiting.pop(user, None)
-        elif call in absent:
-            waiting.setdefault(user, []).append(call)
-        else:
-            carried.update(waiting.pop(user, ()))
+            open_runs.pop(user, None)
+            continue
+        if user not in open_runs:
+            open_runs[user] = []
+            runs.append(open_runs[user])
+        open_runs[user].append(call)
+    return runs
+
+
+def _due_fields(produced: Sequence[SampleEvent]) -> dict[CallName, dict[str, Any]]:
+    """What an upsert must say even where a later one carries it."""
+    due: dict[CallName, dict[str, Any]] = {}
+    for event in produced:
+        if event.poison is None:
+            value = orjson.loads(event.value)
+            names = CARRIED_FIELDS.get(value["type"], ())
+            due["upsert", event.user, event.sequence] = {name: value["data"][name] for name in names}
+    return due
+
+
+def _merged(
+    runs: Sequence[Sequence[CallName]],
+    said: Mapping[CallName, Sequence[Mapping[str, Any]]],
+    due_fields: Mapping[CallName, Mapping[str, Any]],
+) -> set[CallName]:
+    """Upserts that never came, and that the next one of their run carried: it says what they had to say."""
+    carried: set[CallName] = set()
+    for run in runs:
+        waiting: list[CallName] = []
+        due: dict[str, Any] = {}
+        for call in run:
+            due |= due_fields[call]  # each field has the last one's value
+            if call not in said:
+                waiting.append(call)
+                continue
+            if any(all(fields.get(name) == value for name, value in due.items()) for fields in said[call]):
+                carried.update(waiting)
+            waiting, due = [], {}
     return carried
 
 

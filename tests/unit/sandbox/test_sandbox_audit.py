@@ -10,7 +10,15 @@ import orjson
 import pytest
 
 from bridge.sandbox import audit as audit_module
-from bridge.sandbox.audit import EXPECTED_CALLS, EXPECTED_LETTERS, EXPECTED_TAGS, Audit, DeadLetter, audit
+from bridge.sandbox.audit import (
+    CARRIED_FIELDS,
+    EXPECTED_CALLS,
+    EXPECTED_LETTERS,
+    EXPECTED_TAGS,
+    Audit,
+    DeadLetter,
+    audit,
+)
 from bridge.sandbox.stream import POISONS, SampleEvent, events
 
 Entry = dict[str, Any]
@@ -19,11 +27,16 @@ STREAM = list(events(11, 600, 30, poison=10, now_wall_seconds=1_780_000_000.0))
 PARTS = {"upsert": "custom_fields", "track": "properties", "trigger": "variables", "enroll": "metadata"}
 
 
+def kind(event: SampleEvent) -> str:
+    return str(orjson.loads(event.value)["type"])
+
+
 def call(endpoint: str, event: SampleEvent, **changed: Any) -> Entry:
     """The ledger's entry for a call that a faithful bridge makes for this event."""
     data = orjson.loads(event.value)["data"]
     email = "to_email" if endpoint == "trigger" else "email"
-    body: Entry = {email: data["email"], PARTS[endpoint]: {"seq": event.sequence}}
+    said = CARRIED_FIELDS.get(kind(event), ()) if endpoint == "upsert" else ()
+    body: Entry = {email: data["email"], PARTS[endpoint]: {"seq": event.sequence, **{n: data[n] for n in said}}}
     return {"endpoint": endpoint, "status": 200, "carried_out": True, "repeated": False, "body": body, **changed}
 
 
@@ -42,10 +55,9 @@ def truth() -> tuple[list[Entry], list[DeadLetter]]:
             if event.poison == "refused_address":
                 ledger.append({"endpoint": "upsert", "status": 400, "carried_out": False, "body": {"email": "x"}})
             continue
-        kind = orjson.loads(event.value)["type"]
-        ledger += [call(endpoint, event) for endpoint in EXPECTED_CALLS[kind]]
-        if kind in EXPECTED_TAGS:
-            ledger.append(tag(EXPECTED_TAGS[kind]))
+        ledger += [call(endpoint, event) for endpoint in EXPECTED_CALLS[kind(event)]]
+        if kind(event) in EXPECTED_TAGS:
+            ledger.append(tag(EXPECTED_TAGS[kind(event)]))
     return ledger, letters
 
 
@@ -70,7 +82,7 @@ def of_one_user(ledger: list[Entry]) -> list[int]:
 
 def test_the_stream_holds_every_kind_that_the_audit_knows() -> None:
     """Else the tests below would prove nothing of the kinds that are missing."""
-    kinds = {orjson.loads(event.value)["type"] for event in STREAM if event.poison is None}
+    kinds = {kind(event) for event in STREAM if event.poison is None}
     assert kinds == set(EXPECTED_CALLS)
     assert {event.poison for event in STREAM} == {None, *POISONS} == {None, *EXPECTED_LETTERS}
 
@@ -87,6 +99,7 @@ def test_a_clean_ledger_agrees() -> None:
 
 @pytest.mark.parametrize("endpoint", ["upsert", "track", "trigger", "enroll"])
 def test_a_lost_call_is_lost(endpoint: str) -> None:
+    """The first upsert is a sign-up's: an email follows, so no later upsert can have carried it."""
     found = judged(lambda ledger, letters: ledger.pop(first(ledger, endpoint)) and None)
     assert not found.agrees
     assert len(found.lost) == 1
@@ -219,6 +232,174 @@ def test_an_enrollment_that_runs_already_counts_as_delivered() -> None:
         ledger[first(ledger, "enroll")].update(status=409, carried_out=False)
 
     assert judged(refuse).agrees
+
+
+# Merged upserts
+
+
+def in_a_row(*wanted: str) -> list[SampleEvent]:
+    """Events of one user that follow each other directly and are of these types; the first such."""
+    by_user: dict[str, list[SampleEvent]] = {}
+    for event in STREAM:
+        mine = by_user.setdefault(event.user, [])
+        mine.append(event)
+        tail = mine[-len(wanted) :]
+        if all(each.poison is None for each in tail) and [kind(each) for each in tail] == list(wanted):
+            return tail
+    raise AssertionError(f"nobody has {wanted}")
+
+
+def place(ledger: list[Entry], endpoint: str, event: SampleEvent) -> int:
+    return ledger.index(call(endpoint, event))
+
+
+def merging(run: list[SampleEvent], *, forgetting: str = "") -> Callable[[list[Entry], list[DeadLetter]], None]:
+    """The run's upserts leave as one call, the newest's."""
+
+    def merge(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        fields: Entry = {}
+        for event in run[:-1]:
+            fields |= ledger.pop(place(ledger, "upsert", event))["body"]["custom_fields"]
+        newest = ledger[place(ledger, "upsert", run[-1])]
+        newest["body"] = {**newest["body"], "custom_fields": {**fields, **newest["body"]["custom_fields"]}}
+        newest["body"]["custom_fields"].pop(forgetting, None)
+
+    return merge
+
+
+LOG_IN, ONBOARDED = "user.logged_in", "onboarding.completed"
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        (LOG_IN, LOG_IN),
+        (LOG_IN, LOG_IN, LOG_IN, LOG_IN),
+        (ONBOARDED, LOG_IN),
+        (LOG_IN, ONBOARDED, LOG_IN),
+        (LOG_IN, "plan.changed"),
+        (LOG_IN, "invoice.payment_failed"),
+    ],
+)
+def test_upserts_that_a_later_one_carried_came(types: tuple[str, ...]) -> None:
+    """One call for all, the newest event's, with what the others had to say: nothing is lost, and each is counted."""
+    found = judged(merging(in_a_row(*types)))
+    assert found.agrees
+    assert (found.lost, found.repeated, found.merged) == ([], [], len(types) - 1)
+    assert found.calls["upsert"] == judged().calls["upsert"] - len(types) + 1
+    assert judged().merged == 0
+
+
+@pytest.mark.parametrize(
+    ("types", "forgotten"),
+    [
+        ((ONBOARDED, LOG_IN), "onboarding_completed"),
+        ((LOG_IN, ONBOARDED), "last_active"),
+        ((LOG_IN, ONBOARDED, LOG_IN), "onboarding_completed"),
+        ((LOG_IN, "plan.changed"), "signin_count"),
+    ],
+)
+def test_an_upsert_that_the_next_one_does_not_carry_is_lost(types: tuple[str, ...], forgotten: str) -> None:
+    """That a later upsert came is not enough: it has to say what the missing ones had to say."""
+    run = in_a_row(*types)
+    found = judged(merging(run, forgetting=forgotten))
+    assert not found.agrees
+    assert found.lost == [f"{event.user}: upsert of event {event.sequence} never came" for event in run[:-1]]
+    assert found.merged == 0
+
+
+def test_a_merged_call_with_an_older_events_value_is_a_loss() -> None:
+    """Each field has the value of the last event that sets it."""
+    run = in_a_row(LOG_IN, LOG_IN, ONBOARDED)
+
+    def older(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        count = ledger[place(ledger, "upsert", run[0])]["body"]["custom_fields"]["signin_count"]
+        merging(run)(ledger, letters)
+        newest = next(
+            e
+            for e in ledger
+            if (e["body"] or {}).get("custom_fields", {}).get("seq") == run[-1].sequence
+            and e["body"]["email"] == orjson.loads(run[-1].value)["data"]["email"]
+        )
+        newest["body"]["custom_fields"]["signin_count"] = count
+
+    assert not judged(older).agrees
+
+
+@pytest.mark.parametrize(
+    ("types", "barrier"),
+    [
+        ((LOG_IN, "invoice.paid", LOG_IN), "track"),
+        (("invoice.payment_failed", LOG_IN), "trigger"),
+        (("plan.changed", LOG_IN), "track"),
+        (("subscription.canceled", LOG_IN), "enroll"),
+    ],
+)
+def test_an_upsert_before_a_call_that_had_to_meet_it_is_lost(types: tuple[str, ...], barrier: str) -> None:
+    """A track, an email or an enrollment stands between: a later upsert comes too late, whatever it says."""
+    run = [event for event in in_a_row(*types) if "upsert" in EXPECTED_CALLS[kind(event)]]
+    found = judged(merging(run))
+    assert not found.agrees
+    assert found.lost == [f"{run[0].user}: upsert of event {run[0].sequence} never came"]
+    assert found.merged == 0
+
+
+def test_a_users_last_upsert_cannot_have_been_carried() -> None:
+    """Nothing of the user came after it; what comes of other people carries nothing."""
+    ledger, letters = truth()
+    last = max(of_one_user(ledger))
+    number = ledger[last]["body"]["custom_fields"]["seq"]
+    del ledger[last]
+    found = audit(STREAM, ledger, letters)
+    assert len(found.lost) == 1
+    assert found.lost[0].endswith(f"upsert of event {number} never came")
+
+
+def test_an_upsert_that_only_a_refused_call_carried_is_lost() -> None:
+    """Both contributions of a call that was never carried out."""
+    run = in_a_row(LOG_IN, LOG_IN)
+
+    def refuse(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        newest = ledger[place(ledger, "upsert", run[-1])]
+        merging(run)(ledger, letters)
+        newest.update(status=503, carried_out=False)
+        # The user's later upserts are gone too: nobody else can have carried it.
+        ledger[:] = [e for e in ledger if e is newest or (e["body"] or {}).get("email") != newest["body"]["email"]]
+
+    found = judged(refuse)
+    for event in run:
+        assert f"{event.user}: upsert of event {event.sequence} never came" in found.lost
+
+
+def test_a_call_that_was_carried_before_is_a_repeat_and_sets_back() -> None:
+    """Merged, and then alone once more: the contact has an older state for a moment."""
+    run = in_a_row(LOG_IN, LOG_IN)
+
+    def again(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        at = place(ledger, "upsert", run[-1])
+        old = dict(ledger[place(ledger, "upsert", run[0])])
+        merging(run)(ledger, letters)
+        ledger.insert(at, old)  # one place further: the other one is gone
+
+    found = judged(again)
+    assert found.lost == []
+    assert found.repeated == [f"{run[0].user}: upsert of event {run[0].sequence}"]
+    assert found.out_of_order
+
+
+def test_what_came_alone_and_then_within_a_merged_call_is_no_repeated_call() -> None:
+    """After a crash: the first upsert once more, with a second one that is new. That call was needed."""
+    run = in_a_row(ONBOARDED, LOG_IN)
+
+    def again(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        at = place(ledger, "upsert", run[0])
+        old = dict(ledger[at])
+        merging(run)(ledger, letters)
+        ledger.insert(at, old)
+
+    found = judged(again)
+    assert found.agrees
+    assert (found.lost, found.repeated, found.merged) == ([], [], 0)
 
 
 def test_a_good_event_among_the_dead_letters_is_wrong() -> None:
