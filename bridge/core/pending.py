@@ -16,7 +16,7 @@ Rules that never break
        matter: Meisa looks for the id first, and may find somebody else.)
     2. A path in `preserve` never gets two different values in one group: each value is sent.
     3. Merged, each field has the value of the last contribution that sets it, `custom_fields` key by key; tags are
-       united; `source` is the first one's, because Meisa keeps the original.
+       united; `source` is the first one's or absent with it, because Meisa keeps the original.
     4. Groups leave in the order of their contributions.
 
 The bound is the caller's: each contribution is an action that was admitted.
@@ -25,7 +25,6 @@ The bound is the caller's: each contribution is an action that was admitted.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -42,31 +41,36 @@ class Contribution(Protocol):
     def action(self) -> Action: ...
 
 
+NOTHING: dict[str, Any] = {}
+"""In place of a dict of their own for all that preserve nothing; never written to."""
+
 C = TypeVar("C", bound=Contribution)
 
 
 class Pending(Generic[C]):
     """One or more contributions that wait for one call. Only upserts can be more than one."""
 
+    # Tens of thousands wait at a time, most of them alone: plain lists, and nothing that most of them do not need.
     __slots__ = ("_email", "_external_id", "_preserved", "apart", "groups")
 
     def __init__(self, first: C) -> None:
-        self.groups: deque[list[C]] = deque(([first],))
+        self.groups: list[list[C]] = [[first]]
         self.apart = False
         """A refusal has split it: it takes nothing more."""
         self._email: str | None = None
+        """Of a contact whose upserts may join; None where nothing may."""
         self._external_id: str | None = None
-        self._preserved: dict[str, Any] | None = None
-        if mergeable(first.action):
-            assert first.action.contact.email is not None
-            self._email = email_key(first.action.contact.email)
-            self._external_id = first.action.contact.external_id
-            self._preserved = {}
-            self._keep(first.action)
+        self._preserved: dict[str, Any] = NOTHING
+        action = first.action
+        if mergeable(action):
+            assert action.contact.email is not None
+            self._email = email_key(action.contact.email)
+            self._external_id = action.contact.external_id
+            self._keep(action)
 
     def takes(self, action: Action) -> bool:
         """Whether an action may join what waits here."""
-        if self.apart or self._preserved is None or not self.groups or not mergeable(action):
+        if self.apart or self._email is None or not self.groups or not mergeable(action):
             return False
         contact = action.contact
         assert contact.email is not None
@@ -86,12 +90,12 @@ class Pending(Generic[C]):
         self.groups[-1].append(contribution)
 
     def _keep(self, action: Action) -> None:
-        preserved = self._preserved
-        if preserved is not None:
-            for path in action.handling.preserve:
-                value = _at(action.body, path)
-                if value is not UNKNOWN:
-                    preserved[path] = value
+        for path in action.handling.preserve:
+            value = _at(action.body, path)
+            if value is not UNKNOWN:
+                if self._preserved is NOTHING:
+                    self._preserved = {}
+                self._preserved[path] = value
 
     @property
     def group(self) -> Sequence[C]:
@@ -121,13 +125,13 @@ class Pending(Generic[C]):
 
     def next(self) -> Sequence[C]:
         """The group's call has ended: takes it out and returns it."""
-        return self.groups.popleft()
+        return self.groups.pop(0)  # groups are few: halves of halves
 
     def remove(self, gone: Iterable[C]) -> None:
         """Takes contributions out wherever they stand (their partition was revoked); empty groups go with them."""
         leaving = {id(each) for each in gone}
         kept = ([each for each in group if id(each) not in leaving] for group in self.groups)
-        self.groups = deque(group for group in kept if group)
+        self.groups = [group for group in kept if group]
 
     def __iter__(self) -> Any:
         return (each for group in self.groups for each in group)
@@ -151,14 +155,15 @@ def mergeable(action: Action) -> bool:
 def merged(bodies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """One upsert that leaves Meisa in the state that these would, in their order."""
     result: dict[str, Any] = {}
-    for body in bodies:
+    for place, body in enumerate(bodies):
         for name, value in body.items():
             if name == "custom_fields":
                 result[name] = {**result.get(name, {}), **value}
             elif name == "tag_names":
                 result[name] = list(dict.fromkeys((*result.get(name, ()), *value)))
             elif name == "source":
-                result.setdefault(name, value)
+                if place == 0:  # one without it has made the contact with Meisa's default already
+                    result[name] = value
             else:
                 result[name] = value
     return result

@@ -147,7 +147,7 @@ class Delivery:
         item.pending.add(part)
         self._ordering.extend(ticket, names)
         if part.partition not in item.partitions:
-            item.partitions.add(part.partition)
+            item.partitions += (part.partition,)
             self._items.setdefault(part.partition, OrderedDict())[item] = None
         lane = part.action.handling.lane
         if LANES.index(lane) < LANES.index(item.lane):

@@ -99,7 +99,7 @@ class Item:
         self.kind: Kind = part.action.kind
         self.sequence = sequence
         self.lane = part.action.handling.lane
-        self.partitions = {part.partition}
+        self.partitions: tuple[TopicPartition, ...] = (part.partition,)
         """Of everything that was ever in it."""
         self.ticket: Ticket[Item] | None = None
         self.begun = False
