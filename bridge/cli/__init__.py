@@ -11,6 +11,7 @@ COMMANDS: dict[str, str] = {
     "run": "bridge.cli.service:run",
     "check": "bridge.cli.check:check",
     "eval": "bridge.cli.evaluate:evaluate",
+    "dlq": "bridge.cli.dlq:dlq",
     "schema": "bridge.cli.schema:schema",
     "sandbox": "bridge.cli.play:sandbox",
     "demo": "bridge.cli.play:demo",

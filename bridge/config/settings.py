@@ -239,6 +239,15 @@ class DeadLetters(Section):
         default_factory=lambda: StopAt.model_validate({}),
         description="From this share on the topic pauses, until rules are reloaded or it is resumed.",
     )
+    replays: TopicName | None = Field(
+        None,
+        description="The bridge's own compacted topic of replays, created by the first; default: <topic>.replays.",
+    )
+
+    @property
+    def replays_topic(self) -> str:
+        """Where replays are asked for and told."""
+        return self.replays or f"{self.topic}.replays"
 
 
 class State(Section):
