@@ -100,7 +100,9 @@ class Assignment:
         offsets = {beginning.partition: beginning.offset for beginning in found.beginnings}
         consumer.incremental_assign([KafkaPartition(*tp, offsets.get(tp, EARLIEST)) for tp in partitions])
         # Without a position a partition is assigned, so that the group moves on, but not read.
-        _pause(consumer, partitions if self.held else found.unresolved)
+        still = set(partitions if self.held else found.unresolved)
+        _pause(consumer, still)
+        _resume_anew(consumer, [tp for tp in partitions if tp not in still])
         for tp in partitions:
             self.epochs[tp] = next(self._epoch_numbers)
         if found.unresolved:
@@ -273,8 +275,7 @@ class Assignment:
             self._anew.discard(tp)
         still = set(offsets) if self.held else self._paused & offsets.keys()
         _pause(consumer, still)
-        # A partition that was paused when it was unassigned would stay so for ever.
-        _resume(consumer, offsets.keys() - still)
+        _resume_anew(consumer, offsets.keys() - still)
 
     def _say_anew(self, tp: TopicPartition, offset: int, low: int) -> None:
         self._notices.say(
@@ -296,6 +297,11 @@ class Assignment:
 def _pause(consumer: Consumer, partitions: Partitions) -> None:
     if chosen := [KafkaPartition(*tp) for tp in partitions]:
         consumer.pause(chosen)
+
+
+def _resume_anew(consumer: Consumer, partitions: Partitions) -> None:
+    """For partitions just assigned: librdkafka keeps one paused, for ever, that was so when it was unassigned last."""
+    _resume(consumer, partitions)
 
 
 def _resume(consumer: Consumer, partitions: Partitions) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -256,6 +256,72 @@ async def test_pausing_in_the_middle_of_a_log_loses_and_repeats_nothing(any_kafk
             source.resume([here])
         await listener.until_records(5_000)
     assert listener.offsets(*here) == list(range(5_000))
+
+
+async def test_a_partition_that_was_paused_when_it_went_is_read_when_it_comes_back(any_kafka: Cluster) -> None:
+    """The pause belonged to the former assignment; librdkafka would keep it with the partition."""
+    topic, group = any_kafka.create_topic(unique("back"), 2), unique("g")
+    async with member(any_kafka, group, topic) as (source, listener):
+        await listener.until_owned(2)
+        source.pause(list(listener.owned))
+        async with member(any_kafka, group, topic) as (_, other):
+            await other.until_owned(1)
+            await listener.until_owned(1)
+            (away,) = other.owned
+        await listener.until_owned(2)
+        stayed = next(tp for tp in listener.owned if tp != away)
+        any_kafka.produce(topic, *({"value": b"x", "partition": number} for number in range(2)))
+        await listener.until(lambda: listener.offsets(*away) == [0])
+        assert listener.offsets(*stayed) == [], "that one was never given up: it is still paused"
+        source.resume([stayed])
+        await listener.until_records(2)
+
+
+async def test_a_member_that_pauses_everything_for_longer_than_the_groups_patience_keeps_its_place(
+    any_kafka: Cluster,
+) -> None:
+    """An exhausted quota, an outage: nothing is read for hours, but polling goes on (max.poll.interval.ms)."""
+    topic, group = any_kafka.create_topic(unique("patience")), unique("g")
+    any_kafka.produce(topic, b"1")
+    here = TopicPartition(topic, 0)
+    properties = {"group.protocol": "consumer", "max.poll.interval.ms": "1000"}
+    async with member(any_kafka, group, topic, properties=properties) as (source, listener):
+        await listener.until_records(1)
+        source.pause([here])
+        await asyncio.sleep(2.5)
+        any_kafka.produce(topic, b"2")
+        source.resume([here])
+        await listener.until_records(2)
+        source.commit([Position(here, 2)])
+        await listener.until_answered()
+        assert source.standstill() < 1.0
+    assert listener.names().count("assigned") == 1 and "lost" not in listener.names()
+    assert listener.commits == [((Position(here, 2),), None)]
+
+
+@pytest.mark.kafka
+async def test_a_drain_longer_than_the_session_timeout_keeps_the_partitions_until_it_has_ended(
+    real_kafka: RealKafka,
+) -> None:
+    """While calls in flight are awaited the group still hears of the member: its last commit counts, and nobody reads
+    the partitions before it."""
+    topic, group = real_kafka.create_topic(unique("long"), 2), unique("g")
+    real_kafka.produce(topic, *({"value": b"v", "partition": number} for number in range(2)))
+    properties = {"group.protocol": "classic", "session.timeout.ms": "1500", "heartbeat.interval.ms": "300"}
+
+    async def drain(partitions: Sequence[TopicPartition]) -> None:
+        await asyncio.sleep(3.0)
+        if partitions:
+            first.commit([Position(tp, 1, "after the drain") for tp in partitions])
+
+    old = Listening(drain)
+    async with member(real_kafka, group, topic, old, properties) as (first, _):
+        await old.until_records(2)
+        async with member(real_kafka, group, topic, properties=properties) as (_, new):
+            await new.until_owned(1)
+            assert [(each.offset, each.metadata) for each in new.owned.values()] == [(1, "after the drain")]
+            assert "lost" not in old.names()
+            assert [error for _, error in old.commits] == [None]
 
 
 async def test_a_lone_record_arrives_without_company(any_kafka: Cluster) -> None:
@@ -815,17 +881,43 @@ async def test_a_member_without_partitions_hears_that_it_is_in_the_group(real_ka
 
 
 @pytest.mark.kafka
-async def test_static_members_keep_their_place_when_closed(real_kafka: RealKafka) -> None:
-    """With group.instance.id a closed member's partitions do not go to another; it returns to them."""
-    topic, group = real_kafka.create_topic(unique("static"), 2), unique("g")
-    real_kafka.produce(topic, *({"value": b"%d" % n, "partition": n % 2} for n in range(4)))
-    async with member(real_kafka, group, topic, properties={"group.instance.id": "a"}) as (_, a):
-        async with member(real_kafka, group, topic, properties={"group.instance.id": "b"}) as (_, b):
-            await b.until_owned(1)
-            await a.until_owned(1)
-            before = set(b.owned)
-            moves = a.names().count("revoked")  # 1, or 0 where both joined at the same moment
-        async with member(real_kafka, group, topic, properties={"group.instance.id": "b"}) as (_, again):
-            await again.until_owned(1)
-            assert set(again.owned) == before
-            assert a.names().count("revoked") == moves
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+async def test_a_rolling_restart_of_static_members_moves_no_partition(real_kafka: RealKafka, protocol: str) -> None:
+    """With group.instance.id a closed member's partitions do not go to another; it returns to them, and the others
+    notice nothing: with neither protocol."""
+    topic, group = real_kafka.create_topic(unique("static"), 3), unique("g")
+    real_kafka.produce(topic, *({"value": b"%d" % n, "partition": n % 3} for n in range(6)))
+    common = {"group.protocol": protocol}
+    if protocol == "classic":
+        common |= {"heartbeat.interval.ms": "200", "session.timeout.ms": "6000"}
+    names = ["a", "b", "c"]
+    async with AsyncExitStack() as others:
+        lives: dict[str, AsyncExitStack] = {}
+        heard: dict[str, Listening] = {}
+
+        async def join(name: str) -> None:
+            lives[name] = await others.enter_async_context(AsyncExitStack())
+            joining = member(real_kafka, group, topic, properties={**common, "group.instance.id": name})
+            _, heard[name] = await lives[name].enter_async_context(joining)
+
+        for name in names:
+            await join(name)
+        for name in names:
+            await heard[name].until_owned(1)
+        places = {name: set(heard[name].owned) for name in names}
+        for name in names:
+            before = {other: len(heard[other].names()) for other in names if other != name}
+            await lives[name].aclose()
+            assert set(static_members(real_kafka, group)) == set(names), "a place waits for its member"
+            await join(name)
+            await heard[name].until_owned(1)
+            assert set(heard[name].owned) == places[name]
+            news = {other: heard[other].names()[count:] for other, count in before.items()}
+            assert not any({"assigned", "revoked", "lost"} & set(what) for what in news.values()), news
+
+
+def static_members(kafka: RealKafka, group: str) -> list[str | None]:
+    """The group's members by their group.instance.id, as the coordinator has them."""
+    client = kafka._admin()
+    asked = client.describe_consumer_groups([group], request_timeout=10)
+    return [each.group_instance_id for each in asked[group].result(10).members]

@@ -43,6 +43,22 @@ def test_the_user_overrides_our_defaults_but_not_the_promises() -> None:
     assert for_source("b:1", "g", {}, CONSUMER)["isolation.level"] == "read_committed"
 
 
+@pytest.mark.parametrize("protocol", [CLASSIC, CONSUMER])
+def test_what_is_prefetched_is_bounded_in_records_and_bytes(protocol: str) -> None:
+    """librdkafka's own bounds are 100,000 records and 64 MiB: of a backlog it would hold as much beside our own."""
+    config = for_source("b:1", "g", {}, protocol)
+    assert config["queued.min.messages"] <= 10_000
+    assert config["queued.max.messages.kbytes"] <= 16 * 1024
+    assert config["fetch.max.bytes"] <= config["queued.max.messages.kbytes"] * 1024, "else one fetch would exceed it"
+
+
+def test_draining_ends_before_the_group_loses_its_patience() -> None:
+    """A drain takes place within a poll: max.poll.interval.ms bounds it, however long the budget is."""
+    source = KafkaSource("127.0.0.1:1", "g", {"t": "latest"}, {"max.poll.interval.ms": "50000"}, revoke_seconds=60.0)
+    assert source._revoke_seconds == 40.0
+    assert KafkaSource("127.0.0.1:1", "g", {"t": "latest"}, revoke_seconds=60.0)._revoke_seconds == 60.0
+
+
 def test_properties_of_the_other_group_protocol_are_left_out() -> None:
     """librdkafka refuses session.timeout.ms with KIP-848: one configuration serves both kinds of brokers."""
     properties = {"session.timeout.ms": "6000", "group.remote.assignor": "uniform"}
