@@ -28,8 +28,18 @@ class Meisa:
         found = next((each for each in self.contacts if external_id and each["external_id"] == external_id), None)
         found = found or next((each for each in self.contacts if each["email"] == email), None)
         if found is None:
-            found = {"external_id": None, "source": body.get("source", "api"), "tags": set(), "fields": {}, "names": {}}
+            found = {
+                "external_id": None,
+                "email": None,
+                "source": body.get("source", "api"),
+                "tags": set(),
+                "fields": {},
+                "names": {},
+            }
             self.contacts.append(found)
+        for other in self.contacts:
+            if other["email"] == email:
+                other["email"] = None  # two contacts never share an email: the last claim counts
         found["email"] = email
         if external_id:
             found["external_id"] = external_id
