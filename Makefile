@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 SOURCES := pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos check coverage bench lint format lock clean
+.PHONY: help demo test simulate backlog chaos check coverage bench lint format lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1	/' | expand -t 18
@@ -29,6 +29,9 @@ check: lint  ## Run the static checks: ruff, mypy, import-linter
 
 simulate: $(VENV)/.dev  ## Simulate the whole engine under faults: SEED=123 replays one, SEEDS=2000 runs many
 	$(BIN)/python -m tests.support.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
+
+backlog: $(VENV)/.dev  ## Hours of work on a million events at Meisa's quota, on a virtual clock: is memory flat? HOURS=
+	$(BIN)/python -m tests.support.backlog $(if $(HOURS),--hours $(HOURS))
 
 coverage: $(VENV)/.dev  ## Hold the machines in bridge/core to full branch coverage
 	$(BIN)/python -m pytest -q tests/unit/core tests/property -k core --cov=bridge.core --cov-branch --cov-fail-under=100 \
