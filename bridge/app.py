@@ -18,10 +18,12 @@ from bridge.errors import Problem, ProblemsFound, StartFailed, UserError
 from bridge.kafka.admin import probe
 from bridge.kafka.consumer import KafkaSource
 from bridge.kafka.letters import KafkaLetters
+from bridge.kafka.replays import KafkaLogs
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.model import Call, Event, Outcome, Record, Verdict, action_id
 from bridge.observe.metrics import Metrics
+from bridge.replay.service import Replays
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
@@ -107,10 +109,24 @@ class Bridge:
         self.letters = KafkaLetters(
             settings.kafka.bootstrap_servers, settings.dead_letters.topic, settings.kafka.properties
         )
+        self.logs = KafkaLogs(settings.kafka.bootstrap_servers, settings.kafka.properties)
+        self.replays = Replays(
+            topic=settings.dead_letters.replays_topic,
+            logs=self.logs,
+            letters=self.letters,
+            decoders=decoders(settings),
+            plan=book.plan,
+            knows_rule=book.names.__contains__,
+            identify=lambda record, action: action_id(group, record, action),
+            delivery=self.delivery,
+            owned=lambda: {name: each.epoch for name, each in self.engine.partitions.items() if not each.closing},
+            clock=clock,
+            meter=self.metrics,
+        )
         self.engine = Engine(
             group=group,
             decoders=decoders(settings),
-            plan=book.plan,
+            plan=self.replays.plan,
             source=self.source,
             letters=self.letters,
             clock=clock,
@@ -148,6 +164,7 @@ class Bridge:
             asked += [group.create_task(self._introduce(name)) for name in secrets(self._settings)]
             await asyncio.gather(*asked)
             self.delivery.open()
+        self.replays.start()
         log.info(
             "started: events are taken in and delivered from here",
             admin=self.admin.url,
@@ -187,9 +204,12 @@ class Bridge:
         self.status.state = "draining"
         log.info("stopping: calls in flight are awaited, then the group is left", in_flight=self.delivery.in_flight)
         await self.keys.close()
+        await self.replays.hold()
         await self.engine.stop(self._drain_seconds)
+        await self.replays.close()
         await self.delivery.close()
         await self.letters.close()
+        await self.logs.close()
         await self.client.close()
         await self.admin.stop()
 

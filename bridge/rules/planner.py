@@ -93,6 +93,11 @@ class RuleBook:
         restricted = [topics for _, topics, _ in self._matchers] + [topics for _, topics, _ in self._handler_matchers]
         return frozenset(topic for topics in restricted for topic in topics)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all rules and handlers, those that are not enabled too."""
+        return frozenset({rule.name for rule in self.rules} | {handler.name for handler in self.handlers})
+
     def kinds(self) -> frozenset[Kind]:
         """The kinds of actions in enabled rules. What handlers yield shows only when they run."""
         return frozenset(kind for _, _, rule in self._matchers for kind in rule.kinds)
