@@ -20,13 +20,22 @@ SLOW_SECONDS = 0.02
 
 
 class Process:
-    """Whose callbacks these are. Of a killed one nothing runs any more, not even `finally`: that is `kill -9`."""
+    """Whose callbacks these are. Of a killed one nothing runs any more, not even `finally`: that is `kill -9`.
 
-    __slots__ = ("killed", "name")
+    Of a stopped one (SIGSTOP) everything waits, and runs in the order in which it came due once it is continued.
+    """
+
+    __slots__ = ("behind", "killed", "name", "parked", "skew", "stopped")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.killed = False
+        self.stopped = False
+        self.parked: list[Any] = []
+        self.behind = 0.0
+        """Seconds by which its monotonic clock is behind: those in which its whole machine was suspended."""
+        self.skew = 0.0
+        """Seconds by which its wall clock is ahead of the world's."""
 
 
 PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
@@ -98,8 +107,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if handle._cancelled:
             return
         process = handle._context.get(PROCESS)
-        if process is not None and process.killed and not self.ending:
-            return
+        if process is not None and not self.ending:
+            if process.killed:
+                return
+            if process.stopped:
+                process.parked.append(handle)
+                return
         handle._run()
         if self._countdowns:
             for countdown in self._countdowns:
@@ -109,6 +122,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._countdowns = [countdown for countdown in self._countdowns if countdown[0] > 0]
                 for what in due:
                     what()
+
+    def go_on(self, process: Process) -> None:
+        """Continues a stopped process."""
+        process.stopped = False
+        self._ready.extend(process.parked)
+        process.parked.clear()
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
         pass  # a cancelled timer leaves the heap when its moment has come
@@ -130,10 +149,13 @@ class VirtualClock:
         """Seconds by which this clock's wall time is ahead: a process that starts later."""
 
     def now(self) -> float:
-        return asyncio.get_event_loop().time()
+        process = PROCESS.get()
+        return asyncio.get_event_loop().time() - (process.behind if process is not None else 0.0)
 
     def wall(self) -> float:
-        return self.WALL_AT_START + self.now() + self.wall_offset
+        process = PROCESS.get()
+        skew = process.skew if process is not None else 0.0
+        return self.WALL_AT_START + asyncio.get_event_loop().time() + self.wall_offset + skew
 
 
 def run(coroutine: Coroutine[Any, Any, T], loop: VirtualLoop | None = None) -> T:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bridge.core.progress import decode
 from bridge.model import Position, Record, TopicPartition
 from tests.support.simulation import events
 from tests.support.simulation.ledger import LOST, Ledger
@@ -29,9 +30,21 @@ class PartitionLog:
     low: int = 0
     next_offset: int = 0
     generation: int = 0
+    """How often the topic was made anew. Each partition is a topic of its own in this."""
     owner: SimSource | None = None
     target: SimSource | None = None
     committed: tuple[int, str] | None = None
+
+    @property
+    def topic_hash(self) -> int:
+        return 1_000 * self.name.partition + self.generation + 1
+
+
+def of_former_topic(offset: int, metadata: str, topic_hash: int) -> bool:
+    """As the adapter asks (bridge/app.py)."""
+    progress = decode(offset, metadata) if metadata else None
+    topic = getattr(progress, "topic", None)
+    return topic is not None and topic != topic_hash
 
 
 class Broker:
@@ -63,13 +76,14 @@ class Broker:
         if log.owner is not None:
             log.owner.fetch_soon()
 
-    def recreate(self, name: TopicPartition) -> None:
-        """The topic is deleted and made again; whoever reads it notices that its position is beyond the end."""
+    def recreate(self, name: TopicPartition, *, offsets_stay: bool = False) -> None:
+        """The topic is deleted and made again; whoever reads it notices that its id is another one."""
         log = self.logs[name]
         self.world.say("broker", f"{name} was recreated")
         log.records, log.low, log.next_offset = [], 0, 0
         log.generation += 1
-        log.committed = None
+        if not (offsets_stay and log.committed and of_former_topic(*log.committed, log.topic_hash)):
+            log.committed = None  # also where nothing would tell of which topic they are
         self.ledger.recreated(name)
         if log.owner is not None:
             log.owner.recreated(name)
@@ -85,6 +99,8 @@ class Broker:
             log.low = log.records[cut - 1].offset + 1
             log.records = log.records[cut:]
             self.world.say("broker", f"{name} begins at {log.low} now")
+            if log.owner is not None:
+                log.owner.truncated(name)
 
     # The group
 
@@ -149,7 +165,11 @@ class Broker:
             metadata = self._damage(metadata)
             self.world.say("broker", f"the text beside {offset} of {log.name} is damaged: {metadata[:60]!r}")
         moved = None if offset == committed else committed
-        target.assigned(log.name, offset, metadata, fresh=log.committed is None or moved is not None, committed=moved)
+        fresh = log.committed is None or moved is not None
+        if of_former_topic(committed, metadata, log.topic_hash):
+            self.world.say("broker", f"{log.name} is another topic than that of which {committed} was committed")
+            offset, metadata, fresh, moved = log.low, "", True, None
+        target.assigned(log.name, offset, metadata, fresh=fresh, committed=moved, topic_hash=log.topic_hash)
 
     def offer(self, source: SimSource) -> None:
         """Gives what could not be given while the member was out of reach."""
@@ -196,7 +216,8 @@ class Broker:
                 self.world.break_promise(LOST, f"{source.name} commits {len(metadata)} bytes of text beside {offset}")
             if error is None:
                 before = log.committed[0] if log.committed else 0
-                if offset < before:
+                former = log.committed is not None and of_former_topic(*log.committed, log.topic_hash)
+                if offset < before and not former:
                     self.world.break_promise(LOST, f"{source.name} takes {name} back from {before} to {offset}")
                 if log.committed != (offset, metadata):  # a commit without news is a question, no movement
                     self.world.last_effect = self.world.now

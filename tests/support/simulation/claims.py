@@ -15,6 +15,8 @@ class Claims:
     offset: int = 0
     finished: frozenset[int] = frozenset()
     delivered: frozenset[tuple[int, int]] = frozenset()
+    seen: int = 0
+    """How far intake had come; 0 where that is not told."""
 
     def cover(self, act: Act) -> bool:
         offset = act.entry.record.offset
@@ -30,7 +32,7 @@ def claims(offset: int, metadata: str) -> Claims:
     delivered = {(place, each) for place, digests in progress.delivered.items() for each in digests}
     for place, triggers in progress.started.items():
         delivered.update((place, each) for each, wall in triggers.items() if wall == DELIVERED)
-    return Claims(offset, finished, frozenset(delivered))
+    return Claims(offset, finished, frozenset(delivered), getattr(progress, "seen", None) or 0)
 
 
 @dataclass(slots=True)

@@ -146,7 +146,7 @@ class Entry:
     gone: bool = False
     """Removed by retention, or by recreating the topic, before it was finished: nobody can ask for it any more."""
     read_at: float | None = None
-    """When it was first handed to a member."""
+    """When (wall) it was first handed to a member, as far as commits told of it."""
     verified: bool = False
 
 

@@ -5,6 +5,7 @@ calls sent, effects at Meisa, answers that reached a living member, letters, com
 into the engine, except that it reads the text of a commit (claims.py): that is a statement to the next owner.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -24,8 +25,8 @@ ORDER = "2 order per contact"
 DUPLICATES = "3 few duplicates"
 ALIVE = "5 always alive"
 
-ACKNOWLEDGEMENT_SECONDS = 60.0
-"""A member whose commits are not acknowledged for a session timeout (45 s, noticed 10 s later) must not send."""
+OURS = re.compile(r"mb\d+:")
+"""How the bridge's text begins, of whatever version."""
 
 COMMIT_SECONDS = 3.0
 """What was answered longer ago than this must stand in an acknowledged commit, unless commits met faults."""
@@ -108,14 +109,24 @@ class Ledger:
         told.offset = max(told.offset, offset)
         log.owner = log.tenures[member, epoch] = Tenure(member, epoch, told, whole)
         if not whole:
-            for entry in log.entries.values():
-                for act in entry.acts:
-                    act.forgotten = act.forgotten or not told.cover(act)
+            self._doubt(log, told, metadata)
         self._owned[member][name] = epoch
+
+    def _doubt(self, log: Log, told: Claims, metadata: str) -> None:
+        """The text is damaged. If it is still known as ours, what it told of triggers is in doubt, else forgotten."""
+        ours = "damage" not in KNOWN_GAPS and bool(OURS.match(metadata))
+        for entry in log.entries.values():
+            for act in entry.acts:
+                if not told.cover(act):
+                    act.forgotten = act.forgotten or not ours
+                    wall = entry.record.timestamp_ms / 1000
+                    act.marked_wall = wall if act.marked_wall is None else min(act.marked_wall, wall)
 
     def read(self, member: str, name: TopicPartition, offset: int) -> None:
         entry = self.logs[name].entries.get(offset)
-        if entry is not None and entry.read_at is None:
+        tenure = self._tenure(member, name)
+        # An earlier reading counts if a commit told of it.
+        if entry is not None and (entry.read_at is None or tenure is None or offset >= tenure.told.seen):
             entry.read_at = self.world.wall
 
     def commit_troubled(self, member: str) -> None:
@@ -168,7 +179,7 @@ class Ledger:
             self._broken(LOST, f"a call that no record asked for: {call}")
             acts = []
         since = self._unacknowledged.get(member, now)
-        if acts and now - since > ACKNOWLEDGEMENT_SECONDS:
+        if acts and now - since > self.world.scenario.session_seconds:  # the group may have another owner
             self._broken(
                 ORDER, f"{member} sends {acts[0].name}, though Kafka has acknowledged nothing since {since:.0f}"
             )
@@ -335,7 +346,7 @@ class Ledger:
             return False
         # Too old already when first read: history. What had to wait here gets a letter.
         read_at = self.world.wall if "expired_silently" in KNOWN_GAPS else act.entry.read_at
-        return read_at > act.entry.event_wall + act.max_age
+        return read_at + self.world.scenario.skew > act.entry.event_wall + act.max_age
 
     def _entry_finished(self, entry: Entry) -> bool:
         if entry.gone:

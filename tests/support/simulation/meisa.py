@@ -6,6 +6,7 @@ an answer is judged is the client's business, so the real judge does it.
 
 import asyncio
 from collections import deque
+from email.utils import formatdate
 from typing import Any, NamedTuple
 
 import httpx
@@ -76,7 +77,8 @@ class SimMeisa:
         return ""
 
     def judge(self, call: Call, answer: Answer) -> Outcome:
-        reply = Reply(answer.status, orjson.dumps(answer.data), answer.retry_after)
+        date = formatdate(self.world.wall, usegmt=True)
+        reply = Reply(answer.status, orjson.dumps(answer.data), answer.retry_after, date=date)
         return self._judge.answer(ENDPOINTS[call.endpoint], reply, self.world.wall)
 
     def fault(self, kind: str) -> Outcome:

@@ -31,8 +31,12 @@ class Member:
         self.world = world
         self.broker = broker
         self.process, self.context = world.process(name)
+        self._dice = world.dice(f"life of {name}")
         self.source = SimSource(broker, name, self.context)
         self.stopping = False
+        self.stopped_since = 0.0
+        if world.scenario.skew:
+            self.process.skew = world.dice(f"clock of {name}").uniform(-1, 1) * world.scenario.skew
         self.context.run(self._wire, meisa, ledger)
 
     def _wire(self, meisa: SimMeisa, ledger: Ledger) -> None:
@@ -101,6 +105,10 @@ class Member:
         if any(waiting.reason == "dead_letter_cap" for waiting in self.context.run(self.engine.waiting)):
             self.world.say("operator", f"resumes the topic at {self.name}")
             self.context.run(self.engine.resume_topic, TOPIC)
+
+    def pause_before_news(self) -> float:
+        """After a standstill the news of the group come a little later than what waits in the sockets."""
+        return self._dice.random()
 
     @property
     def lives(self) -> bool:

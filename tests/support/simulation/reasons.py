@@ -54,7 +54,8 @@ class Reasons:
 
     def may_die(self, act: Act, kind: LetterKind, owners: int) -> bool:
         """Whether there is a reason for such a letter. `owners` is how many its partition has had."""
-        now = self.world.now
+        now, skew = self.world.now, self.world.scenario.skew
+        window = IDEMPOTENCY_WINDOW_SECONDS - skew
         if act.needs is not None and self.may_die(act.needs, kind, owners):
             return True
         tries = [act]
@@ -66,7 +67,7 @@ class Reasons:
             case LetterKind.EXHAUSTED:
                 return any(self._exhausted(each) for each in tries)
             case LetterKind.EXPIRED:
-                return act.max_age is not None and self.world.wall > act.entry.event_wall + act.max_age
+                return act.max_age is not None and self.world.wall + skew > act.entry.event_wall + act.max_age
             case LetterKind.UNKNOWN_CONTACT:
                 since = act.contact_missing_since
                 patience = 0.0 if act.on_missing == "dead_letter" else UNKNOWN_CONTACT_SECONDS
@@ -75,11 +76,11 @@ class Reasons:
                 if act.kind is not Kind.TRIGGER:
                     return False
                 marked = self.world.wall if act.marked_wall is None else act.marked_wall
-                if owners > 1 and self.world.wall - marked >= IDEMPOTENCY_WINDOW_SECONDS:
+                if owners > 1 and self.world.wall - marked >= window:
                     return True  # whoever marked it may have been killed before or after it left
                 if act.first_doubt is None:
                     return False
-                return now - act.first_doubt >= IDEMPOTENCY_WINDOW_SECONDS or self._exhausted(act)
+                return now - act.first_doubt >= window or self._exhausted(act)
         return False
 
     def _scope_waited(self, act: Act) -> bool:

@@ -130,14 +130,18 @@ class Simulation:
                 if len(self.places) < 3:
                     self.places.append(None)
                     self._start(len(self.places) - 1)
-            case "recreate":
+            case "recreate" | "recreate_silently":
                 owner = self.broker.logs[name].owner
                 if owner is not None and (owner.busy or not owner.reachable):
                     self.world.later(1.0, self._happen, moment)
                 else:
-                    self.broker.recreate(name)
+                    self.broker.recreate(name, offsets_stay=moment.kind == "recreate_silently")
             case "truncate":
                 self.broker.truncate(name)
+            case "broker_away":
+                for each in self.places:
+                    if each is not None and each.lives:
+                        self._cut_off(each, moment.seconds * 8, expelled=False)
             case _ if member is None or not member.lives or member.stopping:
                 pass
             case "crash":
@@ -152,6 +156,8 @@ class Simulation:
                     self.broker.join(source)
             case "cut_off":
                 self._cut_off(member, moment.seconds * 8)
+            case "stopped" | "suspended":
+                self.world.loop.after_steps(moment.steps, lambda: self._stop(member, moment))
 
     def _crash(self, place: int, member: Member, seconds: float) -> None:
         if not member.lives:
@@ -165,14 +171,39 @@ class Simulation:
         if member is not None and not member.lives:
             self._start(place)
 
-    def _cut_off(self, member: Member, seconds: float) -> None:
-        """No way to the broker; beyond the session timeout its partitions go to others."""
+    def _stop(self, member: Member, moment: Moment) -> None:
+        """SIGSTOP: everything in it stands still, while the group and Meisa go on."""
+        if not self.world.faults_on or not member.lives or not member.source.reachable:
+            return
+        seconds = moment.seconds * 8
+        self.world.say(member.name, f"is {moment.kind}")
+        member.process.stopped = True
+        member.stopped_since = self.world.now
+        member.source.reachable = False
+        if seconds > self.scenario.session_seconds:
+            self.world.later(self.scenario.session_seconds, self._expel_if_away, member)
+        self.world.later(seconds, self._continue, member, moment.kind)
+
+    def _continue(self, member: Member, kind: str) -> None:
+        if not member.lives or not member.process.stopped:
+            return
+        self.world.say(member.name, "is continued")
+        seconds = self.world.now - member.stopped_since
+        if kind == "suspended":
+            member.process.behind += seconds
+        member.source.stood_still(seconds)
+        self.world.loop.go_on(member.process)
+        # What is in its sockets comes first; then the group's news.
+        self.world.later(member.pause_before_news(), self._reconnect, member)
+
+    def _cut_off(self, member: Member, seconds: float, *, expelled: bool = True) -> None:
+        """No way to the broker; beyond the session timeout its partitions go to others, unless nobody has a way."""
         source = member.source
         if source.busy or not source.reachable:
             return
         self.world.say(member.name, "is cut off from the broker")
         source.reachable = False
-        if seconds > self.scenario.session_seconds:
+        if expelled and seconds > self.scenario.session_seconds:
             self.world.later(self.scenario.session_seconds, self._expel_if_away, member)
         self.world.later(seconds, self._reconnect, member)
 
@@ -181,7 +212,7 @@ class Simulation:
             self.broker.expel(member.source)
 
     def _reconnect(self, member: Member) -> None:
-        if not member.lives or member.source.reachable:
+        if not member.lives or member.source.reachable or member.process.stopped:
             return
         source = member.source
         self.world.say(member.name, "reaches the broker again")
@@ -197,7 +228,9 @@ class Simulation:
         self.world.say("world", "all faults end")
         self.world.faults_on = False
         for member in self.places:
-            if member is not None and not member.source.reachable:
+            if member is not None and member.process.stopped:
+                self._continue(member, "stopped")
+            elif member is not None and not member.source.reachable:
                 self._reconnect(member)
 
     async def _stop_all(self) -> None:

@@ -13,6 +13,7 @@ from bridge.model import Assigned, Position, Record, TopicPartition
 from bridge.ports import SourceListener
 from tests.support.simulation.broker import Broker, Request
 from tests.support.simulation.ledger import ALIVE
+from tests.support.simulation.scenario import KNOWN_GAPS
 
 BATCHES_OUT_MAX = 4
 COMMIT_SECONDS = 0.008
@@ -24,11 +25,10 @@ UNOWNED = "not assigned to this consumer any more"
 class SimSource:
     """ports.Source of one member. What the listener is told reaches it in the order in which it happened."""
 
-    session_seconds = 45.0
-
     def __init__(self, broker: Broker, name: str, context: Context) -> None:
         self.broker = broker
         self.world = broker.world
+        self.session_seconds = broker.world.scenario.session_seconds
         self.name = name
         self.reachable = True
         self._context = context
@@ -39,6 +39,9 @@ class SimSource:
         self._epoch = 0
         self.epochs: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
+        self._adrift: set[TopicPartition] = set()
+        """The log does not begin before what is to be read next; it is not noticed yet."""
+        self._stood = 0.0
         self._paused: set[TopicPartition] = set()
         self._batches_out = 0
         self._on_their_way: deque[list[Record]] = deque()
@@ -83,7 +86,12 @@ class SimSource:
         self._next_commit()
 
     def standstill(self) -> float:
-        return 0.0
+        stood, self._stood = self._stood, 0.0
+        return stood
+
+    def stood_still(self, seconds: float) -> None:
+        """The process was stopped for so long: nobody polled."""
+        self._stood = max(self._stood, seconds)
 
     def log_ends(self) -> Mapping[TopicPartition, int]:
         # Where nothing is left to read, the position is the end: what retention removed is no lag.
@@ -158,7 +166,7 @@ class SimSource:
         room = self._dice.randint(1, self.world.scenario.batch_max)
         batch: list[Record] = []
         more = False
-        names = [name for name in self.epochs if name not in self._paused]
+        names = [name for name in self.epochs if name not in self._paused and name not in self._adrift]
         self._dice.shuffle(names)
         for name in names:
             log, position, epoch = self.broker.logs[name], self._positions[name], self.epochs[name]
@@ -182,18 +190,26 @@ class SimSource:
     # Rebalances
 
     def assigned(
-        self, name: TopicPartition, offset: int, metadata: str, *, fresh: bool, committed: int | None = None
+        self,
+        name: TopicPartition,
+        offset: int,
+        metadata: str,
+        *,
+        fresh: bool,
+        topic_hash: int,
+        committed: int | None = None,
     ) -> None:
         self._epoch += 1
         self.epochs[name] = self._epoch
         self._positions[name] = offset
         self._paused.discard(name)
+        self._adrift.discard(name)
         self.world.say(self.name, f"gets {name} at {offset}, epoch {self._epoch} {metadata[:40]}")
         self.broker.ledger.commit_acknowledged(self.name)
         self.broker.ledger.assigned(
             self.name, name, self._epoch, offset, offset if committed is None else committed, metadata
         )
-        self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh, committed)])
+        self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh, committed, topic_hash)])
         self.fetch_soon()
 
     def told_to_revoke(self, names: tuple[TopicPartition, ...]) -> None:
@@ -251,9 +267,31 @@ class SimSource:
             self._tell("lost", names)
 
     def recreated(self, name: TopicPartition) -> None:
+        """The topic's id is another one."""
         if name in self.epochs:
             self.lose([name])
-            self.assigned(name, 0, "", fresh=True)
+            self.assigned(name, 0, "", fresh=True, topic_hash=self.broker.logs[name].topic_hash)
+
+    def truncated(self, name: TopicPartition) -> None:
+        """Retention removed what was to be read next; a fetch, or a look at a paused partition, will tell."""
+        if name in self.epochs and self._positions[name] < self.broker.logs[name].low:
+            self._adrift.add(name)
+            self.world.later(5.0 * self._dice.random(), self._find_position, name, self.epochs[name])
+
+    def _find_position(self, name: TopicPartition, epoch: int) -> None:
+        if self.epochs.get(name) != epoch or self.dead:
+            return
+        if not self.reachable or self._revoking:
+            self.world.later(1.0, self._find_position, name, epoch)
+            return
+        low = self.broker.logs[name].low
+        self._adrift.discard(name)
+        if low > self._positions[name]:
+            self._positions[name] = low
+            self.world.say(self.name, f"notices that {name} begins at {low}")
+            if "retention" not in KNOWN_GAPS:
+                self._tell("removed", name, low)
+        self.fetch_soon()
 
     def die(self) -> None:
         """kill -9: nothing is told and nothing is drained."""
