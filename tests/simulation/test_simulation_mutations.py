@@ -4,7 +4,7 @@ A simulation that finds nothing proves something only if it would have found thi
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,27 +16,13 @@ from bridge.model import LetterKind
 from bridge.runtime.completion import Completion
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
+from bridge.runtime.sending import Sending
 from tests.support.simulation import member
+from tests.support.simulation.mutations import caught, everyday
 from tests.support.simulation.run import simulate
-from tests.support.simulation.scenario import Moment, Scenario, Window, draw
+from tests.support.simulation.scenario import Moment, Scenario, Window
 
 Patch = pytest.MonkeyPatch
-
-
-def caught(promise: str, scenarios: Iterable[Scenario]) -> None:
-    """Fails unless one of the scenarios breaks this promise; the unbroken engine holds in all of them (below)."""
-    others = []
-    for scenario in scenarios:
-        report = simulate(scenario)
-        if report.broken is not None:
-            if report.broken.promise.startswith(promise):
-                return
-            others.append(str(report.broken)[:200])
-    pytest.fail(f"nobody noticed; other promises broken: {others}")
-
-
-def everyday(count: int = 60) -> list[Scenario]:
-    return [draw(seed) for seed in range(count)]
 
 
 # 1 nothing lost
@@ -116,8 +102,7 @@ def recreated() -> list[Scenario]:
 
 def test_a_contact_without_a_queue_is_caught(monkeypatch: Patch) -> None:
     """Everything leaves at once."""
-    admit = Ordering.admit
-    monkeypatch.setattr(Ordering, "admit", lambda self, item, keys: admit(self, item, ()))
+    monkeypatch.setattr(Ordering, "joined", lambda self, keys: ())
     caught("2", everyday())
 
 
@@ -128,9 +113,9 @@ def test_a_turn_given_early_is_caught(monkeypatch: Patch) -> None:
     def early(self: Any, item: Any, reply: Any) -> None:
         before = item.ticket
         go_on(self, item, reply)
-        if reply is not None and before is not None and item.ticket is before and not item.gone:
+        if reply is not None and before is not None and item.ticket is before and not item.out:
             freed = self._ordering.release(before)
-            item.ticket = self._ordering.admit(item, ())
+            item.ticket = self._ordering.enter(item, ())
             self._begin(freed)
 
     monkeypatch.setattr(Delivery, "_go_on", early)
@@ -140,14 +125,14 @@ def test_a_turn_given_early_is_caught(monkeypatch: Patch) -> None:
 def test_a_member_that_sends_although_nothing_is_acknowledged_is_caught(monkeypatch: Patch) -> None:
     """Somebody else may own its partitions long since."""
     monkeypatch.setattr(Delivery, "hold", lambda self: None)
-    monkeypatch.setattr(Engine, "_may_leave", lambda self: True)
+    monkeypatch.setattr(Delivery, "may_leave", property(lambda self: None, lambda self, asked: None))
     caught("2", unacknowledged())
 
 
 def unacknowledged() -> list[Scenario]:
     cut = Moment("cut_off", at=5.0, seconds=20.0)
     return [
-        Scenario(seed, records=60, horizon=200.0, limits=[(2, 10.0)], session_seconds=300.0, moments=[cut])
+        Scenario(seed, records=60, horizon=200.0, limits=[(2, 10.0)], session_seconds=45.0, moments=[cut])
         for seed in range(5)
     ]
 
@@ -286,15 +271,15 @@ def stalling() -> list[Scenario]:
 def test_a_pump_that_sleeps_is_caught(monkeypatch: Patch) -> None:
     """After the hundredth look nothing wakes the delivery any more."""
     looks = 0
-    pump = Delivery._pump
+    pump = Sending._pump
 
-    def tired(self: Delivery) -> None:
+    def tired(self: Sending) -> None:
         nonlocal looks
         looks += 1
         if looks < 100:
             pump(self)
 
-    monkeypatch.setattr(Delivery, "_pump", tired)
+    monkeypatch.setattr(Sending, "_pump", tired)
     caught("5", stalling())
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.support.simulation.run import simulate
-from tests.support.simulation.scenario import draw
+from tests.support.simulation.scenario import MOMENTS, draw
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (3, 26, 31, 95, 151)
@@ -58,10 +58,11 @@ def test_the_seeds_of_everyday_draw_every_kind_of_fault() -> None:
     wanted = {
         *("5xx", "5xx_done", "cut", "cut_done", "slow", "slow_done", "never_sent", "429"),
         *("outage_5xx", "outage_silent", "outage_unreachable", "401", "403", "429_guardrail"),
-        *("crash", "restart", "join", "lost", "cut_off", "recreate", "truncate"),
+        *MOMENTS,
         *("failed", "failed_done", "commit refused", "commit late", "commit late_done"),
     }
     assert wanted <= kinds
     assert any(scenario.metadata_damage for scenario in drawn)
     assert any(scenario.poison for scenario in drawn) and any(scenario.poison_5xx for scenario in drawn)
     assert any(scenario.gaps for scenario in drawn) and any(scenario.bad_records for scenario in drawn)
+    assert any(scenario.bursts for scenario in drawn) and any(scenario.bad_upserts for scenario in drawn)
