@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bridge import rules
+from bridge.core.progress import decode as decode_progress
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy
 from bridge.decode import Envelope, decoder_for
@@ -105,6 +106,8 @@ class Bridge:
             # The engine's budget ends first, so that it can still say what it gave up.
             revoke_seconds=self._drain_seconds + 1.0,
             close_seconds=shutdown,
+            stale=of_former_topic,
+            lost=self.metrics.lost,
         )
         self.letters = KafkaLetters(
             settings.kafka.bootstrap_servers, settings.dead_letters.topic, settings.kafka.properties
@@ -137,7 +140,14 @@ class Bridge:
             failed=failed,
             stop_at=(settings.dead_letters.stop_at.share, settings.dead_letters.stop_at.of),
         )
-        self.status = Status(self.engine, self.delivery, clock, self.metrics.totals, self.metrics.dead_letters_by_kind)
+        self.status = Status(
+            self.engine,
+            self.delivery,
+            clock,
+            self.metrics.totals,
+            self.metrics.dead_letters_by_kind,
+            retention=self.source.retention_seconds,
+        )
         self.metrics.snapshot = self.status.snapshot
         admin = settings.admin
         self.admin = AdminServer(
@@ -146,7 +156,9 @@ class Bridge:
             self.status.snapshot,
             admin.token.read() if admin.token is not None else None,
             show_contacts=admin.show_contacts,
+            resume=self._resume_topic,
         )
+        self.engine.burial.how_to_resume = self.admin.how_to_resume
 
     async def start(self) -> None:
         """Joins the group at once, and lets calls leave when Kafka and Meisa have answered.
@@ -171,6 +183,16 @@ class Bridge:
             topics=sorted(self._settings.topics),
             rules=len(self._book.rules),
         )
+
+    def _resume_topic(self, topic: str) -> bool | None:
+        """On request: True if the topic goes on, False if it was not stopped, None if it is not read here."""
+        if topic not in self._settings.topics:
+            return None
+        if not self.engine.burial.stopped(topic):
+            return False
+        log.info("a topic that its dead letters had stopped is resumed on request", topic=topic)
+        self.engine.resume_topic(topic)
+        return True
 
     async def _find_kafka(self) -> None:
         kafka = self._settings.kafka
@@ -267,6 +289,12 @@ async def _together() -> AsyncIterator[asyncio.TaskGroup]:
             if isinstance(error, UserError):
                 raise error from None
         raise
+
+
+def of_former_topic(offset: int, metadata: str, topic_hash: int) -> bool:
+    """Whether a commit was made for another topic than the one with this hash; where it does not tell, it was not."""
+    progress = decode_progress(offset, metadata)
+    return progress is not None and progress.topic is not None and progress.topic != topic_hash
 
 
 def secrets(settings: Settings) -> dict[str, Secret]:
