@@ -27,6 +27,7 @@ SILENCE_SECONDS = 30.0
 BATCH = 500
 """Records that are handed over at once."""
 WRITE_SECONDS = 30.0
+POLL_SECONDS = 0.2
 THREADS = 6
 """Readings at once; one more waits its turn."""
 
@@ -116,7 +117,7 @@ class KafkaLogs:
             position = start
             heard = time.monotonic()
             while position < end:
-                messages = await self._run(consumer.consume, BATCH, 0.2)
+                messages = await self._run(_consume, consumer)
                 if messages:
                     heard = time.monotonic()
                 elif time.monotonic() - heard > SILENCE_SECONDS:
@@ -163,6 +164,12 @@ class KafkaLogs:
             self._threads.submit(asker.close)
         self._producer = None
         await asyncio.to_thread(self._threads.shutdown)
+
+
+def _consume(consumer: Consumer) -> list[Message]:
+    """What is there. Asked for many messages at once, librdkafka would wait for the whole timeout to find more."""
+    first = consumer.consume(1, POLL_SECONDS)
+    return first + consumer.consume(BATCH, 0.0) if first else first
 
 
 def _taken(messages: Sequence[Message], position: int, end: int) -> tuple[list[Record], int]:
