@@ -60,20 +60,23 @@ def wrong_with(call: Call, acts: Sequence[Act]) -> str:
         return "it names another external_id"
     if len({act.writes[PRESERVED] for act in upserts if PRESERVED in act.writes}) > 1:
         return "a preserved value is merged away"
-    first: dict[str, dict[object, Any]] = defaultdict(dict)
+    # Between partitions order is undefined, so each one's first, or last, may be what counts.
+    first: dict[object, Act] = {}
     last: dict[str, dict[object, Any]] = defaultdict(dict)
-    for act in upserts:  # between partitions order is undefined, so each partition's last one may win
+    for act in upserts:
+        first.setdefault(act.log, act)
         for path, value in act.writes.items():
-            first[path].setdefault(act.log, value)
             last[path][act.log] = value
     said = _paths(body)
+    # Meisa keeps the original source: the first one's, or what it assumes where that one names none.
+    if last.pop("source", None) and said.get("source") not in {act.writes.get("source") for act in first.values()}:
+        return f"source is {said.get('source')}"
     for path, values in last.items():
-        allowed = first[path] if path == "source" else values
         if path not in said:
             return f"{path} is missing"
-        if said[path] not in allowed.values():
-            return f"{path} is {said[path]} and not {' or '.join(map(str, allowed.values()))}"
-    if said.keys() - last.keys():
+        if said[path] not in values.values():
+            return f"{path} is {said[path]} and not {' or '.join(map(str, values.values()))}"
+    if said.keys() - last.keys() - {"source"}:
         return f"nobody asked for {sorted(said.keys() - last.keys())}"
     tags = sorted(tag for act in upserts for tag in act.tags)
     if sorted(tag for tag in body.get("tag_names") or () if tag.startswith(TAG)) != tags:
