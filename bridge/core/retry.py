@@ -20,7 +20,9 @@ Rules that never break
     4. `max_age` is checked when a call is about to leave, not when it was planned.
     5. A track's 404 upserts the contact and tracks again, once.
 
-Ages are wall seconds, because they outlive this process; waits are monotonic seconds.
+Ages are wall seconds, because they outlive this process; waits are monotonic seconds. What concerns a doubt (when a
+trigger first left, and until when it may be repeated) is wall seconds of Meisa's clock: instances compare it with each
+other. A first mark that lies in the future says nothing of its age, so it is treated as too old.
 """
 
 from __future__ import annotations
@@ -48,16 +50,24 @@ class Policy:
     backoff_seconds_max: float = 60.0
     scope_retry_seconds: float = 30.0
     contact_retry_seconds: float = 5.0
+    doubt_ahead_seconds: float = 300.0
+    """How far in the future a trigger's first mark may seem to lie: what Meisa's hour leaves over the window."""
 
 
 class Attempt(NamedTuple):
-    """A call to make. The driver replies with `TOO_LATE` instead of sending after `not_after_wall`."""
+    """A call to make. The driver replies without an outcome instead of sending when it is `too_late`."""
 
     call: Call
     not_before: float
     not_after_wall: float = FOREVER
     in_doubt: bool = False
     """Whether an earlier attempt may have sent it: the mark that says since when must stay."""
+    not_before_wall: float = -FOREVER
+    """In doubt: an earlier time shows that clocks differ by too much to tell the mark's age."""
+
+    def too_late(self, wall: float) -> bool:
+        """`wall` is Meisa's clock for an attempt in doubt, else this machine's."""
+        return not self.not_before_wall <= wall <= self.not_after_wall
 
 
 class Reply(NamedTuple):
@@ -67,6 +77,7 @@ class Reply(NamedTuple):
     now: float
     wall: float
     sent_wall: float = 0.0
+    """By Meisa's clock."""
     since_wall: float | None = None
     """The outcome has held for the whole endpoint since then, while this action waited its turn."""
 
@@ -100,7 +111,8 @@ def deliver(
 ) -> Dialogue:
     """The dialogue of one action. `identity` is its action id, `event_wall` its event's time.
 
-    `started_wall` is when a trigger first left before a restart of this process: it may have been sent then.
+    `started_wall` is when, by Meisa's clock, a trigger first left before a restart of this process: it may have been
+    sent then.
     """
     return _Delivery(action, identity, event_wall, policy, facts, key, started_wall).run()
 
@@ -258,12 +270,13 @@ class _Delivery:
         scope_missing_wall: float | None = None
         last: Outcome | None = None
         while True:
-            limit = self.expires_wall
+            limit, earliest = self.expires_wall, -FOREVER
             if self.doubt_wall is not None:
                 # While in doubt only the idempotency window counts: an expired trigger that may have been sent is
                 # not known to be unsent.
                 limit = self.doubt_wall + policy.idempotency_window_seconds
-            reply = yield Attempt(call, not_before, limit, self.doubt_wall is not None)
+                earliest = self.doubt_wall - policy.doubt_ahead_seconds
+            reply = yield Attempt(call, not_before, limit, self.doubt_wall is not None, earliest)
             self.now, self.wall = reply.now, reply.wall
             outcome = reply.outcome
             if outcome is None:

@@ -34,6 +34,7 @@ from bridge.model import (
     Waiting,
 )
 from bridge.ports import Clock, Meisa, Meter
+from bridge.runtime.clock import MeisaClock
 from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.gates import GateState
@@ -62,8 +63,11 @@ class Delivery:
         part_done: Callable[[Record, Action], None] = lambda record, action: None,
         dice: random.Random | None = None,
         identities: Identities | None = None,
+        meisa_clock: MeisaClock | None = None,
     ) -> None:
         self._identities = identities
+        self.meisa_clock = meisa_clock or MeisaClock(clock)
+        """By which it is judged how old a started trigger is."""
         self._clock = clock
         self._meter = meter
         self._policy = policy
@@ -78,6 +82,7 @@ class Delivery:
             meisa,
             quotas,
             clock=clock,
+            meisa_clock=self.meisa_clock,
             meter=meter,
             max_in_flight=max_in_flight,
             scope_wait_seconds=policy.scope_wait_seconds,

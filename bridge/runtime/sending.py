@@ -24,6 +24,7 @@ from bridge.core.quota import NEVER, Quota
 from bridge.core.retry import Attempt, Reply
 from bridge.model import Call, Kind, Lane, Outcome, TopicPartition, Verdict, Waiting
 from bridge.ports import Clock, Meisa, Meter
+from bridge.runtime.clock import MeisaClock
 from bridge.runtime.gates import Gates, GateState
 from bridge.runtime.items import FIRST, Item, Key, KeyState, Part
 
@@ -42,6 +43,7 @@ class Sending:
         quotas: Mapping[str, Quota],
         *,
         clock: Clock,
+        meisa_clock: MeisaClock,
         meter: Meter,
         max_in_flight: int,
         scope_wait_seconds: float,
@@ -52,6 +54,7 @@ class Sending:
     ) -> None:
         self._meisa = meisa
         self._clock = clock
+        self._meisa_clock = meisa_clock
         self._meter = meter
         self._max_in_flight = max_in_flight
         self._scope_wait_seconds = scope_wait_seconds
@@ -239,12 +242,14 @@ class Sending:
         return False
 
     def _too_late(self, key: Key, item: Item, attempt: Attempt) -> bool:
-        wall = self._clock.wall()
-        if wall <= attempt.not_after_wall:
+        if not self._is_too_late(attempt):
             return False
         self._unsent(key, item)
-        self._replied(item, Reply(None, self._clock.now(), wall))
+        self._replied(item, Reply(None, self._clock.now(), self._clock.wall()))
         return True
+
+    def _is_too_late(self, attempt: Attempt) -> bool:
+        return attempt.too_late((self._meisa_clock if attempt.in_doubt else self._clock).wall())
 
     async def _send_told(self, key: Key, item: Item, attempt: Attempt) -> None:
         """Sends once a commit has told what it must; the slot of the quota is held meanwhile."""
@@ -314,7 +319,9 @@ class Sending:
         self._book(key, call, item, outcome, now)
         self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
         item.in_flight = item.leaving = False
-        self._replied(item, Reply(outcome, now, self._clock.wall(), sent_wall))
+        wall = self._clock.wall()
+        self._meisa_clock.observe(sent_wall, wall, outcome.date_wall_seconds)
+        self._replied(item, Reply(outcome, now, wall, self._meisa_clock.at(sent_wall)))
         self._wake_waiters()
 
     def _book(self, key: Key, call: Call, item: Item, outcome: Outcome, now: float) -> None:
@@ -357,7 +364,7 @@ class Sending:
         quota = self.keys[call.key].quota
         if not quota.acquire(self._clock.now(), urgent=True):
             return None
-        sent_now = self._clock.now()
+        sent_now, sent_wall = self._clock.now(), self._clock.wall()
         try:
             outcome = await self._meisa.send(call)
         except BaseException:
@@ -365,6 +372,7 @@ class Sending:
             raise
         now = self._clock.now()
         count(quota, outcome, now)
+        self._meisa_clock.observe(sent_wall, self._clock.wall(), outcome.date_wall_seconds)
         self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
         if outcome.verdict is Verdict.THROTTLED:
             quota.throttled(now, outcome.retry_after_seconds)
@@ -389,7 +397,7 @@ class Sending:
         wall = self._clock.wall()
         for key, endpoint in self._gates.held():
             late = self._gates.unpark(
-                key, endpoint, lambda item, _: item.attempt is not None and wall > item.attempt.not_after_wall
+                key, endpoint, lambda item, _: item.attempt is not None and self._is_too_late(item.attempt)
             )
             for item in late:
                 if not item.out:
