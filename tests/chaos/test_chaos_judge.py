@@ -13,7 +13,9 @@ from bridge.core.progress import digest
 from bridge.model import Action, Contact, Kind, Record, action_id
 from bridge.sandbox.stream import SampleEvent, events
 from tests.support.chaos.fleet import Moment, Place, Told
-from tests.support.chaos.judge import PLANS, RULES, TRIGGER_KEYS, Judge, Judgement
+from tests.support.chaos.judge import Judge, Judgement
+from tests.support.chaos.plans import PLANS, RULES, TRIGGER_KEYS, says, type_of
+from tests.support.contributions import RING, contributions, tag
 
 GROUP, TOPIC = "group", "events"
 NOTHING_TOLD = Told(0, frozenset(), {})
@@ -32,6 +34,14 @@ class Letter:
 
     def headers(self) -> list[tuple[str, bytes]]:
         return self._headers
+
+
+def add(contact: dict[str, Any], name: str) -> None:
+    if {"name": name} not in contact["tags"]:
+        contact["tags"].append({"name": name})
+
+
+LOG_IN, ONBOARDED = "user.logged_in", "onboarding.completed"
 
 
 class Story:
@@ -58,11 +68,12 @@ class Story:
             for endpoint in PLANS[value["type"]]:
                 self.call(endpoint, event)
                 if endpoint == "upsert":
-                    contact["custom_fields"]["seq"] = event.sequence
-                    if "plan" in data and value["type"] != "invoice.payment_failed":
-                        contact["custom_fields"]["plan"] = data["plan"]
-                elif endpoint in ("add_tag", "remove_tag"):
-                    contact["tags"] = [{"name": "paying"}] if endpoint == "add_tag" else []
+                    contact["custom_fields"] |= says(event)
+                    add(contact, tag(event.sequence))
+                elif endpoint == "add_tag":
+                    add(contact, "paying")
+                elif endpoint == "remove_tag":
+                    contact["tags"].remove({"name": "paying"})
                 elif endpoint == "trigger":
                     self.emails.append(
                         {
@@ -79,9 +90,11 @@ class Story:
     def call(self, endpoint: str, event: SampleEvent, **spoiled: Any) -> dict[str, Any]:
         """Appends a call that was carried out and answered."""
         email = orjson.loads(event.value)["data"]["email"]
-        part = {"upsert": "custom_fields", "track": "properties", "trigger": "variables", "enroll": "metadata"}
+        part = {"track": "properties", "trigger": "variables", "enroll": "metadata"}
         body: dict[str, Any] = {"tag_name": "paying"}
-        if endpoint in part:
+        if endpoint == "upsert":
+            body = {"email": email, "custom_fields": says(event), "tag_names": [tag(event.sequence)]}
+        elif endpoint in part:
             body = {"to_email" if endpoint == "trigger" else "email": email, part[endpoint]: {"seq": event.sequence}}
         entry = {
             "number": len(self.ledger) + 1,
@@ -99,8 +112,48 @@ class Story:
         self.ledger.append(entry)
         return entry
 
+    def merged(self, *events: SampleEvent, **spoiled: Any) -> dict[str, Any]:
+        """Appends the one call that these events' upserts leave as."""
+        entry = self.call("upsert", events[-1], **spoiled)
+        entry["body"]["custom_fields"] = {k: v for event in events for k, v in says(event).items()}
+        entry["body"]["tag_names"] = [tag(event.sequence) for event in events]
+        return entry
+
+    def upsert(self, event: SampleEvent) -> int:
+        """Where the ledger has the call that carried the event's upsert out."""
+        email = orjson.loads(event.value)["data"]["email"]
+        return next(
+            at
+            for at, entry in enumerate(self.ledger)
+            if entry["endpoint"] == "upsert"
+            and entry["contact"] == email
+            and event.sequence in contributions(entry["body"])
+        )
+
+    def merge(self, *events: SampleEvent) -> dict[str, Any]:
+        """These events' upserts leave as one call, where the newest one's was; the ledger is numbered anew."""
+        at = self.upsert(events[-1])
+        self.merged(*events)
+        self.ledger[at] = self.ledger.pop()
+        for event in events[:-1]:
+            del self.ledger[self.upsert(event)]
+        for number, entry in enumerate(self.ledger, 1):
+            entry["number"] = number
+        return self.ledger[self.upsert(events[-1])]
+
     def first(self, type: str) -> SampleEvent:
-        return next(e for e in self.produced if e.poison is None and orjson.loads(e.value)["type"] == type)
+        return next(e for e in self.produced if e.poison is None and type_of(e) == type)
+
+    def in_a_row(self, *types: str) -> list[SampleEvent]:
+        """Good events of one user that follow each other directly and are of these types; the first such."""
+        by_user: dict[str, list[SampleEvent]] = {}
+        for event in self.produced:
+            mine = by_user.setdefault(event.user, [])
+            mine.append(event)
+            tail = mine[-len(types) :]
+            if all(each.poison is None for each in tail) and tuple(map(type_of, tail)) == types:
+                return tail
+        raise AssertionError(f"nobody has {types}")
 
     def judge(self) -> Judgement:
         judge = Judge(GROUP, TOPIC, self.produced, self.places)
@@ -121,7 +174,8 @@ def test_a_run_in_which_all_went_well_is_found_to_be_so(story: Story) -> None:
     found = story.judge()
     assert found.broken == []
     assert found.repeats == []
-    assert found.effects == len(story.ledger)
+    assert found.effects == found.actions == len(story.ledger)
+    assert (found.merged, found.again, found.set_back_across) == (0, 0, 0)
     assert sum(found.letters.values()) == 5
     assert {entry["endpoint"] for entry in story.ledger} >= {"upsert", "track", "trigger", "add_tag"}
 
@@ -147,7 +201,9 @@ def test_first_effects_out_of_order_are_found(story: Story) -> None:
     mine = [entry for entry in story.ledger if entry["contact"] == story.ledger[0]["contact"]]
     one, other = [entry for entry in mine if entry["endpoint"] == "upsert"][:2]
     one["body"], other["body"] = other["body"], one["body"]
-    assert len(story.judge().disorder) >= 1
+    found = story.judge()
+    assert len(found.disorder) >= 1
+    assert found.lost == found.wrong_calls == []
 
 
 def test_actions_of_one_event_out_of_order_are_found(story: Story) -> None:
@@ -159,13 +215,136 @@ def test_actions_of_one_event_out_of_order_are_found(story: Story) -> None:
 
 
 def test_a_repeat_is_counted_and_is_no_disorder(story: Story) -> None:
-    """Also where it sets a contact back for a moment: that is counted by itself."""
+    """Also where it sets a contact back for a moment: that is counted by itself. An email stands between the sign-up
+    and whatever followed, so it had to be."""
     story.call("upsert", story.first("user.signed_up"), key="m2")
     found = story.judge()
     assert found.broken == []
-    assert len(found.repeats) == 1
-    assert found.set_back == 1
+    assert (len(found.repeats), found.again) == (1, 1)
+    assert (found.set_back, found.set_back_across) == ([], 1)
     assert found.repeats_by_member == {"m2": 1}
+
+
+def test_a_contact_that_is_set_back_for_no_reason_is_found(story: Story) -> None:
+    """Two log-ins in a row, and the first once more: they might have merged. The last one once more takes nothing
+    back."""
+    one, two = story.in_a_row(LOG_IN, LOG_IN)
+    at = story.upsert(two)
+    story.call("upsert", one, key="m2")
+    story.ledger.insert(at + 1, story.ledger.pop())
+    found = story.judge()
+    assert found.broken == []
+    assert (len(found.set_back), found.set_back_across, found.set_back_by_member) == (1, 0, {"m2": 1})
+    del story.ledger[at + 1]
+    story.call("upsert", two)
+    story.ledger.insert(at + 1, story.ledger.pop())
+    found = story.judge()
+    assert (len(found.repeats), found.set_back, found.set_back_across) == (1, [], 0)
+
+
+def test_numbers_of_merged_upserts_are_told_by_their_call() -> None:
+    """Modulo RING, so the newest one's number tells the round."""
+    body = {"custom_fields": {"seq": RING + 2}, "tag_names": ["trial", tag(RING - 1), tag(RING), tag(RING + 2), "n"]}
+    assert contributions(body) == [RING - 1, RING, RING + 2]
+    assert contributions({"tag_names": ["paying"]}) == []
+
+
+@pytest.mark.parametrize("types", [(LOG_IN, LOG_IN), (LOG_IN, ONBOARDED, LOG_IN), (LOG_IN, "plan.changed")])
+def test_merged_upserts_came(types: tuple[str, ...], story: Story) -> None:
+    story.merge(*story.in_a_row(*types))
+    found = story.judge()
+    assert found.broken == []
+    assert found.repeats == found.partly == []
+    assert found.merged == len(types) - 1 == found.actions - found.effects
+
+
+def test_an_upsert_that_a_later_one_does_not_stand_for_is_lost(story: Story) -> None:
+    """A later call of the same run is not enough: it has to stand for it."""
+    one, _ = story.in_a_row(LOG_IN, LOG_IN)
+    del story.ledger[story.upsert(one)]
+    found = story.judge()
+    assert found.lost == [f"{one.user}: upsert of event {one.sequence} never came"]
+
+
+def test_a_merged_call_that_says_less_than_its_events_is_found(story: Story) -> None:
+    """A field that is missing, one with an older event's value, and one that no event asked for."""
+    events = story.in_a_row(LOG_IN, ONBOARDED, LOG_IN)
+    entry = story.merge(*events)
+    said = entry["body"]["custom_fields"]
+    for spoiled in (
+        {name: value for name, value in said.items() if name != "onboarding_completed"},
+        {**said, "signin_count": says(events[0])["signin_count"]},
+        {**said, "plan": "pro"},
+    ):
+        entry["body"]["custom_fields"] = spoiled
+        found = story.judge()
+        assert len(found.wrong_calls) == 1
+        assert found.broken == found.wrong_calls
+
+
+def test_a_merge_across_what_had_to_meet_the_first_ones_state_is_disorder(story: Story) -> None:
+    """A track between two upserts: on whichever side of it the merged call stands, one is at a wrong place."""
+    first, _, last = story.in_a_row(LOG_IN, "invoice.paid", LOG_IN)
+    late = copy.deepcopy(story)
+    late.merge(first, last)
+    assert len(late.judge().disorder) == 1
+    at = story.upsert(first)
+    story.merge(first, last)
+    early = next(place for place, entry in enumerate(story.ledger) if entry["body"].get("tag_names", [])[1:])
+    story.ledger.insert(at, story.ledger.pop(early))
+    assert len(story.judge().disorder) == 1
+
+
+def test_after_a_crash_a_call_with_something_new_is_needed_and_one_without_is_a_repeat(story: Story) -> None:
+    """First alone, then merged with the next: the call was needed, one action came again. First merged, then each
+    alone: two calls for nothing, two actions again, and one sets the contact back."""
+    one, two = story.in_a_row(LOG_IN, LOG_IN)
+    needed = copy.deepcopy(story)
+    at = needed.upsert(two)
+    needed.merged(one, two)
+    needed.ledger[at] = needed.ledger.pop()
+    found = needed.judge()
+    assert found.broken == []
+    assert (len(found.repeats), len(found.partly), found.again, found.set_back) == (0, 1, 1, [])
+    assert found.actions == len(story.ledger)
+    story.merge(one, two)
+    at = story.upsert(two)
+    for event in (two, one):
+        story.call("upsert", event)
+        story.ledger.insert(at + 1, story.ledger.pop())
+    found = story.judge()
+    assert found.broken == []
+    assert (len(found.repeats), len(found.partly), found.again, len(found.set_back)) == (2, 0, 2, 1)
+
+
+def test_what_a_commit_told_must_not_come_again_in_a_merged_call_either(story: Story) -> None:
+    """The call is needed for what is new in it, and still says something that was finished."""
+    one, two = story.in_a_row(LOG_IN, LOG_IN)
+    at = story.upsert(two)
+    entry = story.merged(one, two)
+    story.ledger[at] = story.ledger.pop()
+    entry["number"] = at + 1
+    told = Told(story.place(one).offset + 1, frozenset(), {})
+    story.moments = [Moment(at, {0: told}, crash=True)]
+    found = story.judge()
+    assert (len(found.told_repeats), found.told_by_member) == (1, {"m1": 1})
+    story.moments = [Moment(at, {0: NOTHING_TOLD}, crash=True)]
+    assert story.judge().told_repeats == []
+
+
+def test_a_merged_call_whose_answer_was_lost_may_come_again_with_more(story: Story) -> None:
+    """What is in doubt is each of its actions; what nobody doubts is a repeat as ever."""
+    one, two, three = story.in_a_row(LOG_IN, LOG_IN, LOG_IN)
+    at = story.upsert(three)
+    story.merge(one, two)["answered"] = False
+    at -= 1
+    story.merged(one, two, three)
+    story.ledger[at] = story.ledger.pop()
+    found = story.judge()
+    assert found.broken == []
+    assert (len(found.partly), found.again, found.unanswered_repeats) == (1, 2, 1)
+    story.ledger[story.upsert(two)]["answered"] = True
+    assert story.judge().unanswered_repeats == 0
 
 
 def test_a_repeat_after_a_lost_answer_is_told_from_others(story: Story) -> None:
@@ -209,9 +388,17 @@ def test_a_contact_that_ends_in_an_old_state_is_found(story: Story) -> None:
     contact["custom_fields"]["seq"] -= 1
     assert len(story.judge().wrong_state) == 1
     contact["custom_fields"]["seq"] += 1
-    tagged = next(contact for contact in story.contacts if contact["tags"])
-    tagged["tags"] = []
+    tagged = next(contact for contact in story.contacts if {"name": "paying"} in contact["tags"])
+    tagged["tags"].remove({"name": "paying"})
     assert len(story.judge().wrong_state) == 1
+    add(tagged, "paying")
+    assert story.judge().wrong_state == []
+    tagged["tags"].pop(0)
+    assert len(story.judge().wrong_state) == 1, "the tag of one of its upserts"
+    onboarded = story.first(ONBOARDED)
+    fields = next(c for c in story.contacts if c["external_id"] == onboarded.user)["custom_fields"]
+    del fields["onboarding_completed"]
+    assert any("onboarding_completed" in words for words in story.judge().wrong_state)
 
 
 def test_a_repeat_of_what_a_commit_told_is_found(story: Story) -> None:

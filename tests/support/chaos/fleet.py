@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from bridge.core.progress import decode, finished_offsets
 from bridge.sandbox.children import free_port, read_ledger
 from bridge.sandbox.stream import SampleEvent
 from tests.support.chaos.cluster import DOORS, ProxiedKafka
+from tests.support.contributions import counted
 from tests.support.kafka import unique
 from tests.support.service import Sandbox
 
@@ -138,6 +140,12 @@ class Load:
     partitions: int = 6
     latency_ms: float = 30.0
     jitter_ms: float = 10.0
+    backlog: float = 0.3
+    """This share of the events is there from the start: bridges catch up, and upserts that wait merge."""
+    events_per_second: float = 100.0
+    """The others come in bursts, at this rate on average: less than bridges can do, so that many an upsert is alone."""
+    burst: tuple[int, int] = (5, 150)
+    """Events in a burst."""
     seed: int = 1
 
 
@@ -166,10 +174,13 @@ class Fleet:
         self.moments: list[Moment] = []
         self.events = 0
         self._numbers = 0
+        self._feeder: threading.Thread | None = None
+        self._fed = threading.Event()
+        self._failed: list[Any] = []
+        """What went wrong with producing."""
         self._observer: Consumer | None = None
         self._last_progress: tuple[int, float] = (-1, time.monotonic())
-        rules = files("bridge.sandbox").joinpath("demo_files", "rules.yaml").read_text(encoding="utf-8")
-        (folder / "rules.yaml").write_text(rules, encoding="utf-8")
+        (folder / "rules.yaml").write_text(counted(), encoding="utf-8")
 
     # Bridges
 
@@ -233,14 +244,37 @@ admin: {{listen: "127.0.0.1:{port}"}}
     # Events
 
     def produce(self, events: Sequence[SampleEvent]) -> None:
-        """Writes all, and remembers where each one went."""
-        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 5, "log_level": 0})
-        failed: list[Any] = []
+        """Writes the backlog, and the others meanwhile from a thread; `places` tells where each one went."""
+        # Idempotent, because the broker may be restarted meanwhile, and the order is what is to be shown.
+        producer = Producer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "linger.ms": 5,
+                "enable.idempotence": True,
+                "log_level": 0,
+            }
+        )
+        self.events = len(events)
+        there = int(len(events) * self.load.backlog)
+        self._write(producer, events[:there])
+        self._feeder = threading.Thread(target=self._feed, args=(producer, events[there:]), daemon=True)
+        self._feeder.start()
 
+    def _feed(self, producer: Producer, events: Sequence[SampleEvent]) -> None:
+        dice = random.Random(self.load.seed)
+        sent = 0
+        while sent < len(events) and not self._failed:
+            count = dice.randint(*self.load.burst)
+            if self._fed.wait(count / self.load.events_per_second):
+                return  # the run was given up
+            self._write(producer, events[sent : sent + count])
+            sent += count
+
+    def _write(self, producer: Producer, events: Sequence[SampleEvent]) -> None:
         def keep(event: SampleEvent) -> Callable[[Any, Any], None]:
             def kept(error: Any, message: Any) -> None:
                 if error is not None:
-                    failed.append(error)
+                    self._failed.append(error)
                     return
                 place = Place(message.partition(), message.offset(), message.timestamp()[1])
                 self.places[event.user, event.sequence] = place
@@ -251,8 +285,8 @@ admin: {{listen: "127.0.0.1:{port}"}}
             producer.produce(self.topic, event.value, event.key, headers=list(event.headers), on_delivery=keep(event))
             producer.poll(0)
         left = producer.flush(60)
-        assert not failed and not left, f"{left} events were not written: {failed[:3]}"
-        self.events = len(events)
+        if left:
+            self._failed.append(f"{left} events were not written")
 
     # What the group has committed
 
@@ -288,7 +322,9 @@ admin: {{listen: "127.0.0.1:{port}"}}
         self.moments.append(Moment(self.calls(), told, crash))
 
     def finished(self) -> bool:
-        """All events are committed. Raises Stalled when nothing moves for too long."""
+        """All events are committed. Raises Stalled when nothing moves for too long, or events cannot be written."""
+        if self._failed:
+            raise Stalled(f"producing failed: {self._failed[:3]}")
         committed, now = self.committed(), time.monotonic()
         if committed > self._last_progress[0]:
             self._last_progress = (committed, now)
@@ -350,6 +386,9 @@ admin: {{listen: "127.0.0.1:{port}"}}
         return self.kafka.read(self.letters_topic, self.kafka.end(self.letters_topic))
 
     def close(self) -> None:
+        self._fed.set()
+        if self._feeder is not None:
+            self._feeder.join(70)  # longer than a flush may take
         for member in self.members:
             member.thaw()
             member.close()

@@ -3,9 +3,15 @@ a commit is read.
 
 `bridge/sandbox/audit.py` says what must have arrived; this says more of how, because after a crash calls come again:
 
-- an *effect* is a call that Meisa carried out (or knew already: an enrollment, or a trigger by its key);
-- the *first* effects of a contact's events must be in the order of the events, whatever is repeated in between;
-- a *repeat* is an effect that was there before. It may be only what the commits at a crash did not tell.
+- an *effect* is a call that Meisa carried out (or knew already: an enrollment, or a trigger by its key). It stands for
+  one action, or for several upserts of a contact that were merged; it says which (contributions.py);
+- the *first* effects of a contact's actions must be in the order of the events, whatever is repeated in between, and an
+  upsert says what its events say, the last word on each field;
+- an action comes *again* with every further effect that stands for it. It may be only what the commits at a crash did
+  not tell. An effect that stands for nothing new is a repeated call; one that stands for something new besides was
+  needed, and is counted by itself;
+- an upsert sets a contact *back* where a later event's upsert had come before. That may be only where something else
+  than an upsert was due between the two: it is repeated too, and must meet the state that its event found.
 """
 
 from __future__ import annotations
@@ -19,30 +25,12 @@ import orjson
 
 from bridge.core.progress import digest
 from bridge.model import Action, Contact, Kind, Record, action_id
-from bridge.sandbox.audit import ALREADY_ENROLLED, EXPECTED_CALLS, EXPECTED_LETTERS
+from bridge.sandbox.audit import ALREADY_ENROLLED, EXPECTED_LETTERS
 from bridge.sandbox.stream import SampleEvent
 from tests.support.chaos.fleet import Moment, Place
+from tests.support.chaos.plans import PLANS, RULES, TAG, TRIGGER_KEYS, runs, says
+from tests.support.contributions import contributions, tag
 
-RULES: Final[Mapping[str, str]] = {
-    "user.signed_up": "signup",
-    "user.logged_in": "login",
-    "onboarding.completed": "onboarded",
-    "plan.changed": "plan-changed",
-    "invoice.paid": "invoice-paid",
-    "invoice.payment_failed": "payment-failed",
-    "subscription.canceled": "canceled",
-}
-"""Event type → the rule of the sandbox's demo_files/rules.yaml that matches it."""
-
-PLANS: Final[Mapping[str, tuple[str, ...]]] = {
-    **EXPECTED_CALLS,
-    "plan.changed": ("upsert", "track", "add_tag"),
-    "subscription.canceled": ("upsert", "remove_tag", "enroll"),
-}
-"""Event type → its actions, tags included, in order."""
-
-TRIGGER_KEYS: Final[Mapping[str, str]] = {"user.signed_up": "welcome", "invoice.payment_failed": "payment_failed"}
-TAG: Final = "paying"
 UNKNOWN: Final = "unknown_outcome"
 
 CallName = tuple[str, str, int]
@@ -54,27 +42,41 @@ class Judgement:
     """Lists hold what is wrong, in words; counters what is to be published."""
 
     events: int = 0
+    actions: int = 0
+    """That had an effect."""
     effects: int = 0
+    merged: int = 0
+    """Actions that had no call of their own when they first came: they rode in a later one's."""
     lost: list[str] = field(default_factory=list)
     disorder: list[str] = field(default_factory=list)
     """First effects of a contact that came after a later event's."""
+    wrong_calls: list[str] = field(default_factory=list)
+    """Upserts that do not say what their events say."""
     wrong_state: list[str] = field(default_factory=list)
     """Contacts that do not end as their last events have them."""
     emails_twice: list[str] = field(default_factory=list)
     wrong_letters: list[str] = field(default_factory=list)
     repeats: list[str] = field(default_factory=list)
+    """Calls that stand for nothing new."""
+    partly: list[str] = field(default_factory=list)
+    """Calls that stand for something new, and for something that had come before."""
+    again: int = 0
+    """Actions that came again, in either kind of call."""
     told_repeats: list[str] = field(default_factory=list)
-    """Of those, calls that a commit had told as done before."""
+    """Of both, calls with an action that a commit had told as done before."""
     told_by_member: Counter[str] = field(default_factory=Counter)
     unanswered_repeats: int = 0
-    """Of those, calls whose earlier answer the bridge did not get, because the API lost it."""
+    """Of both, calls whose earlier answer the bridge did not get, because the API lost it."""
     recognised: int = 0
-    """Of those, triggers that Meisa knew by their key: no second email."""
-    set_back: int = 0
-    """Of those, upserts that set a contact back to an earlier event's state for a moment."""
+    """Of both, triggers that Meisa knew by their key: no second email."""
+    set_back: list[str] = field(default_factory=list)
+    """Upserts that set a contact back to an earlier event's state for a moment, for no reason."""
+    set_back_by_member: Counter[str] = field(default_factory=Counter)
+    set_back_across: int = 0
+    """Upserts that did so because something else than an upsert was due before the later event's."""
     repeats_by_member: Counter[str] = field(default_factory=Counter)
     at_risk: int = 0
-    """Calls carried out but not told by commits when a bridge crashed, over all crashes: repeats can be only these."""
+    """Actions carried out, not told by commits when a bridge crashed, over all crashes: only these may come again."""
     unknown_outcome: int = 0
     letters: Counter[str] = field(default_factory=Counter)
     letters_again: int = 0
@@ -83,7 +85,8 @@ class Judgement:
     @property
     def broken(self) -> list[str]:
         """What never may be, whatever the fault."""
-        return [*self.lost, *self.disorder, *self.wrong_state, *self.emails_twice, *self.wrong_letters]
+        wrong = (self.lost, self.disorder, self.wrong_calls, self.wrong_state, self.emails_twice, self.wrong_letters)
+        return [line for lines in wrong for line in lines]
 
 
 class Judge:
@@ -99,6 +102,7 @@ class Judge:
         self._events = {(event.user, event.sequence): event for event in produced}
         self._at = {(place.partition, place.offset): name for name, place in places.items()}
         self._types: dict[tuple[str, int], str] = {}
+        self._runs = runs(produced)
         self._users: dict[str, str] = {}
         self._tag_owed: dict[tuple[str, str], list[int]] = defaultdict(list)
         """Endpoint and user → numbers of the events that ask for this tag call: the calls themselves cannot say."""
@@ -133,9 +137,10 @@ class Judge:
     def _effects(
         self, found: Judgement, ledger: Sequence[Mapping[str, Any]], moments: Sequence[Moment]
     ) -> dict[CallName, int]:
-        """The first effect of every call, as its entry's number in the ledger; repeats are judged on the way."""
+        """The first effect of every action, as its entry's number in the ledger; repeats are judged on the way."""
         firsts: dict[CallName, int] = {}
         newest: dict[str, tuple[int, int]] = {}
+        newest_upsert: dict[str, int] = {}
         tags: Counter[tuple[str, str]] = Counter()
         doubtful: Counter[CallName] = Counter()
         for entry in ledger:
@@ -146,28 +151,59 @@ class Judge:
             if not entry["carried_out"] and not known:
                 found.refused[f"{endpoint} {entry['status'] or 'unanswered'}"] += 1
                 continue
-            call = self._call(entry, tags)
-            if call is None:
+            calls = self._calls(entry, tags)
+            if not calls:
                 continue
             found.effects += 1
-            endpoint, user, number = call
-            if call in firsts:
-                in_doubt = doubtful[self._doubt(call)] > 0
-                doubtful[self._doubt(call)] -= in_doubt
-                self._repeat(found, entry, call, in_doubt, newest, moments)
+            if calls[-1][0] == "upsert":
+                self._upsert(found, entry, calls, newest_upsert)
+            again = [call for call in calls if call in firsts]
+            if again:
+                self._again(found, entry, calls, again, doubtful, moments)
             else:
-                firsts[call] = int(entry["number"])
-                if endpoint not in ("add_tag", "remove_tag"):  # which event a tag is of is a guess
-                    step = PLANS[self._types[user, number]].index(endpoint)
-                    if (number, step) < newest.get(user, (0, 0)):
-                        found.disorder.append(
-                            f"{user}: {endpoint} of event {number} came first after event {newest[user][0]}"
-                        )
-                    newest[user] = max(newest.get(user, (0, 0)), (number, step))
-            # The bridge learns of an effect by a whole answer below 500 only.
-            if entry["status"] >= 500 or not entry["answered"] or entry["fault"].startswith(("cut", "hang")):
-                doubtful[self._doubt(call)] += 1
+                found.merged += len(calls) - 1
+            for call in calls:
+                if call not in firsts:
+                    firsts[call] = int(entry["number"])
+                    self._first(found, call, newest)
+                # The bridge learns of an effect by a whole answer below 500 only.
+                if entry["status"] >= 500 or not entry["answered"] or entry["fault"].startswith(("cut", "hang")):
+                    doubtful[self._doubt(call)] += 1
+        found.actions = len(firsts)
         return firsts
+
+    def _first(self, found: Judgement, call: CallName, newest: dict[str, tuple[int, int]]) -> None:
+        """An action has its first effect: everything before it, of the same user, must have had its own."""
+        endpoint, user, number = call
+        if endpoint in ("add_tag", "remove_tag"):
+            return  # which event a tag is of is a guess
+        step = PLANS[self._types[user, number]].index(endpoint)
+        before = newest.get(user, (0, 0))
+        if (number, step) < before:
+            found.disorder.append(f"{user}: {endpoint} of event {number} came first after event {before[0]}")
+        newest[user] = max(before, (number, step))
+
+    def _upsert(
+        self, found: Judgement, entry: Mapping[str, Any], calls: Sequence[CallName], newest: dict[str, int]
+    ) -> None:
+        """An upsert says what its events say, and does not take a contact back."""
+        _, user, number = calls[-1]
+        words = f"{user}: upsert of event {_numbers(calls)} (entry {entry['number']}, by {entry['key']})"
+        due: dict[str, Any] = {}
+        for _, _, each in calls:
+            due |= says(self._events[user, each])
+        said = entry["body"]["custom_fields"]
+        if said != due:
+            wrong = {name: (said.get(name), due.get(name)) for name in {*said, *due} if said.get(name) != due.get(name)}
+            found.wrong_calls.append(f"{words} says {wrong} (is, should be)")
+        before = newest.get(user, number)
+        if number < before:
+            if self._runs[user, number] == self._runs[user, before]:
+                found.set_back.append(f"{words} came after that of event {before}")
+                found.set_back_by_member[str(entry["key"])] += 1
+            else:
+                found.set_back_across += 1
+        newest[user] = max(before, number)
 
     @staticmethod
     def _doubt(call: CallName) -> CallName:
@@ -175,47 +211,53 @@ class Judge:
         endpoint, user, _ = call
         return (endpoint, user, 0) if endpoint in ("add_tag", "remove_tag") else call
 
-    def _call(self, entry: Mapping[str, Any], tags: Counter[tuple[str, str]]) -> CallName | None:
+    def _calls(self, entry: Mapping[str, Any], tags: Counter[tuple[str, str]]) -> list[CallName]:
+        """The actions that an effect stands for, in the order of their events; none where nobody asked for it."""
         endpoint, body = str(entry["endpoint"]), entry.get("body") or {}
         named = body.get("email") or body.get("to_email") or body.get("external_id") or entry["contact"]
         user = self._users.get(str(named))
         if user is None:
-            return None
+            return []
         if endpoint == "upsert" and TAG in (body.get("tag_names") or ()):
             endpoint = "add_tag"  # it rode on an upsert that was needed for the contact's id
         if endpoint in ("add_tag", "remove_tag"):
             owed = self._tag_owed[endpoint, user]
             tags[endpoint, user] += 1
             # More calls than owed are repeats, of the last one as far as anybody can tell.
-            return (endpoint, user, owed[min(tags[endpoint, user], len(owed)) - 1]) if owed else None
-        number = _number(body)
-        return (endpoint, user, number) if number is not None and (user, number) in self._types else None
+            return [(endpoint, user, owed[min(tags[endpoint, user], len(owed)) - 1])] if owed else []
+        numbers = contributions(body) if endpoint == "upsert" else [_number(body) or 0]
+        return [(endpoint, user, number) for number in numbers if endpoint in self._plan(user, number)]
 
-    def _repeat(
+    def _plan(self, user: str, number: int) -> tuple[str, ...]:
+        type = self._types.get((user, number))
+        return PLANS[type] if type is not None else ()
+
+    def _again(
         self,
         found: Judgement,
         entry: Mapping[str, Any],
-        call: CallName,
-        doubtful: bool,
-        newest: Mapping[str, tuple[int, int]],
+        calls: Sequence[CallName],
+        again: Sequence[CallName],
+        doubtful: Counter[CallName],
         moments: Sequence[Moment],
     ) -> None:
-        endpoint, user, number = call
-        words = f"{user}: {endpoint} of event {number} (entry {entry['number']}, by {entry['key']})"
-        found.repeats.append(words)
-        found.repeats_by_member[str(entry["key"])] += 1
-        if doubtful:
-            found.unanswered_repeats += 1
-        if entry.get("repeated"):
-            found.recognised += 1
-        if endpoint == "upsert" and number < newest.get(user, (0, 0))[0]:
-            found.set_back += 1
+        """An effect stands for actions that had one before."""
+        member, (endpoint, user, _) = str(entry["key"]), calls[-1]
+        words = f"{user}: {endpoint} of event {_numbers(again)} (entry {entry['number']}, by {member})"
+        (found.repeats if len(again) == len(calls) else found.partly).append(words)
+        found.repeats_by_member[member] += 1
+        found.again += len(again)
+        found.unanswered_repeats += all(doubtful[self._doubt(call)] > 0 for call in again)
+        for call in again:
+            doubtful[self._doubt(call)] = max(0, doubtful[self._doubt(call)] - 1)
+        found.recognised += bool(entry.get("repeated"))
         if endpoint in ("add_tag", "remove_tag"):
             return  # which event it repeats is a guess
         before = [moment for moment in moments if moment.calls < int(entry["number"])]
-        if before and self._is_told(call, before[-1]):
-            found.told_repeats.append(words)
-            found.told_by_member[str(entry["key"])] += 1
+        told = [call for call in again if before and self._is_told(call, before[-1])]
+        if told:
+            found.told_repeats.append(f"{words}: {_numbers(told)}")
+            found.told_by_member[member] += 1
 
     def _is_told(self, call: CallName, moment: Moment) -> bool:
         _, user, number = call
@@ -295,19 +337,18 @@ class Judge:
                 found.emails_twice.append(f"{name[0]} got {name[1]} of event {name[2]} twice")
 
     def _contacts(self, found: Judgement, contacts: Iterable[Mapping[str, Any]]) -> None:
-        """Every contact ends with the state of its last events."""
+        """Every contact ends with the state of its last events, and has the tags of all its upserts."""
         wanted: dict[str, dict[str, Any]] = defaultdict(dict)
+        tags: dict[str, set[str]] = defaultdict(set)
         for event in self._produced:
-            type = self._types.get((event.user, event.sequence))
-            if type is None:
-                continue
-            state, data = wanted[event.user], orjson.loads(event.value)["data"]
-            if "upsert" in PLANS[type]:
-                state["seq"] = event.sequence
-                if type in ("user.signed_up", "plan.changed", "subscription.canceled"):
-                    state["plan"] = data["plan"]
-            if "add_tag" in PLANS[type] or "remove_tag" in PLANS[type]:
-                state[TAG] = "add_tag" in PLANS[type]
+            plan = self._plan(event.user, event.sequence)
+            if "upsert" in plan:
+                wanted[event.user] |= says(event)
+                tags[event.user].add(tag(event.sequence))
+            if "add_tag" in plan:
+                tags[event.user].add(TAG)
+            elif "remove_tag" in plan:
+                tags[event.user].discard(TAG)
         held = {str(contact["external_id"]): contact for contact in contacts}
         for user, state in wanted.items():
             contact = held.get(user)
@@ -315,15 +356,18 @@ class Judge:
                 found.wrong_state.append(f"{user} is no contact")
                 continue
             fields = contact["custom_fields"]
-            tags = {tag["name"] for tag in contact["tags"]}
-            has = {"seq": fields.get("seq"), "plan": fields.get("plan"), TAG: TAG in tags}
-            wrong = {name: (has[name], value) for name, value in state.items() if has[name] != value}
-            if wrong:
-                found.wrong_state.append(f"{user} ends with {wrong} (is, should be)")
+            wrong = {name: (fields.get(name), value) for name, value in state.items() if fields.get(name) != value}
+            differing = tags[user] ^ {each["name"] for each in contact["tags"]} - {"trial"}
+            if wrong or differing:
+                found.wrong_state.append(f"{user} ends with {wrong} (is, should be), tags that differ: {differing}")
+
+
+def _numbers(calls: Sequence[CallName]) -> str:
+    return "+".join(str(number) for _, _, number in calls)
 
 
 def _number(body: Mapping[str, Any]) -> int | None:
-    for part in ("custom_fields", "properties", "variables", "metadata"):
+    for part in ("properties", "variables", "metadata"):
         number = (body.get(part) or {}).get("seq")
         if isinstance(number, int):
             return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
@@ -27,11 +28,16 @@ class Size:
     users: int = 2_000
     bad: int = 20
     zipf_s: float = 0.9
+    backlog: float = 0.3
+    """This share of the events is there from the start; the others come in bursts."""
+    events_per_second: float = 150.0
     work_seconds: tuple[float, float] = (1.5, 3.5)
     """Calls are made for so long between two faults."""
+    trouble_seconds: float = math.inf
+    """Faults begin for so long; then the work may end in peace."""
 
 
-SHORT = Size(events=1_000, users=120, bad=4, work_seconds=(0.6, 1.2))
+SHORT = Size(events=800, users=100, bad=4, events_per_second=80.0, work_seconds=(0.5, 1.0), trouble_seconds=8.0)
 
 
 GIVEN_UP_MAX = 3
@@ -56,6 +62,8 @@ class Report:
     """Of the repeats, calls of bridges that were frozen once."""
     woken_told: int
     """Of these, calls that a commit had told."""
+    woken_set_back: int
+    """Calls of bridges that were frozen once that set a contact back."""
 
     @property
     def wrong(self) -> list[str]:
@@ -63,14 +71,16 @@ class Report:
         found = [*self.judgement.broken, *self.broke]
         allowed = KINDS[self.kind].repeats
         judgement = self.judgement
-        if allowed == "none" and judgement.repeats:
-            found += [f"repeated, after planned changes only: {call}" for call in judgement.repeats]
-        if allowed == "untold" and len(judgement.told_repeats) > min(
-            self.woken_told, MID_WRITE_MAX * self.faults["SIGSTOP"]
-        ):
+        again = [*judgement.repeats, *judgement.partly]
+        mid_write = MID_WRITE_MAX * self.faults["SIGSTOP"]
+        if allowed == "none":
+            found += [f"repeated, after planned changes only: {call}" for call in again]
+        if allowed == "untold" and len(judgement.told_repeats) > min(self.woken_told, mid_write):
             found += [f"repeated, though a commit had told of it: {call}" for call in judgement.told_repeats]
-        if allowed == "unanswered" and len(judgement.repeats) > judgement.unanswered_repeats + GIVEN_UP_MAX:
-            found.append(f"{len(judgement.repeats)} repeats, but {judgement.unanswered_repeats} lost answers")
+        if allowed == "unanswered" and len(again) > judgement.unanswered_repeats + GIVEN_UP_MAX:
+            found.append(f"{len(again)} calls again, but {judgement.unanswered_repeats} lost answers")
+        if len(judgement.set_back) > min(self.woken_set_back, mid_write):
+            found += [f"set a contact back: {call}" for call in judgement.set_back]
         if not self.faults:
             found.append("the work was done before a fault was injected")
         return found
@@ -78,15 +88,17 @@ class Report:
     def row(self) -> str:
         judgement = self.judgement
         faults = ", ".join(f"{count:,} {name}" for name, count in sorted(self.faults.items()) if name != "rates")
-        repeats = len(judgement.repeats)
+        crashes = KINDS[self.kind].crashes
         cells = (
             KINDS[self.kind].title,
             faults,
             f"{judgement.events:,}",
+            f"{judgement.effects:,}",
             f"{len(judgement.lost):,}",
             f"{len(judgement.disorder):,}",
-            f"{repeats:,} ({1000 * repeats / judgement.events:.1f} ‰)",
-            f"{judgement.at_risk:,}" if KINDS[self.kind].crashes else "",
+            _share(len(judgement.repeats), judgement.effects),
+            _share(judgement.again, judgement.actions) + (f" of {judgement.at_risk:,}" if crashes else ""),
+            f"{len(judgement.set_back):,}",
             f"{len(judgement.emails_twice):,}",
             f"{judgement.unknown_outcome:,}",
             f"{self.seconds:.0f} s",
@@ -98,11 +110,13 @@ class Report:
         found = self.judgement
         parts = {
             "seed": self.seed,
-            "effects": found.effects,
+            "actions": found.actions,
+            "merged": _share(found.merged, found.actions),
+            "calls partly repeated": len(found.partly),
             "told and repeated": len(found.told_repeats),
             "answer lost and repeated": found.unanswered_repeats,
             "emails recognised": found.recognised,
-            "set back for a moment": found.set_back,
+            "set back for a moment, before something that had to meet it": found.set_back_across,
             "by bridges once frozen": self.zombie_repeats,
             "letters": dict(found.letters),
             "letters again": found.letters_again,
@@ -111,10 +125,14 @@ class Report:
         return ", ".join(f"{name} {value}" for name, value in parts.items())
 
 
+def _share(count: int, of: int) -> str:
+    return f"{count:,} ({1000 * count / max(1, of):.1f} ‰)"
+
+
 HEAD = (
-    "| fault | injected | events | lost | out of order | calls repeated | not yet told | emails twice | "
-    "`unknown_outcome` | took |\n"
-    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+    "| fault | injected | events | calls | lost | out of order | calls repeated | actions again, of those not yet told "
+    "| set back | emails twice | `unknown_outcome` | took |\n"
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
 )
 
 
@@ -128,7 +146,8 @@ def run(kafka: ProxiedKafka, folder: Path, kind: str, size: Size, seed: int = 1)
     folder.mkdir(parents=True, exist_ok=True)
     produced = list(events(seed, size.events, size.users, size.zipf_s, size.bad, now_wall_seconds=time.time()))
     with ExitStack() as stack:
-        fleet = Fleet(kafka, folder, Load(seed=seed), meisa=chosen.meisa)
+        load = Load(seed=seed, backlog=size.backlog, events_per_second=size.events_per_second)
+        fleet = Fleet(kafka, folder, load, meisa=chosen.meisa)
         stack.callback(fleet.close)
         fleet.produce(produced)
         trouble = Trouble(fleet, random.Random(seed), size.work_seconds)
@@ -140,7 +159,8 @@ def run(kafka: ProxiedKafka, folder: Path, kind: str, size: Size, seed: int = 1)
         try:
             while True:
                 trouble.work()
-                chosen.cycle(trouble)
+                if time.monotonic() - begun < size.trouble_seconds or not trouble.timeline:
+                    chosen.cycle(trouble)
         except Done:
             seconds = time.monotonic() - begun
         for member in list(fleet.members):
@@ -160,6 +180,18 @@ def run(kafka: ProxiedKafka, folder: Path, kind: str, size: Size, seed: int = 1)
         judge = Judge(fleet.group, fleet.topic, produced, fleet.places)
         judgement = judge.judge(ledger, fleet.emails(), fleet.contacts(), fleet.letters(), fleet.moments)
         woken = {name for name, _, _ in trouble.frozen}
-        zombies = sum(count for name, count in judgement.repeats_by_member.items() if name in woken)
-        told = sum(count for name, count in judgement.told_by_member.items() if name in woken)
-        return Report(kind, seed, seconds, +trouble.count, judgement, fleet.broke, zombies, told)
+
+        def of_woken(by_member: Counter[str]) -> int:
+            return sum(count for name, count in by_member.items() if name in woken)
+
+        return Report(
+            kind,
+            seed,
+            seconds,
+            +trouble.count,
+            judgement,
+            fleet.broke,
+            zombie_repeats=of_woken(judgement.repeats_by_member),
+            woken_told=of_woken(judgement.told_by_member),
+            woken_set_back=of_woken(judgement.set_back_by_member),
+        )
