@@ -54,6 +54,8 @@ class Ledger:
     first_call_wall_seconds: float | None = None
     last_answer_wall_seconds: float | None = None
     highest: dict[str, int] = field(default_factory=dict)
+    """By contact. Where seqs count a contact's events from 1, their sum is the events that upserts stand for: those
+    that merge leave as one call with the last one's seq."""
     seen: set[tuple[str, str, int]] = field(default_factory=set)
     open: dict[str, int] = field(default_factory=dict)
 
@@ -99,6 +101,7 @@ class Ledger:
             "calls": self.calls,
             "by_path": self.by_path,
             "contacts": len(self.highest),
+            "covered": sum(self.highest.values()),
             "distinct_seqs": len({(contact, seq) for contact, _, seq in self.seen}),
             "without_seq": self.without_seq,
             "out_of_order": self.out_of_order,

@@ -57,6 +57,7 @@ def test_calls_in_order_are_no_violation(client: httpx.Client) -> None:
     upsert(client, "b@example.com", 1)
     facts = report(client)
     assert (facts["calls"], facts["contacts"], facts["distinct_seqs"]) == (7, 2, 4)
+    assert facts["covered"] == 5 + 1
     assert (facts["out_of_order"], facts["duplicates"], facts["overlapping"], facts["without_seq"]) == (0, 0, 0, 0)
     assert facts["by_path"] == {"/contacts/upsert/": 4, "/events/track/": 3}
 
