@@ -1,58 +1,95 @@
-"""What a commit carries beside its offset: the work beyond the frontier that is done already, as text.
+"""What a commit carries beside its offset: the work beyond the frontier that is known already, as text.
 
 The theory
     Kafka keeps one offset per partition and group, and some text with it. The offset is the frontier. The text tells
-    the next owner what lies beyond it and need not be done again: offsets that finished, and delivered actions of
-    events that did not finish. So a planned stop repeats nothing, and a crash only what was not yet committed.
+    the next owner what lies beyond it: which offsets finished, which actions of unfinished events were carried out,
+    which triggers may have been sent and since when, how far intake had come. So a planned stop repeats nothing, a
+    crash only what was not yet committed, and no email goes out twice.
 
 The form
-    `mb1:` + base85 of: form · bitmap · started triggers · delivered actions · CRC-32. The bitmap has a bit for each
-    offset from the frontier rounded down to a multiple of eight, stored as it is or deflated, whichever is shorter. The
-    checksum covers the committed offset too, so text that got beside another offset is not believed.
+    `mb1:` + base85 of sections · CRC-32. A section is a tag (one byte), a length (varint) and as many bytes. Whoever
+    reads passes over tags that it does not know, so an older and a newer instance can share a group: what the older
+    one does not know it does not tell on, and the newer one does that part again or doubts it. A section is never
+    given another meaning; a new one gets a new tag. The checksum covers the committed offset too, so text that got
+    beside another offset is not believed.
+
+    1, 2, 3  finished offsets, one of three forms, whichever is the shortest: one bit for each offset from the frontier
+             rounded down to a multiple of eight; the same deflated; or the lengths of its runs, unfinished first
+    4        started triggers: their offsets, each with digests and wall seconds
+    5        delivered actions of unfinished events: their offsets, each with digests
+    6        the same, of actions for which no place was claimed: they take what room is left
+    7        `seen`, the offset after the highest taken in, and `since`, when the frontier's record was first read
+    8        `unsure_below`: a former owner's progress up to there could not be read
+    9        a hash of the topic's id: four bytes
+    10-15    reserved for quota spend and the assignment id, SPEND_BYTES together with their heads
 
 Rules that never break
     1. What is written never exceeds its limit, in bytes; the broker would refuse the whole commit.
-    2. Text that is foreign, cut, damaged, or of another version decodes to None: everything beyond the offset is then
-       done again. It never raises, and never names an offset below the committed one.
-    3. Finished offsets and triggers, started or delivered, always fit (the bounds below): none may be forgotten. Other
-       delivered actions take what room is left, lowest offsets first: those left out are repeated.
+    2. Text that is foreign, cut, damaged, or of another version decodes to None, and never raises. `ours` tells text
+       that we wrote from text that somebody else did: ours may have told of triggers (runtime/marks.py).
+    3. Whatever was let in fits (the bounds below): none of it may be forgotten.
 
 The bounds
-    Worst are alternating offsets: no compression, one bit per offset. A window of 20,000 needs 2,501 bytes, 3,127
-    characters of base85, of the broker's default 4,096. A started trigger needs up to 16 bytes; `started_limit` of them
-    (23) may be under way in one partition, and four more of the event at the frontier. Head and checksum take 20, and
-    the rest, some 300 bytes, holds about 40 delivered actions in the worst case, and hundreds in any ordinary one,
-    where the bitmap deflates to nothing.
+    Worst for the bitmap are alternating offsets: no compression, one bit per offset. A window of 20,000 needs 2,501
+    bytes, of the 3,273 that base85 leaves of the broker's default 4,096 characters. Heads and checksum take 43, 160
+    are kept for spend, a started trigger needs up to 12: `started_limit` of them (20) may be under way in one
+    partition, and four more of the event at the frontier. That event also has room of its own for eight delivered
+    actions. All the rest, `room_limit`, is shared by the bitmap and by places for delivered actions (core/offsets.py):
+    with a full window some 240 bytes are left for them, which is 20 events with two delivered actions each; with a
+    window of a thousand offsets it is 200.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 PREFIX = "mb1:"
-_STORED, _DEFLATED = 0, 1
+_OURS = re.compile(r"mb\d{1,4}:")
+
+_STORED, _DEFLATED, _RUNS, _STARTED, _DELIVERED, _UNCLAIMED, _SEEN, _UNSURE, _TOPIC = range(1, 10)
+
 _CHECK_BYTES = 4
 _DIGEST_BYTES = 4
 """Of an action id: among the few actions of one event a collision is out of reach."""
-_OVERHEAD_BYTES = 16
-"""Flags, two lengths and the checksum, with room to spare."""
+_WALL_BYTES = 4
+"""Enough until 2106."""
+_TOPIC_BYTES = 4
+_HEADS_BYTES = _CHECK_BYTES + 4 * 4 + 9 + 5 + 8
+"""The checksum, four sections' heads of four bytes, and all of `seen` (9), `unsure_below` (5) and the topic's hash."""
+SPEND_BYTES = 160
+"""Reserved for the quota's spend and an assignment id."""
 BITMAP_BYTES_MAX = 1 << 17
 """Of a decoded bitmap: a million offsets. What claims more is not ours."""
+_DISTANCE_MAX = BITMAP_BYTES_MAX * 8
+"""From the frontier; fits into three bytes of a varint."""
+_NO_BOUND = 1 << 62
+_RUNS_MAX = 256
+"""Beyond so many runs the other forms are about as short, and finding the runs costs a millisecond."""
 
 DELIVERED = 0
 """In place of a start's time: the trigger was delivered, and its event has not finished yet."""
 
 WINDOW_MAX = 20_000
-_WINDOW_SHARE = 0.79
-_STARTED_SHARE = 0.12
-_STARTED_BYTES = 16
-"""Of one started trigger at most: five for the distance of its offset, one for a count, four and five for the rest."""
+_STARTED_SHARE = 0.083
+_WINDOW_SHARE = 0.912
+STARTED_BYTES = 12
+"""Of one started trigger at most: three for the distance of its offset, one for a count, four and four."""
 STARTED_EXTRA = 4
 """Started triggers beyond `started_limit` that still fit: for the event at the frontier (runtime/marks.py)."""
+PLACE_HEAD_BYTES = 4
+"""Of an offset with delivered actions: three for its distance, one for their count (two beyond 127)."""
+PLACES_EXTRA = 8
+"""Delivered actions of the event at the frontier that fit whatever holds the room."""
+PLACES_EXTRA_BYTES = PLACE_HEAD_BYTES + PLACES_EXTRA * _DIGEST_BYTES
+
+
+class DoesNotFit(AssertionError):
+    """More was let in than what fits: a bug, or a limit that was lowered while a former owner's progress was larger."""
 
 
 class Progress(NamedTuple):
@@ -62,10 +99,18 @@ class Progress(NamedTuple):
     """The offset of the bitmap's first bit, a multiple of eight."""
     bitmap: bytes = b""
     """Finished offsets: bit `n % 8` of byte `n // 8` is offset `base + n`."""
-    delivered: Mapping[int, frozenset[int]] = {}
+    delivered: Mapping[int, Collection[int]] = {}
     """Offset → digests of its delivered actions."""
     started: Mapping[int, Mapping[int, int]] = {}
     """Offset → digest of a started trigger → wall seconds of its first start; DELIVERED if it is known to be sent."""
+    seen: int | None = None
+    """The offset after the highest that was taken in, where that is beyond the committed one."""
+    since_wall: int = 0
+    """Whatever lies below `seen` was first read no earlier than this; 0 where nobody knows."""
+    unsure_below: int | None = None
+    """Below it a trigger may have been sent of which nothing is told."""
+    topic: int | None = None
+    """Four bytes of a hash of the topic's id."""
 
 
 def digest(action_id: str) -> int:
@@ -73,46 +118,78 @@ def digest(action_id: str) -> int:
     return int(action_id[: _DIGEST_BYTES * 2], 16)
 
 
-def _room(limit_bytes: int) -> int:
-    """Bytes to share out: what base85 leaves, without head, checksum and the extra triggers."""
-    return (limit_bytes - len(PREFIX)) * 4 // 5 - _OVERHEAD_BYTES - _CHECK_BYTES - STARTED_EXTRA * _STARTED_BYTES
+def place_bytes(actions: int) -> int:
+    """What an offset with so many delivered actions needs at most."""
+    return PLACE_HEAD_BYTES + (actions > 127) + actions * _DIGEST_BYTES if actions else 0
 
 
-def window_limit(limit_bytes: int) -> int:
-    """How many offsets may lie beyond the frontier so that they always fit into metadata of this size."""
-    return max(8, min(WINDOW_MAX, (int(_room(limit_bytes) * _WINDOW_SHARE) - 1) * 8))
+def _raw_bytes(limit_bytes: int) -> int:
+    """What base85 leaves of the limit: five characters carry four bytes."""
+    return max(0, limit_bytes - len(PREFIX)) * 4 // 5
+
+
+def _shared(limit_bytes: int) -> int:
+    """Bytes to share out between window, delivered actions and started triggers."""
+    fixed = _HEADS_BYTES + SPEND_BYTES + STARTED_EXTRA * STARTED_BYTES + PLACES_EXTRA_BYTES
+    return _raw_bytes(limit_bytes) - fixed
 
 
 def started_limit(limit_bytes: int) -> int:
     """How many started triggers of one partition always fit into metadata of this size."""
-    return max(1, int(_room(limit_bytes) * _STARTED_SHARE) // _STARTED_BYTES)
+    return max(1, int(_shared(limit_bytes) * _STARTED_SHARE) // STARTED_BYTES)
+
+
+def room_limit(limit_bytes: int) -> int:
+    """Bytes that the bitmap and the delivered actions of one partition may need together at most."""
+    return max(8, _shared(limit_bytes) - started_limit(limit_bytes) * STARTED_BYTES)
+
+
+def window_limit(limit_bytes: int) -> int:
+    """How many offsets may lie beyond the frontier so that they always fit into metadata of this size."""
+    return max(8, min(WINDOW_MAX, (int(room_limit(limit_bytes) * _WINDOW_SHARE) - 1) * 8))
 
 
 def encode(
-    offset: int,
-    base: int,
-    bitmap: bytes,
-    delivered: Mapping[int, Collection[int]],
-    limit_bytes: int,
-    started: Mapping[int, Mapping[int, int]] | None = None,
+    offset: int, progress: Progress, limit_bytes: int, unclaimed: Mapping[int, Collection[int]] | None = None
 ) -> str:
-    """The text beside `offset`; empty where there is nothing to tell. ASCII, without NUL."""
-    bitmap = bitmap.rstrip(b"\0")
-    if not bitmap and not delivered and not started:
+    """The text beside `offset`; empty where there is nothing to tell. ASCII, without NUL. Raises DoesNotFit.
+
+    `unclaimed` are delivered actions that take what room is left, lowest offsets first: those left out are repeated.
+    """
+    body = bytearray()
+    bitmap = progress.bitmap.rstrip(b"\0")
+    if bitmap:
+        assert progress.base == offset & ~7
+        _section(body, *_shortest(bitmap))
+    if progress.started:
+        _section(body, _STARTED, _encode_started(offset, progress.started))
+    if progress.delivered:
+        _section(body, _DELIVERED, _encode_delivered(offset, progress.delivered, _NO_BOUND))
+    if progress.seen is not None and progress.seen > offset:
+        seen = bytearray()
+        _put(seen, progress.seen - offset)
+        _section(body, _SEEN, seen + progress.since_wall.to_bytes(_WALL_BYTES, "big"))
+    if progress.unsure_below is not None and progress.unsure_below > offset:
+        unsure = bytearray()
+        _put(unsure, progress.unsure_below - offset)
+        _section(body, _UNSURE, unsure)
+    if progress.topic is not None:
+        _section(body, _TOPIC, progress.topic.to_bytes(_TOPIC_BYTES, "big"))
+    room = _raw_bytes(limit_bytes) - _CHECK_BYTES - SPEND_BYTES - len(body)
+    if body and room < 0:
+        raise DoesNotFit(f"more than what fits was let in: {-room} bytes too much for a limit of {limit_bytes}")
+    if unclaimed:
+        best = _encode_delivered(offset, unclaimed, room - 4)
+        if best:
+            _section(body, _UNCLAIMED, best)
+    if not body:
         return ""
-    deflated = zlib.compress(bitmap, 1)
-    form, stored = (_DEFLATED, deflated) if len(deflated) < len(bitmap) else (_STORED, bitmap)
-    body = bytearray((form,))
-    _put(body, offset - base)
-    _put(body, len(stored))
-    body += stored
-    body += _encode_started(offset, started or {})
-    assert len(body) <= (limit_bytes - len(PREFIX)) * 4 // 5 - _CHECK_BYTES, "more than what fits was let in"
-    room = (limit_bytes - len(PREFIX)) * 4 // 5 - _CHECK_BYTES - len(body)
-    body += _encode_delivered(offset, delivered, room)
-    text = PREFIX + base64.b85encode(bytes(body) + _check(offset, body)).decode("ascii")
-    assert len(text) <= limit_bytes
-    return text
+    return PREFIX + base64.b85encode(bytes(body) + _check(offset, body)).decode("ascii")
+
+
+def ours(text: str) -> bool:
+    """Whether this bridge wrote the text, of whatever version and in whatever state."""
+    return _OURS.match(text) is not None
 
 
 def decode(offset: int, text: str) -> Progress | None:
@@ -124,21 +201,7 @@ def decode(offset: int, text: str) -> Progress | None:
         body, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
         if len(raw) <= _CHECK_BYTES or check != _check(offset, body):
             return None
-        reader = _Reader(body)
-        form = reader.byte()
-        base = offset - reader.number()
-        stored = reader.bytes(reader.number())
-        if form == _DEFLATED:
-            inflate = zlib.decompressobj()
-            stored = inflate.decompress(stored, BITMAP_BYTES_MAX)
-            if not inflate.eof:
-                return None
-        elif form != _STORED:
-            return None
-        if base % 8 or not offset - 8 < base <= offset or base < 0:
-            return None
-        started = _decode_started(offset, reader)
-        return Progress(base, stored, _decode_delivered(offset, reader), started)
+        return _read(offset, _Reader(body))
     except (ValueError, IndexError, zlib.error, binascii.Error):
         return None
 
@@ -153,16 +216,96 @@ def finished_offsets(progress: Progress) -> Iterable[int]:
                     yield first + bit
 
 
+def _read(offset: int, body: _Reader) -> Progress:
+    progress = Progress(offset & ~7)
+    delivered: dict[int, frozenset[int]] = {}
+    while body.left:
+        tag = body.byte()
+        reader = _Reader(body.bytes(body.number()))
+        if tag in (_STORED, _DEFLATED, _RUNS):
+            progress = progress._replace(bitmap=_BITMAPS[tag](reader))
+        elif tag == _STARTED:
+            progress = progress._replace(started=_decode_started(offset, reader))
+        elif tag in (_DELIVERED, _UNCLAIMED):
+            for place, digests in _decode_delivered(offset, reader).items():
+                delivered[place] = delivered.get(place, frozenset()) | digests
+        elif tag == _SEEN:
+            seen = offset + reader.distance()
+            progress = progress._replace(seen=seen, since_wall=reader.fixed(_WALL_BYTES))
+        elif tag == _UNSURE:
+            progress = progress._replace(unsure_below=offset + reader.distance())
+        elif tag == _TOPIC:
+            progress = progress._replace(topic=reader.fixed(_TOPIC_BYTES))
+    return progress._replace(delivered=delivered)
+
+
+# Bitmaps
+
+
+def _shortest(bitmap: bytes) -> tuple[int, bytes]:
+    forms = [(_STORED, bitmap), (_DEFLATED, zlib.compress(bitmap, 1))]
+    runs = _encode_runs(bitmap)
+    if runs is not None:
+        forms.append((_RUNS, runs))
+    return min(forms, key=lambda form: len(form[1]))
+
+
+def _encode_runs(bitmap: bytes) -> bytes | None:
+    bits = int.from_bytes(bitmap, "little")
+    edges = bits ^ bits << 1  # a bit wherever a run begins or ends
+    if edges.bit_count() > _RUNS_MAX:
+        return None
+    runs = bytearray()
+    before = 0
+    while edges:
+        lowest = edges & -edges
+        edges ^= lowest
+        place = lowest.bit_length() - 1
+        _put(runs, place - before)
+        before = place
+    return bytes(runs)
+
+
+def _decode_stored(reader: _Reader) -> bytes:
+    return reader.bytes(reader.left)
+
+
+def _decode_deflated(reader: _Reader) -> bytes:
+    inflate = zlib.decompressobj()
+    bitmap = inflate.decompress(reader.bytes(reader.left), BITMAP_BYTES_MAX)
+    if not inflate.eof:
+        raise ValueError("cut short, or larger than any window")
+    return bitmap
+
+
+def _decode_runs(reader: _Reader) -> bytes:
+    bits = place = 0
+    finished = False
+    while reader.left:
+        length = reader.distance()
+        if place + length > _DISTANCE_MAX:
+            raise ValueError("larger than any window")
+        if finished:
+            bits |= (1 << length) - 1 << place
+        place += length
+        finished = not finished
+    return bits.to_bytes((place + 7) // 8, "little")
+
+
+_BITMAPS = {_STORED: _decode_stored, _DEFLATED: _decode_deflated, _RUNS: _decode_runs}
+
+
+# Actions
+
+
 def _encode_started(offset: int, started: Mapping[int, Mapping[int, int]]) -> bytes:
     entries = bytearray()
-    _put(entries, len(started))
     before = offset
     for place in sorted(started):
         _put(entries, place - before)
         _put(entries, len(started[place]))
         for each, wall in started[place].items():
-            entries += each.to_bytes(_DIGEST_BYTES, "big")
-            _put(entries, wall)
+            entries += each.to_bytes(_DIGEST_BYTES, "big") + wall.to_bytes(_WALL_BYTES, "big")
         before = place
     return bytes(entries)
 
@@ -170,12 +313,9 @@ def _encode_started(offset: int, started: Mapping[int, Mapping[int, int]]) -> by
 def _decode_started(offset: int, reader: _Reader) -> dict[int, dict[int, int]]:
     started: dict[int, dict[int, int]] = {}
     place = offset
-    for _ in range(reader.count()):
-        place += reader.number()
-        triggers = started[place] = {}
-        for _ in range(reader.count()):
-            each = int.from_bytes(reader.bytes(_DIGEST_BYTES), "big")
-            triggers[each] = reader.number()
+    while reader.left:
+        place += reader.distance()
+        started[place] = {reader.fixed(_DIGEST_BYTES): reader.fixed(_WALL_BYTES) for _ in range(reader.count())}
     return started
 
 
@@ -186,7 +326,7 @@ def _encode_delivered(offset: int, delivered: Mapping[int, Collection[int]], roo
         entry = bytearray()
         _put(entry, place - before)
         _put(entry, len(delivered[place]))
-        for each in delivered[place]:
+        for each in sorted(delivered[place]):
             entry += each.to_bytes(_DIGEST_BYTES, "big")
         if len(entries) + len(entry) > room:
             break
@@ -199,14 +339,22 @@ def _decode_delivered(offset: int, reader: _Reader) -> dict[int, frozenset[int]]
     delivered: dict[int, frozenset[int]] = {}
     place = offset
     while reader.left:
-        place += reader.number()
-        count = reader.count()
-        delivered[place] = frozenset(int.from_bytes(reader.bytes(_DIGEST_BYTES), "big") for _ in range(count))
+        place += reader.distance()
+        delivered[place] = frozenset(reader.fixed(_DIGEST_BYTES) for _ in range(reader.count()))
     return delivered
 
 
+# Bytes
+
+
 def _check(offset: int, body: bytes | bytearray) -> bytes:
-    return zlib.crc32(body, offset & 0xFFFFFFFF).to_bytes(_CHECK_BYTES, "big")
+    return zlib.crc32(body, zlib.crc32(offset.to_bytes(8, "big"))).to_bytes(_CHECK_BYTES, "big")
+
+
+def _section(body: bytearray, tag: int, payload: bytes | bytearray) -> None:
+    body.append(tag)
+    _put(body, len(payload))
+    body += payload
 
 
 def _put(target: bytearray, number: int) -> None:
@@ -244,12 +392,21 @@ class _Reader:
             if shift > 63:
                 raise ValueError("no number is that long")
 
+    def distance(self) -> int:
+        distance = self.number()
+        if distance > _DISTANCE_MAX:
+            raise ValueError("farther than any window")
+        return distance
+
     def count(self) -> int:
         """How many things follow, each of at least a byte: what is cut short, or a bomb, ends here."""
         count = self.number()
         if count > self.left:
             raise IndexError("cut short")
         return count
+
+    def fixed(self, count: int) -> int:
+        return int.from_bytes(self.bytes(count), "big")
 
     def bytes(self, count: int) -> bytes:
         if count > self.left:

@@ -1,7 +1,8 @@
 """The service while it runs: what is assigned, what is taken in, what is committed; the stations of the path.
 
-The engine is the source's listener and the pipeline's line. It owns the windows of the assigned partitions: it takes
-records in while they fit, holds and pauses where they do not, lets offsets finish, and commits frontiers.
+The engine is the source's listener and the pipeline's line. It owns the assigned partitions and lets their offsets
+finish. Four helpers do the rest: `Intake` takes records in while they fit, `Commits` tells frontiers and progress,
+`PartitionMarks` lets actions wait for what must be told first, `Burial` writes dead letters.
 
 What may still go wrong, and what then: a commit that is never acknowledged makes the next owner read again from the
 last acknowledged one; a bug in a record's path leaves its offset open, is logged once with its place, and the record
@@ -16,9 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from bridge.core.offsets import PartitionOffsets
-from bridge.core.progress import decode as decode_progress
-from bridge.core.progress import digest, started_limit, window_limit
-from bridge.core.progress import encode as encode_progress
+from bridge.core.progress import Progress, decode, digest, ours, room_limit, started_limit, window_limit
 from bridge.model import (
     Action,
     Assigned,
@@ -37,42 +36,22 @@ from bridge.model import (
 from bridge.pipeline import carry
 from bridge.ports import Clock, Letters, Meter, Source
 from bridge.runtime.burial import Burial
+from bridge.runtime.commits import Commits
 from bridge.runtime.completion import Completion, start
 from bridge.runtime.delivery import Delivery
-from bridge.runtime.marks import StartMarks
+from bridge.runtime.intake import PENDING_MAX, Intake
+from bridge.runtime.marks import PartitionMarks
 from bridge.runtime.partition import Partition
 
 log = structlog.get_logger(__name__)
 
 Decode = Callable[[Record], Event | None]
 
-PENDING_MAX = 50_000
-"""Actions waiting over all partitions: about 2 KB each, so about 100 MB, whatever the number of partitions."""
-
-RESUME_AT = 0.5
-"""A paused partition resumes once its window is half empty: pausing drops librdkafka's prefetch, so it must be rare."""
-
-COMMIT_INTERVAL_SECONDS = 0.1
-"""At most this much finished work is unacknowledged, beside the commit under way (about 8 ms)."""
-
-MARK_INTERVAL_SECONDS = 0.005
-"""A trigger waits for its mark's commit; so long others may join that commit."""
-
-ACK_PATIENCE_SHARE = 0.75
-"""Of the session timeout: without an acknowledged commit for so long another member may soon own the partitions. The
-group counts from the last heartbeat, which may be a heartbeat interval older than the last acknowledgement."""
-
-STANDSTILL_SECONDS = 2.0
-"""Without a poll for so long this process may have been suspended. A false alarm costs one commit (8 ms)."""
-
 LOOK_SECONDS = 10.0
 """Between looks for frontiers that stand still."""
 
 COMMIT_SECONDS_AT_REVOCATION = 3.0
 """Kept of the budget for the last commit; a quarter of a budget that is shorter than twelve seconds."""
-
-COMMIT_ATTEMPTS_AT_REVOCATION = 3
-"""A commit that a rebalance refuses must not block the revocation; the next owner repeats what it covered."""
 
 
 class Engine:
@@ -103,15 +82,19 @@ class Engine:
         self._clock = clock
         self._meter = meter
         self._delivery = delivery
-        self._marks = StartMarks(
-            owned=self._owned,
-            identify=self.identify,
-            clock=clock,
-            started_max=started_limit(metadata_bytes_max),
-            commit_now=self._commit_now,
-            commit_soon=self._commit_soon,
-        )
+        self.partitions: dict[TopicPartition, Partition] = {}
         self._settled = asyncio.Event()
+        self._commits = Commits(
+            source=source,
+            clock=clock,
+            meter=meter,
+            delivery=delivery,
+            partitions=self.partitions,
+            limit_bytes=metadata_bytes_max,
+            answered=lambda partition: self._marks.answer(partition),
+            settled=self._settled,
+            failed=failed,
+        )
         self.burial = Burial(
             letters,
             topics=decoders,
@@ -121,28 +104,34 @@ class Engine:
             meter=meter,
             settled=self._settled.set,
         )
+        self._intake = Intake(
+            source=source,
+            clock=clock,
+            delivery=delivery,
+            partitions=self.partitions,
+            stopped=self.burial.stopped,
+            begin=self._begin,
+            pending_max=pending_max,
+        )
+        self._marks = PartitionMarks(
+            owned=self._owned,
+            identify=self.identify,
+            clock=delivery.meisa_clock,
+            commit_now=self._commits.now,
+            commit_soon=self._commits.soon,
+        )
         delivery.part_done = self._part_done
         delivery.marks = self._marks
-        delivery.left = self._room_made
-        delivery.may_leave = self._may_leave
+        delivery.left = self._left
+        delivery.may_leave = self._commits.may_leave
         self._revoke_seconds = revoke_seconds
         self._failed = failed
-        self._metadata_bytes_max = metadata_bytes_max
         self._window_max = window_max or window_limit(metadata_bytes_max)
-        self._pending_max = pending_max
-        self.partitions: dict[TopicPartition, Partition] = {}
+        self._room_bytes = room_limit(metadata_bytes_max)
+        self._started_max = started_limit(metadata_bytes_max)
         self._arrived_wall = 0.0
-        """When the record came that is being taken."""
-        self._unacknowledged_since: float | None = None
-        self._waits_for_kafka = False
-        self._serial = 0
-        self._proof_after = 0
-        """Only the acknowledgement of a later request proves that the partitions are still ours."""
-        self._stopping = False
+        """When the record that is being taken was first read, here or by a former owner, or earlier."""
         self._look_timer: asyncio.TimerHandle | None = None
-        self._full = False
-        self._commit_timer: asyncio.TimerHandle | None = None
-        self._last_commit_ok = True
         self._broken_places: set[str] = set()
         self.joined = False
         self.kafka_trouble = ""
@@ -155,7 +144,8 @@ class Engine:
 
     def too_old(self, action: Action, event: Event) -> bool:
         max_age = action.handling.max_age_seconds
-        # Held records were read earlier than now: what became too old here is no history, and must not end silently.
+        # Held records were read earlier than now, and those of before a restart too: what became too old here is no
+        # history, and must not end silently.
         if max_age is None or self._arrived_wall - event.time_wall_seconds <= max_age:
             return False
         # A trigger that started before a restart is not history: what became of it is unknown, and somebody must know.
@@ -184,7 +174,7 @@ class Engine:
         self.burial.resume(topic)
         for partition in list(self.partitions.values()):
             if partition.name.topic == topic:
-                self._let_in(partition)
+                self._intake.let_in(partition)
 
     def finish(self, record: Record, ending: Ending) -> None:
         partition = self._owned(record)
@@ -192,11 +182,10 @@ class Engine:
             return  # of an older assignment: its new owner has it
         self._meter.finished(record.topic, ending)
         self.burial.finished(record, partition)
-        if partition.unmarked:
+        if partition.unmarked or partition.unclaimed:
             self._marks.make_room(partition)
-        self._commit_soon(partition)
-        if partition.paused or self._full:
-            self._let_in(partition)
+        self._commits.soon(partition)
+        self._intake.finished(partition)
         if partition.closing:
             self._settled.set()
 
@@ -208,31 +197,31 @@ class Engine:
                 partition.offsets.note_trigger_delivered(record.offset, name)
             else:
                 partition.offsets.note_delivered(record.offset, name)
-            self._commit_soon(partition)
+            self._commits.soon(partition)
+
+    def _left(self) -> None:
+        self._commits.ended()
+        self._intake.room_made()
 
     # The source's listener
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         if not self.partitions:
-            self._heard_of_kafka()
+            self._commits.heard_of_kafka()
         for new in partitions:
-            offsets = PartitionOffsets(start=new.offset, window_max=self._window_max)
-            if new.offset is not None and new.metadata:
-                committed = new.offset if new.committed is None else new.committed
-                progress = decode_progress(committed, new.metadata)
-                if progress is not None:
-                    offsets.restore(progress)
-                else:
-                    log.warning(
-                        "the text beside the committed offset is not this version's progress and is ignored; "
-                        "what was done beyond that offset is done again",
-                        partition=str(new.partition),
-                        offset=new.offset,
-                    )
-            partition = self.partitions[new.partition] = Partition(new.partition, new.epoch, offsets)
+            offsets = PartitionOffsets(
+                start=new.offset,
+                window_max=self._window_max,
+                room_bytes=self._room_bytes,
+                started_max=self._started_max,
+            )
+            self._restore(new, offsets)
+            partition = Partition(new.partition, new.epoch, offsets, new.topic_hash)
+            self.partitions[new.partition] = partition
             if new.fresh:
                 offsets.note_start()
-                self._commit_soon(partition)
+                self._commits.soon(partition)
+            self._intake.recover(partition)
         self.joined = True
         self.kafka_trouble = ""
         if self._look_timer is None:
@@ -240,22 +229,63 @@ class Engine:
         self._meter.rebalanced("assigned")
         log.info("partitions assigned; their events are taken in from here", partitions=_names(partitions))
 
+    def _restore(self, new: Assigned, offsets: PartitionOffsets) -> None:
+        """Takes over what a former owner told beside the committed offset."""
+        if new.offset is None or not new.metadata:
+            return
+        committed = new.offset if new.committed is None else new.committed
+        progress = decode(committed, new.metadata)
+        where = {"partition": str(new.partition), "offset": committed}
+        if progress is None and ours(new.metadata):
+            # A trigger of which this text told may have gone out: without it only its age is known.
+            end = committed + self._window_max
+            offsets.restore(Progress(offsets.next_offset or 0, unsure_below=end))
+            log.error(
+                "the progress beside the committed offset is damaged, or of a newer version: what was done beyond that "
+                "offset is done again, except for triggers of older events, which may have been sent: they are "
+                "dead-lettered as unknown_outcome for a person to decide",
+                up_to=end,
+                **where,
+            )
+        elif progress is None:
+            log.warning(
+                "the text beside the committed offset is not the bridge's and is ignored; what was done beyond that "
+                "offset by whoever wrote it is done again",
+                **where,
+            )
+        elif None not in (progress.topic, new.topic_hash) and progress.topic != new.topic_hash:
+            log.error(
+                "the topic was created anew since that commit: the progress beside it speaks of other records, and is "
+                "dropped",
+                **where,
+            )
+        else:
+            offsets.restore(progress)
+
     def records(self, batch: Sequence[Record]) -> None:
         counts: dict[str, int] = {}
         wall = self._clock.wall()
         self.kafka_trouble = ""
+        touched = set()
         for record in batch:
             partition = self._owned(record)
             if partition is None:
                 continue
             counts[record.topic] = counts.get(record.topic, 0) + 1
-            if partition.held or not self._fits(partition, record):
-                partition.held.append((record, wall))
-                self._pause(partition)
-            else:
-                self._take(partition, record, wall)
+            self._intake.offer(partition, record, wall)
+            touched.add(partition.name)
+        for name in touched:
+            self._commits.soon(self.partitions[name])  # how far intake has come
         for topic, count in counts.items():
             self._meter.consumed(topic, count)
+
+    def removed(self, name: TopicPartition, start: int) -> None:
+        """Retention or truncation removed everything below `start`; the source has counted and told what that was."""
+        partition = self.partitions.get(name)
+        if partition is not None:
+            partition.log_start = max(partition.log_start, start)
+            self._intake.finished(partition)
+            self._commits.soon(partition)
 
     async def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """Drops what is unsent, waits for what is in flight, commits; the budget bounds all of it together.
@@ -284,7 +314,7 @@ class Engine:
             )
         try:
             async with asyncio.timeout(commit_seconds):
-                await self._commit_last(leaving)
+                await self._commits.last(leaving)
         except TimeoutError:
             log.warning(
                 "the last commit was not acknowledged in time; the next owner repeats what it would have told",
@@ -293,18 +323,6 @@ class Engine:
         self._forget(names)
         self._meter.rebalanced("revoked")
         log.info("partitions given up; the next owner goes on from what was committed", partitions=_names(leaving))
-
-    async def _commit_last(self, leaving: Sequence[Partition]) -> None:
-        """Commits the frontiers of partitions that go away; a refusal is tried again, but never for long."""
-        for partition in leaving:
-            partition.offsets.commit_forgotten()
-        for _ in range(COMMIT_ATTEMPTS_AT_REVOCATION):
-            if not self._request_commits(leaving):
-                return
-            while any(partition.offsets.commit_under_way for partition in leaving):
-                self._settled.clear()
-                await self._settled.wait()
-            await asyncio.sleep(0 if self._last_commit_ok else 0.2)
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         names = [name for name in partitions if name in self.partitions]
@@ -322,27 +340,7 @@ class Engine:
         )
 
     def committed(self, positions: Sequence[Position], error: str | None) -> None:
-        for position in positions:
-            partition = self.partitions.get(position.partition)
-            if partition is not None and partition.epoch == position.epoch:
-                partition.offsets.commit_settled(position.offset, position.metadata, acknowledged=error is None)
-                if partition.marks:
-                    self._marks.answer(partition)
-        self._last_commit_ok = error is None
-        if error is None and any(position.serial > self._proof_after for position in positions):
-            self._heard_of_kafka()
-        self._meter.committed("error" if error else "ok")
-        if error:
-            log.warning("a commit was refused; it is tried again, and nothing is lost", error=error)
-        self._settled.set()
-        if self._commit_timer is None and any(
-            not partition.closing and partition.offsets.commit_due() is not None
-            for partition in self.partitions.values()
-        ):
-            # After a refusal slower: during a rebalance the broker refuses for seconds. Triggers wait for their marks.
-            hurry = any(partition.marks for partition in self.partitions.values())
-            delay = 1.0 if error else MARK_INTERVAL_SECONDS if hurry else COMMIT_INTERVAL_SECONDS
-            self._commit_timer = asyncio.get_running_loop().call_later(delay, self._commit)
+        self._commits.settle(positions, error)
 
     def failed(self, message: str, *, fatal: bool) -> None:
         self.kafka_trouble = message
@@ -352,53 +350,11 @@ class Engine:
             )
             self._failed(message)
 
-    # Intake
+    # Records on their path
 
-    def _take(self, partition: Partition, record: Record, arrived_wall: float) -> None:
-        if partition.offsets.take(record.offset):
-            self._arrived_wall = arrived_wall
-            start(carry(record, self), lambda error: self._broken(record, error))
-
-    def _fits(self, partition: Partition, record: Record) -> bool:
-        if self.burial.stopped(record.topic):
-            return False
-        if self._delivery.pending >= self._pending_max:
-            self._full = True
-            return False
-        return partition.offsets.fits(record.offset)
-
-    def _pause(self, partition: Partition) -> None:
-        if not partition.paused:
-            partition.paused = True
-            self._source.pause([partition.name])
-
-    def _let_in(self, partition: Partition) -> None:
-        """Goes on with what was held back, once enough room is there."""
-        if self._full:
-            if self._delivery.pending > self._pending_max * RESUME_AT:
-                return
-            self._full = False
-            for other in self.partitions.values():
-                if other is not partition and other.paused:
-                    self._let_in(other)
-        if not partition.paused or partition.closing or partition.letting_in:
-            return
-        if partition.offsets.window > self._window_max * RESUME_AT:
-            return
-        held = partition.held
-        partition.letting_in = True
-        while held and self._fits(partition, held[0][0]):
-            self._take(partition, *held.popleft())
-        partition.letting_in = False
-        if not held and partition.paused:
-            partition.paused = False
-            self._source.resume([partition.name])
-
-    def _room_made(self) -> None:
-        """Actions are out, finished or not: those of partitions that went end without a finish."""
-        if self._full:
-            for partition in list(self.partitions.values()):
-                self._let_in(partition)
+    def _begin(self, partition: Partition, record: Record, read_wall: float) -> None:
+        self._arrived_wall = partition.offsets.arrivals.of(record.offset, read_wall)
+        start(carry(record, self), lambda error: self._broken(record, error))
 
     def _owned(self, record: Record) -> Partition | None:
         # A plain tuple equals and hashes like the TopicPartition, and is three times cheaper to make.
@@ -416,100 +372,13 @@ class Engine:
             exc_info=error,
         )
 
-    # Commits
-
-    def _commit_soon(self, partition: Partition) -> None:
-        if self._commit_timer is None and not partition.closing:
-            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_INTERVAL_SECONDS, self._commit)
-
-    def _commit_now(self) -> None:
-        """For a mark: earlier than the usual interval would have it."""
-        if self._commit_timer is not None:
-            self._commit_timer.cancel()
-        self._commit_timer = asyncio.get_running_loop().call_later(MARK_INTERVAL_SECONDS, self._commit)
-
-    def _commit(self) -> None:
-        self._commit_timer = None
-        self._request_commits([partition for partition in self.partitions.values() if not partition.closing])
-
-    def _request_commits(self, partitions: Iterable[Partition]) -> bool:
-        """Asks for a commit of every frontier that moved; True where there was one."""
-        positions = []
-        self._serial += 1
-        for partition in partitions:
-            due = partition.offsets.commit_due()
-            if due is not None:
-                offsets = partition.offsets
-                base, bitmap = offsets.finished_bitmap()
-                metadata = encode_progress(
-                    due, base, bitmap, offsets.delivered, self._metadata_bytes_max, offsets.started
-                )
-                offsets.commit_requested(due, metadata)
-                positions.append(Position(partition.name, due, metadata, partition.epoch, self._serial))
-        if positions:
-            if self._unacknowledged_since is None:
-                self._unacknowledged_since = self._clock.now()
-            self._source.commit(positions)
-        return bool(positions)
-
-    def _heard_of_kafka(self) -> None:
-        """The group's word that what we own is ours: an acknowledged commit, or an assignment when we owned nothing."""
-        self._unacknowledged_since = None
-        if self._waits_for_kafka:
-            self._waits_for_kafka = False
-            log.info("Kafka acknowledges commits again; calls leave again")
-            if not self._stopping:
-                self._delivery.open()
-
-    def _may_leave(self) -> bool:
-        """False after a standstill: answers in the sockets are handled before the news that others took over."""
-        seconds = self._source.standstill()
-        if not self.partitions:
-            return True
-        if seconds <= STANDSTILL_SECONDS:
-            return not self._unheard_of(self._clock.now())
-        log.warning(
-            "this process stood still, so another instance may own the partitions: no call leaves until Kafka has "
-            "acknowledged a commit",
-            seconds=round(seconds, 1),
-        )
-        self._waits_for_kafka = True
-        self._delivery.hold()
-        self._proof_after = self._serial
-        self._ask_kafka()
-        return False
-
-    def _unheard_of(self, now: float) -> bool:
-        """Whether Kafka has acknowledged nothing for so long that calls must not leave."""
-        since = self._unacknowledged_since
-        if since is None or now - since <= self._source.session_seconds * ACK_PATIENCE_SHARE:
-            return False
-        if not self._waits_for_kafka:
-            self._waits_for_kafka = True
-            self._delivery.hold()
-            log.error(
-                "Kafka has acknowledged no commit for most of a session timeout, so another instance may own the "
-                "partitions: no call leaves until it does",
-                seconds=round(now - since),
-            )
-        return True
-
-    def _ask_kafka(self) -> None:
-        """A commit without news, as a question whether the partitions are ours."""
-        for partition in self.partitions.values():
-            partition.offsets.note_start()
-        self._request_commits([partition for partition in self.partitions.values() if not partition.closing])
-
     def _look(self) -> None:
         """Now and then: is somebody else possibly the owner; does a frontier stand still."""
         self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         now = self._clock.now()
-        self._unheard_of(now)
-        if self._waits_for_kafka or (self._delivery.pending and self._unacknowledged_since is None):
-            # A partition that came back with nothing to tell would ask nothing, and so would work that waits for its
-            # quota: it must not go on when the way to Kafka was cut meanwhile.
-            self._ask_kafka()
-        for partition in self.partitions.values():
+        self._commits.look(now)
+        for partition in list(self.partitions.values()):
+            self._marks.make_room(partition)
             offsets = partition.offsets
             if partition.stall.look(now, offsets.frontier, offsets.open_count):
                 log.warning(
@@ -524,22 +393,21 @@ class Engine:
         for name in names:
             self.partitions.pop(name, None)
         self.burial.forget(names)
-        self._room_made()
+        self._intake.room_made()
         if not self.partitions:
-            self._unacknowledged_since = None  # nothing is owned, so nothing can be acknowledged
+            self._commits.nothing_owned()
 
     # Life
 
     async def stop(self, budget_seconds: float) -> None:
         """Leaves the group: the source revokes everything, which drains and commits within the budget."""
-        self._stopping = True
+        self._commits.stopping = True
         self._delivery.hold()
         self._revoke_seconds = budget_seconds
         if self._look_timer is not None:
             self._look_timer.cancel()
         await self._source.close()
-        if self._commit_timer is not None:
-            self._commit_timer.cancel()
+        self._commits.close()
         await self.burial.close()
 
     def log_ends(self) -> Mapping[TopicPartition, int]:
@@ -553,8 +421,14 @@ class Engine:
         unmarked = sum(len(partition.unmarked) for partition in self.partitions.values())
         if unmarked:
             reasons.append(Waiting("marks", unmarked, detail="triggers in doubt hold all places"))
-        if self._waits_for_kafka:
-            reasons.append(Waiting("commits", 0, detail="Kafka acknowledges none"))
+        unclaimed = sum(len(partition.unclaimed) for partition in self.partitions.values())
+        if unclaimed:
+            reasons.append(Waiting("progress", unclaimed, detail="half-done events hold all places"))
+        recovering = [partition for partition in self.partitions.values() if partition.recovering]
+        if recovering:
+            waiting = sum(len(partition.recovered) for partition in recovering)
+            reasons.append(Waiting("recovery", waiting, detail=str(recovering[0].name)))
+        reasons += self._commits.waiting()
         if self._broken_places:
             reasons.append(Waiting("broken", len(self._broken_places), detail=sorted(self._broken_places)[0]))
         if self.kafka_trouble:

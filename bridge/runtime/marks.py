@@ -1,6 +1,12 @@
-"""Marks of started triggers: a commit tells that a trigger starts, and only its acknowledgement lets it leave.
+"""What progress must tell before an action may leave, so that it outlives this process.
 
-See delivery.md, "Unknown outcome, without a database", for why; core/progress.py for how it is written down.
+    place, start, clear    triggers: a commit tells that one starts, and only its acknowledgement lets it leave
+    claim, unclaim         actions of events that go on after them: a place to tell that they were carried out
+    seen, see              upserts: a commit tells how far intake had come before one of them leaves
+    recovering             upserts after a crash: they wait until intake is there again, and merge
+
+See delivery.md, "Unknown outcome, without a database" and cases 3 and 22, for why; core/progress.py for how it is
+written down, core/offsets.py for the room that there is.
 """
 
 from __future__ import annotations
@@ -11,14 +17,14 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
-from bridge.core.progress import STARTED_EXTRA, digest
-from bridge.model import Action, Record
+from bridge.core.progress import digest
+from bridge.model import Action, Kind, Record
 from bridge.ports import Clock
-from bridge.runtime.partition import Mark, Partition
+from bridge.runtime.partition import Mark, Partition, Sight, Waiters
 
 
 class Marks(Protocol):
-    """Where it is kept that a trigger has started, so that it outlives this process (core/progress.py)."""
+    """See the module's text. What is asked for a partition that is not owned any more may not leave."""
 
     def started_wall(self, record: Record, action: Action) -> float | None:
         """When the action first left, if that was before it was planned here."""
@@ -92,8 +98,8 @@ class NoMarks:
         return False
 
 
-class StartMarks:
-    """Implements Marks over the partitions' offsets. `started_max` marks fit into one commit."""
+class PartitionMarks:
+    """Implements Marks over the partitions' offsets."""
 
     def __init__(
         self,
@@ -101,23 +107,42 @@ class StartMarks:
         owned: Callable[[Record], Partition | None],
         identify: Callable[[Record, Action], str],
         clock: Clock,
-        started_max: int,
         commit_now: Callable[[], None],
         commit_soon: Callable[[Partition], None],
     ) -> None:
         self._owned = owned
         self.identify = identify
         self._clock = clock
-        self._started_max = started_max
         self._commit_now = commit_now
         self._commit_soon = commit_soon
         self._numbers = itertools.count()
 
-    def started_wall(self, record: Record, action: Action) -> float | None:
+    def _open(self, record: Record) -> Partition | None:
         partition = self._owned(record)
-        triggers = partition.offsets.started.get(record.offset) if partition is not None else None
-        # Zero stands for delivered: nothing is in doubt about that.
-        return (triggers.get(digest(self.identify(record, action))) or None) if triggers else None
+        return None if partition is None or partition.closing else partition
+
+    def _digest(self, record: Record, action: Action) -> int:
+        return digest(self.identify(record, action))
+
+    # Triggers
+
+    def started_wall(self, record: Record, action: Action) -> float | None:
+        """When the action first left, or may have: then its record's time is as early as that can have been.
+
+        It may have where a former owner's progress could not be read. A record without a time counts as old.
+        """
+        partition = self._owned(record)
+        if partition is None:
+            return None
+        offsets = partition.offsets
+        triggers = offsets.started.get(record.offset)
+        if triggers:
+            wall = triggers.get(self._digest(record, action))
+            if wall is not None:
+                return wall or None  # zero stands for delivered: nothing is in doubt about that
+        if record.offset < offsets.unsure_below:
+            return max(1.0, record.timestamp_ms / 1000)
+        return None
 
     def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
         """Makes the mark if there is room for it; else False, and `again` is called when there may be.
@@ -125,26 +150,26 @@ class StartMarks:
         A trigger in doubt keeps its place, so it never waits here for its repeat; only what never left does. The event
         at the frontier always finds room: something can always go, whatever holds the places.
         """
-        partition = self._owned(record)
-        if partition is None or partition.closing:
+        partition = self._open(record)
+        if partition is None:
             return True  # `start` will say that it may not leave
         offsets = partition.offsets
-        name = digest(self.identify(record, action))
+        name = self._digest(record, action)
         if name in offsets.started.get(record.offset, ()):
             return True
-        most = self._started_max + (STARTED_EXTRA if record.offset == offsets.frontier else 0)
-        if offsets.started_count >= most:
+        if not offsets.place_fits(record.offset):
             heapq.heappush(partition.unmarked, (record.offset, next(self._numbers), again))
             return False
-        offsets.note_started(record.offset, name, int(self._clock.wall()))
+        since = self.started_wall(record, action)
+        offsets.note_started(record.offset, name, int(self._clock.wall() if since is None else since))
         return True
 
     async def start(self, record: Record, action: Action) -> bool:
         """Waits until a commit that tells the trigger's mark is acknowledged; False where that will not be."""
-        partition = self._owned(record)
-        if partition is None or partition.closing:
+        partition = self._open(record)
+        if partition is None:
             return False
-        name = digest(self.identify(record, action))
+        name = self._digest(record, action)
         if partition.offsets.start_told(record.offset, name):
             return True
         kept: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -155,45 +180,84 @@ class StartMarks:
     def clear(self, record: Record, action: Action) -> None:
         partition = self._owned(record)
         if partition is not None and partition.offsets.started:
-            partition.offsets.clear_started(record.offset, digest(self.identify(record, action)))
+            partition.offsets.clear_started(record.offset, self._digest(record, action))
             self.make_room(partition)
             self._commit_soon(partition)
 
+    # Actions of events that go on
+
     def claim(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
-        return True
+        """Triggers need none: their mark has a place of its own, and stays until the event finishes."""
+        if action.kind is Kind.TRIGGER:
+            return True
+        partition = self._open(record)
+        if partition is None or partition.offsets.claim(record.offset, self._digest(record, action)):
+            return True
+        heapq.heappush(partition.unclaimed, (record.offset, next(self._numbers), again))
+        return False
 
     def unclaim(self, record: Record, action: Action) -> None:
-        pass
+        partition = self._owned(record)
+        if partition is not None and action.kind is not Kind.TRIGGER:
+            partition.offsets.unclaim(record.offset, self._digest(record, action))
+            self.make_room(partition)
+
+    # Upserts
 
     def recovering(self, record: Record, again: Callable[[], None]) -> bool:
-        return False
+        partition = self._open(record)
+        if partition is None or not partition.recovering or record.offset >= partition.offsets.arrivals.seen:
+            return False
+        partition.recovered.append(again)
+        return True
 
     def seen(self, record: Record) -> bool:
-        return True
+        partition = self._open(record)
+        return partition is not None and partition.offsets.seen_told(record.offset)
 
     async def see(self, record: Record) -> bool:
-        return True
+        partition = self._open(record)
+        if partition is None:
+            return False
+        if partition.offsets.seen_told(record.offset):
+            return True
+        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        partition.sights.append(Sight(record.offset, told))
+        self._commit_now()
+        return await told
 
     def crowded(self, record: Record) -> bool:
-        return False
+        partition = self._owned(record)
+        return partition is not None and partition.offsets.frontier == record.offset and partition.offsets.crowded
+
+    # For the engine
 
     def make_room(self, partition: Partition) -> None:
-        """Calls those again for whose marks there was no room."""
-        waiting, frontier = partition.unmarked, partition.offsets.frontier
-        free = self._started_max - partition.offsets.started_count
-        while waiting and (free > 0 or waiting[0][0] == frontier):
-            free -= 1
-            heapq.heappop(waiting)[2]()
+        """Calls those again for whom there was no room, the lowest offset first, as many as there may be room for.
+
+        Some of them may be gone, and take nothing: the next look makes up for it (runtime/engine.py).
+        """
+        offsets = partition.offsets
+        due = _due(partition.unmarked, offsets.started_max - offsets.started_count, offsets.frontier)
+        due += _due(partition.unclaimed, offsets.claims_free, offsets.frontier)
+        for again in due:
+            again()
 
     def answer(self, partition: Partition) -> None:
-        """Lets the triggers go whose marks an acknowledged commit has told."""
-        waiting = []
-        for mark in partition.marks:
-            if not partition.offsets.start_told(mark.offset, mark.digest):
-                waiting.append(mark)
+        """Lets those go whose marks, or whose sight, an acknowledged commit has told."""
+        offsets = partition.offsets
+        marks, partition.marks = partition.marks, []
+        for mark in marks:
+            if not offsets.start_told(mark.offset, mark.digest):
+                partition.marks.append(mark)
             elif not mark.kept.done():
                 mark.kept.set_result(True)
-        partition.marks = waiting
+        sights, partition.sights = partition.sights, []
+        for sight in sights:
+            if not offsets.seen_told(sight.offset):
+                partition.sights.append(sight)
+            elif not sight.told.done():
+                sight.told.set_result(True)
 
     def drop(self, partition: Partition) -> None:
         """The partition goes: what waits here is unsent, and hears that it may not leave."""
@@ -201,5 +265,20 @@ class StartMarks:
         for mark in partition.marks:
             if not mark.kept.done():
                 mark.kept.set_result(False)
+        for sight in partition.sights:
+            if not sight.told.done():
+                sight.told.set_result(False)
         partition.marks.clear()
+        partition.sights.clear()
         partition.unmarked.clear()
+        partition.unclaimed.clear()
+        partition.recovered.clear()
+
+
+def _due(waiting: Waiters, free: int, frontier: int | None) -> list[Callable[[], None]]:
+    """Takes out as many as there is room for, and all of the event at the frontier."""
+    due = []
+    while waiting and (free > 0 or waiting[0][0] == frontier):
+        free -= 1
+        due.append(heapq.heappop(waiting)[2])
+    return due

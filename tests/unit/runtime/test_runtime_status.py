@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+import pytest
+
 from bridge import __version__
 from bridge.model import Call, Kind, Outcome, TopicPartition, Verdict
 from bridge.observe.snapshot import Snapshot
@@ -142,7 +144,9 @@ def test_a_429_shows_until_when_it_holds_the_key() -> None:
         house.source.feed([record(0)])
         await asyncio.sleep(10)
         found = status_of(house).snapshot()
-        assert {window.gated_until_wall_seconds for window in found.quota} == {START + 30.0}
+        assert [window.gated_until_wall_seconds for window in found.quota] == pytest.approx(
+            [START + 30.0] * len(found.quota), abs=0.1
+        )
         assert sum(reasons(found).values()) >= 1
         await asyncio.sleep(30)
         found = status_of(house).snapshot()
@@ -171,7 +175,7 @@ def test_work_that_is_to_be_repeated_shows_as_retry() -> None:
         house = House(meisa=FakeMeisa(lambda call: UNAVAILABLE, latency=0.0))
         house.source.assign(P0)
         house.source.feed([record(0)])
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
         assert reasons(status_of(house).snapshot()) == {"retry": 1}
 
     run(story())
