@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import structlog
 
@@ -24,6 +26,8 @@ SAMPLES_MAX = 4_096
 forgotten; the frontier then seems older than it is."""
 WARN_SECONDS = 3_600.0
 WARN_AGAIN_SECONDS = 3_600.0
+
+_PLACE = itemgetter(0, 1)
 
 
 class Ages:
@@ -54,18 +58,22 @@ class Ages:
     def read(self, batch: Sequence[Record]) -> None:
         """Records of any partitions, in the order of their offsets."""
         with self._lock:
-            for record in batch:
-                partition = record[:2]
-                samples = self._samples.get(partition)  # type: ignore[call-overload]
+            for place, run in groupby(batch, _PLACE):
+                partition = TopicPartition(*place)
+                samples = self._samples.get(partition)
                 if samples is None:
                     continue
-                self._next[partition] = record.offset + 1  # type: ignore[index]
-                stamp = record.timestamp_ms
-                if stamp < 0 or (samples and abs(stamp - samples[-1][1]) < STEP_MS):
+                records = list(run)
+                first, last = records[0], records[-1]
+                self._next[partition] = last.offset + 1
+                # Timestamps of one batch rise, or nearly so: where both ends are within the minute, all are.
+                if samples and _near(first, samples) and _near(last, samples):
                     continue
-                samples.append((record.offset, stamp))
-                if len(samples) > SAMPLES_MAX:
-                    del samples[1::2]
+                for record in records:
+                    if record.timestamp_ms >= 0 and not (samples and _near(record, samples)):
+                        samples.append((record.offset, record.timestamp_ms))
+                        if len(samples) > SAMPLES_MAX:
+                            del samples[1::2]
 
     def passed(self, positions: Sequence[Position]) -> None:
         """A commit is asked for: what lies before the frontiers is of no interest any more."""
@@ -108,6 +116,10 @@ class Ages:
                 offset=frontier,
                 seconds_left=round(left),
             )
+
+
+def _near(record: Record, samples: Sequence[tuple[int, int]]) -> bool:
+    return abs(record.timestamp_ms - samples[-1][1]) < STEP_MS
 
 
 def _place(samples: Sequence[tuple[int, int]], offset: int) -> int:

@@ -206,12 +206,11 @@ class Assignment:
         for topic in self.topics.take_anew():
             self._starts[topic] = EARLIEST
             ours = [tp for tp in self.epochs if tp.topic == topic and self._adrift.get(tp, 0) is not None]
-            if not ours:
-                self._notices.say(
-                    f"recreated {topic}",
-                    f"topic {topic} was deleted and created anew: it is read from its beginning; what was delivered "
-                    "from its former records is not taken back",
-                )
+            self._notices.say(
+                f"recreated {topic}",
+                f"topic {topic} was deleted and created anew: progress is dropped and it is read from its beginning; "
+                "what was delivered from its former records is not taken back",
+            )
             _pause(consumer, ours)
             for tp in ours:
                 self._anew.add(tp)
@@ -251,9 +250,7 @@ class Assignment:
             self._tell_removed(tp, low)
             return
         # Beyond the log's end, or of another log: the old positions mean other records now, or none.
-        if anew:
-            self._say_anew(tp, offset, low)
-        else:
+        if not anew:  # that has been told
             self._notices.say(
                 f"recreated {tp}",
                 f"{tp} does not reach offset {offset}: it was truncated or recreated. Its progress is dropped and it "

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException
 
 from bridge.kafka import ends
 from bridge.kafka import topics as topics_room
@@ -55,18 +54,6 @@ class Lost(Counter[str]):
 
     def __call__(self, topic: str, count: int) -> None:
         self[topic] += count
-
-
-def recreate(kafka: RealKafka, topic: str) -> None:
-    kafka.delete_topic(topic)
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            kafka.create_topic(topic)
-            return
-        except KafkaException:  # it exists until the deletion has come through
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 async def test_all_records_arrive_in_order_as_they_were_written(any_kafka: Cluster) -> None:
@@ -527,7 +514,7 @@ async def test_a_topic_created_anew_while_nobody_read_is_read_from_its_beginning
         assert (same.offset, same.topic_hash, same.fresh) == (10, before, False), (
             "as long as it is the same, it goes on"
         )
-    recreate(real_kafka, topic)
+    real_kafka.recreate_topic(topic)
     real_kafka.produce(topic, *(b"new" for _ in range(50)))
     real_kafka.commit(group, topic, 0, 10, f"of {before}")
     async with member(real_kafka, group, {topic: start}, stale=of_former) as (_, listener):
@@ -558,7 +545,7 @@ async def test_a_topic_created_anew_under_a_running_reader_is_read_from_its_begi
     ):
         await listener.until_records(10)
         before = listener.owned[here]
-        recreate(real_kafka, topic)
+        real_kafka.recreate_topic(topic)
         real_kafka.produce(topic, *(b"new" for _ in range(50)))
 
         def current() -> list[int]:
@@ -908,16 +895,9 @@ async def test_a_rolling_restart_of_static_members_moves_no_partition(real_kafka
         for name in names:
             before = {other: len(heard[other].names()) for other in names if other != name}
             await lives[name].aclose()
-            assert set(static_members(real_kafka, group)) == set(names), "a place waits for its member"
+            assert real_kafka.static_members(group) == set(names), "a place waits for its member"
             await join(name)
             await heard[name].until_owned(1)
             assert set(heard[name].owned) == places[name]
             news = {other: heard[other].names()[count:] for other, count in before.items()}
             assert not any({"assigned", "revoked", "lost"} & set(what) for what in news.values()), news
-
-
-def static_members(kafka: RealKafka, group: str) -> list[str | None]:
-    """The group's members by their group.instance.id, as the coordinator has them."""
-    client = kafka._admin()
-    asked = client.describe_consumer_groups([group], request_timeout=10)
-    return [each.group_instance_id for each in asked[group].result(10).members]

@@ -391,6 +391,7 @@ LATER = {
     "meisa_bridge_breaker_open": "no endpoint is held back",
     "meisa_bridge_waiting_for": "nothing waits",
     "meisa_bridge_partition_retention_seconds": "not known of this broker",
+    "meisa_bridge_lost_records_total": "nothing was removed before it was read",
 }
 """Families without a sample here, and why."""
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka import KafkaException
 from structlog.testing import capture_logs
 
 from bridge.core.progress import decode
@@ -34,18 +33,6 @@ async def sandbox() -> AsyncIterator[SandboxServer]:
 
 def signup(name: str) -> dict[str, Any]:
     return {"type": "user.signed_up", "data": {"email": f"{name}@example.com"}}
-
-
-def recreate(kafka: RealKafka, topic: str) -> None:
-    kafka.delete_topic(topic)
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            kafka.create_topic(topic)
-            return
-        except KafkaException:  # it exists until the deletion has come through
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
 
 
 async def metrics(url: str) -> dict[str, float]:
@@ -72,7 +59,7 @@ async def test_a_topic_created_anew_is_delivered_from_its_beginning(
     offset, metadata = real_kafka.committed(place.group, place.topic)
     progress = decode(offset, metadata)
     assert offset == 10 and progress is not None and progress.topic is not None
-    recreate(real_kafka, place.topic)
+    real_kafka.recreate_topic(place.topic)
     place.produce(*(signup(f"new{number}") for number in range(50)))
     # Kafka forgets a deleted topic's commits, but not one that came a moment later.
     real_kafka.commit(place.group, place.topic, 0, offset, metadata)
@@ -99,7 +86,7 @@ async def test_a_topic_created_anew_under_a_running_bridge_is_delivered_from_its
     place.produce(*(signup(f"old{number}") for number in range(10)))
     async with place.running():
         await place.finished(10)
-        await asyncio.to_thread(recreate, real_kafka, place.topic)
+        await asyncio.to_thread(real_kafka.recreate_topic, place.topic)
         place.produce(*(signup(f"new{number}") for number in range(50)))
         wanted = {f"new{number}@example.com" for number in range(50)}
         await until(lambda: wanted <= {entry.contact for entry in calls(sandbox)}, "all fifty")
@@ -294,7 +281,7 @@ async def test_sigterm_with_an_instance_id_keeps_the_place_and_a_restart_stops_n
         leaving, staying = members
         before, (home,) = await staying.rebalances(), await leaving.places()
         assert await leaving.end() == 0
-        assert await asyncio.to_thread(static_members, real_kafka, place.group) == {"pod-0", "pod-1"}
+        assert await asyncio.to_thread(real_kafka.static_members, place.group) == {"pod-0", "pod-1"}
         real_kafka.produce(place.topic, {"value": json.dumps(signup("anna")).encode(), "partition": home})
         await leaving.start()
         assert await leaving.places() == [home]
@@ -304,10 +291,3 @@ async def test_sigterm_with_an_instance_id_keeps_the_place_and_a_restart_stops_n
     finally:
         for each in members:
             await each.kill()
-
-
-def static_members(kafka: RealKafka, group: str) -> set[str | None]:
-    """The group's members by their group.instance.id, as the coordinator has them."""
-    client = kafka._admin()
-    asked = client.describe_consumer_groups([group], request_timeout=10)
-    return {each.group_instance_id for each in asked[group].result(10).members}

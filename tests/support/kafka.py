@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from bridge.sandbox.broker import EmbeddedBroker
@@ -269,6 +269,24 @@ class RealKafka(Cluster):
         client = self._admin()
         for future in client.delete_topics([name]).values():
             future.result(15)
+
+    def recreate_topic(self, name: str) -> None:
+        """Another topic of the same name, with one partition."""
+        self.delete_topic(name)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.create_topic(name)
+                return
+            except KafkaException:  # it exists until the deletion has come through
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    def static_members(self, group: str) -> set[str | None]:
+        """The group's members by their group.instance.id, as the coordinator has them."""
+        client = self._admin()
+        asked = client.describe_consumer_groups([group], request_timeout=10)
+        return {each.group_instance_id for each in asked[group].result(10).members}
 
 
 def kafka_libs() -> Path:
