@@ -50,7 +50,7 @@ class News(Enum):
     CORRECTED = "corrected"
     """The correction is another one by several seconds."""
     UNBELIEVABLE = "unbelievable"
-    """The header is too far off to be believed; told once, until a believable one came."""
+    """The header is too far off to be believed; told once, and again only after `RECENT` believable ones in a row."""
 
 
 class Skew:
@@ -62,7 +62,8 @@ class Skew:
         self._believed_max_seconds = believed_max_seconds
         self._recent: deque[Interval] = deque(maxlen=RECENT)
         self._against: list[Interval] = []
-        self._told_unbelievable = False
+        self._believed = RECENT
+        """Believable answers since the last other one."""
         self._told_seconds = 0.0
         self.correction_seconds = 0.0
         """To be added to our wall seconds."""
@@ -78,9 +79,9 @@ class Skew:
         if not interval[0] <= interval[1]:
             return None  # our own clock was set back in between (or the header is no number)
         if abs(_nearest_to_zero(interval)) > self._believed_max_seconds:
-            first, self._told_unbelievable = not self._told_unbelievable, True
-            return News.UNBELIEVABLE if first else None
-        self._told_unbelievable = False
+            before, self._believed = self._believed, 0
+            return News.UNBELIEVABLE if before >= RECENT else None
+        self._believed += 1
         if _common([*self._recent, interval]) is not None:
             self._against.clear()
             self._recent.append(interval)

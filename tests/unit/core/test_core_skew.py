@@ -92,13 +92,15 @@ def test_a_clock_that_drifts_is_followed() -> None:
 
 @pytest.mark.parametrize("date", [0.0, START + 90_000.0, START - 90_000.0, float("inf")])
 def test_a_date_beyond_belief_is_ignored_and_told_once(date: float) -> None:
-    """What was known stays; after a believable one it is told anew."""
+    """What was known stays; one server that says it now and then does not fill the log."""
     skew = Skew()
     answers(skew, 600.0)
     before = skew.correction_seconds
     assert [skew.observe(START, START + 0.1, date) for _ in range(5)] == [News.UNBELIEVABLE, None, None, None, None]
     assert skew.correction_seconds == before
     assert answers(skew, 600.0) == [None]
+    assert skew.observe(START, START + 0.1, date) is None
+    assert answers(skew, 600.0, count=RECENT) == [None] * RECENT
     assert skew.observe(START, START + 0.1, date) is News.UNBELIEVABLE
 
 
