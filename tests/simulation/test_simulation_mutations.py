@@ -13,9 +13,11 @@ from bridge.core.offsets import PartitionOffsets
 from bridge.core.ordering import Ordering
 from bridge.core.quota import Quota
 from bridge.model import LetterKind
+from bridge.runtime.commits import Commits
 from bridge.runtime.completion import Completion
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
+from bridge.runtime.intake import Intake
 from bridge.runtime.sending import Sending
 from tests.support.simulation import member
 from tests.support.simulation.mutations import caught, everyday
@@ -149,10 +151,10 @@ def test_forgotten_progress_is_caught(monkeypatch: Patch) -> None:
 def test_a_planned_stop_without_its_last_commit_is_caught(monkeypatch: Patch) -> None:
     """What was answered since the last commit is done again by the next owner."""
 
-    async def nothing(self: Engine, leaving: Any) -> None:
+    async def nothing(self: Commits, leaving: Any) -> None:
         pass
 
-    monkeypatch.setattr(Engine, "_commit_last", nothing)
+    monkeypatch.setattr(Commits, "last", nothing)
     caught("3", [Scenario(seed, horizon=20.0, moments=[Moment("restart", at=3.0 + seed)]) for seed in range(10)])
 
 
@@ -285,7 +287,7 @@ def test_a_pump_that_sleeps_is_caught(monkeypatch: Patch) -> None:
 
 def test_a_partition_that_stays_paused_is_caught(monkeypatch: Patch) -> None:
     """The window was full once, and nobody lets anything in."""
-    monkeypatch.setattr(Engine, "_let_in", lambda self, partition: None)
+    monkeypatch.setattr(Intake, "let_in", lambda self, partition: None)
     caught("5", stalling())
 
 
