@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bridge import rules
+from bridge.core.identity import Identities
 from bridge.core.progress import decode as decode_progress
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy
@@ -20,6 +21,7 @@ from bridge.kafka.admin import probe
 from bridge.kafka.consumer import KafkaSource
 from bridge.kafka.letters import KafkaLetters
 from bridge.kafka.replays import KafkaLogs
+from bridge.meisa.assumed import Assumptions
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.model import Call, Event, Outcome, Record, Verdict, action_id
@@ -75,6 +77,7 @@ class Bridge:
             allow_http=meisa.allow_http,
             timeout_seconds=meisa.timeout,
             max_in_flight=meisa.max_in_flight,
+            assumptions=Assumptions(date_header_is_meisas_clock=meisa.date_header),
             clock=clock,
         )
         limits = [(meisa.quota.per_minute, 60.0), (meisa.quota.per_hour, 3600.0)]
@@ -93,6 +96,7 @@ class Bridge:
             ),
             identify=lambda record, action: action_id(group, record, action),
             max_in_flight=meisa.max_in_flight,
+            identities=Identities(),
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
         )
         self.keys = RefusedKeys(self.client, self.delivery, self.client.refresh_keys)

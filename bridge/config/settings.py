@@ -222,6 +222,11 @@ class Meisa(Section):
     timeout: Seconds = Field(10.0, gt=0, le=300, description="How long one call may take.")
     retry: Retry = Field(default_factory=lambda: Retry.model_validate({}))
     max_in_flight: Whole = Field(64, ge=1, le=4096, description="Calls under way at once.")
+    date_header: bool = Field(
+        True,
+        description="Whether the Date header of Meisa's answers is its clock (assumed), by which instances judge alike "
+        "how old a started trigger is; false: each machine's own clock.",
+    )
     allow_http: bool = Field(
         False,
         description="Permits http:// to another host, for a sandbox in a private network. Test environment only.",
