@@ -90,6 +90,8 @@ class Snapshot:
     in_flight: int = 0
     waiting_for: tuple[WaitState, ...] = ()
     breakers: tuple[BreakerState, ...] = ()
+    stopped_topics: tuple[str, ...] = ()
+    """Topics that pause because too many of their events were dead-lettered."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Events finished since the start, by outcome."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)

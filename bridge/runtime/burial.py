@@ -57,6 +57,9 @@ class Burial:
         """Whether too many of the topic's last events were dead-lettered. Raises KeyError for one that is not read."""
         return self._caps[topic].stopped
 
+    def stopped_topics(self) -> list[str]:
+        return [topic for topic, cap in self._caps.items() if cap.stopped]
+
     def finished(self, record: Record, partition: Partition) -> None:
         """An event has finished: books it for the cap, unless its letter was."""
         if record.offset in partition.capped:

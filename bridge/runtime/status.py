@@ -91,6 +91,7 @@ class Status:
                 )
                 for state in delivery.held_endpoints()
             ),
+            stopped_topics=tuple(engine.burial.stopped_topics()),
             totals=dict(self._totals()),
             dead_letters=dict(self._dead_letters()),
         )

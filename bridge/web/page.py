@@ -1,6 +1,7 @@
 """The status as JSON and as one plain HTML page, from the same facts: a snapshot with contacts masked.
 
-The page has no script: it reloads itself every five seconds, and everything in it can be had from /api/status.
+The page has no script: it reloads itself every five seconds, and everything in it can be had from /api/status. Its one
+button, of a stopped topic, sends the request that people without a browser send (bridge/web/server.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import dataclasses
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -71,6 +73,7 @@ def as_html(facts: Facts) -> str:
             [(w["reason"], w["count"], _ago(w["since_wall_seconds"], now), w["detail"]) for w in facts["waiting_for"]],
             "Nothing waits.",
         ),
+        _stopped(facts["stopped_topics"]),
         _table("Events finished", ("outcome", "events"), sorted(facts["totals"].items()), "None yet."),
         _table("Dead letters", ("kind", "letters"), sorted(facts["dead_letters"].items()), "None."),
         _table(
@@ -99,7 +102,7 @@ def as_html(facts: Facts) -> str:
         ),
         _table(
             "Partitions",
-            ("topic", "partition", "frontier", "lag", "window", "paused", "oldest waits", "epoch"),
+            ("topic", "partition", "frontier", "lag", "window", "paused", "oldest waits", "retention in", "epoch"),
             [
                 (
                     p["topic"],
@@ -109,6 +112,7 @@ def as_html(facts: Facts) -> str:
                     p["window"],
                     "paused" if p["paused"] else "",
                     "" if p["oldest_wait_seconds"] is None else _duration(p["oldest_wait_seconds"]),
+                    "" if p["retention_seconds"] is None else _duration(p["retention_seconds"]),
                     p["epoch"],
                 )
                 for p in facts["partitions"]
@@ -117,6 +121,18 @@ def as_html(facts: Facts) -> str:
         ),
     ]
     return _PAGE.replace("{body}", "\n".join(parts))
+
+
+def _stopped(topics: list[str]) -> str:
+    if not topics:
+        return ""
+    rows = "".join(
+        f"<tr><td>{_text(topic)}</td><td>too many of its last events were dead-lettered</td>"
+        f'<td><form method="post" action="/api/topics/{quote(topic, safe="")}/resume">'
+        f'<button aria-label="Resume topic {_text(topic)}">Resume</button></form></td></tr>'
+        for topic in topics
+    )
+    return f"<section><h2>Stopped topics</h2><table><tbody>{rows}</tbody></table></section>"
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]], empty: str) -> str:

@@ -42,8 +42,9 @@ STOP_SECONDS = 2
 HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'none'",
-    "referrer-policy": "no-referrer",
+    "base-uri 'none'; form-action 'self'",
+    # Not `no-referrer`: with it a browser says `Origin: null` for our own page's button, as for anybody's.
+    "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
@@ -176,7 +177,7 @@ class AdminServer:
 
     def _app(self) -> Starlette:
         from starlette.applications import Starlette
-        from starlette.responses import JSONResponse, PlainTextResponse, Response
+        from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
         from starlette.routing import Route
 
         from bridge.web import page
@@ -216,6 +217,8 @@ class AdminServer:
                 return JSONResponse({"error": "no such topic is read here"}, status_code=404, headers=HEADERS)
             if not resumed:
                 return JSONResponse({"error": f"topic {topic} is not stopped"}, status_code=409, headers=HEADERS)
+            if "text/html" in request.headers.get("accept", ""):  # the page's button: back to the page
+                return RedirectResponse("/", status_code=303, headers=HEADERS)
             return JSONResponse({"resumed": topic}, headers=HEADERS)
 
         async def favicon(request: Request) -> Response:

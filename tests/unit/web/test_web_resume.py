@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import httpx
 import pytest
 
@@ -19,7 +22,10 @@ class Desk:
     def __init__(self, token: str | None = None, listen: str = "127.0.0.1:8080") -> None:
         self.stopped = {"users": True, "orders": False}
         self.resumed: list[str] = []
-        self.admin = AdminServer(listen, Metrics(), lambda: SNAPSHOT, token, resume=self._resume)
+        self.admin = AdminServer(listen, Metrics(), self._snapshot, token, resume=self._resume)
+
+    def _snapshot(self) -> Snapshot:
+        return replace(SNAPSHOT, stopped_topics=tuple(topic for topic, stopped in self.stopped.items() if stopped))
 
     def _resume(self, topic: str) -> bool | None:
         stopped = self.stopped.get(topic)
@@ -111,3 +117,17 @@ def test_the_command_for_people_names_the_address_and_never_the_token() -> None:
     assert Desk().admin.how_to_resume("users") == "curl -X POST http://127.0.0.1:8080/api/topics/users/resume"
     told = Desk("s3cret").admin.how_to_resume("users")
     assert 'Authorization: Bearer $TOKEN"' in told and "s3cret" not in told
+
+
+async def test_the_page_has_a_button_for_a_stopped_topic_and_no_other() -> None:
+    """It sends the very request, as a browser would, and leads back to the page, where it is gone."""
+    desk = Desk()
+    page = await desk.post("/", "GET")
+    actions = re.findall(r'<form method="post" action="([^"]+)"', page.text)
+    assert actions == [PATH]
+    assert "form-action 'self'" in page.headers["content-security-policy"]
+    assert page.headers["referrer-policy"] == "same-origin", "else the browser hides the page's origin"
+    answer = await desk.post(actions[0], origin="http://127.0.0.1:8080", accept="text/html,*/*;q=0.8")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert desk.resumed == ["users"]
+    assert "<form" not in (await desk.post("/", "GET")).text
