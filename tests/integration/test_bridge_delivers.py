@@ -1,13 +1,22 @@
 """The main promises end to end: a real process, a real broker (and the embedded one), the sandbox's ledger as judge."""
 
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bridge.sandbox.stream import POISONS, SampleEvent, events
 from tests.support.kafka import Cluster
-from tests.support.service import Service, service, wait_for
+from tests.support.service import Sandbox, Service, sandbox, service, wait_for
+
+
+@pytest.fixture(scope="module")
+def meisa() -> Iterator[Sandbox]:
+    """One process for all tests here; `service` resets it."""
+    with sandbox() as made:
+        yield made
 
 
 def stream(count: int, users: int, bad: int = 0, seed: int = 1) -> list[SampleEvent]:
@@ -19,18 +28,20 @@ def finished(made: Service, count: int) -> None:
 
 
 def test_mixed_events_arrive_in_order_with_nothing_lost_and_poison_dead_lettered(
-    any_kafka: Cluster, tmp_path: Path
+    any_kafka: Cluster, meisa: Sandbox, tmp_path: Path
 ) -> None:
-    """3,000 events of 200 users with 30 bad ones: each user's calls in order, none lost or doubled, every bad event a
+    """1,500 events of 100 users with 30 bad ones: each user's calls in order, none lost or doubled, every bad event a
     dead letter of the right kind with its headers, and every offset committed."""
-    produced = stream(3000, 200, bad=30)
-    with service(any_kafka, tmp_path, "--latency-ms", "2") as made:
+    produced = stream(1500, 100, bad=30)
+    with service(any_kafka, tmp_path, meisa, latency_ms=2) as made:
         made.produce(produced)
         bridge = made.start()
-        finished(made, 3000)
+        finished(made, 1500)
         bridge.end()
         found = made.audit(produced)
         assert (found.lost, found.out_of_order, found.repeated, found.wrong_letters) == ([], [], [], [])
+        assert made.came_again() == set()
+        assert found.merged > 0, "upserts that waited were to leave together"
         assert sum(found.letters.values()) == 30
         assert {poison for _, poison in found.letters} == set(POISONS)
         letter = next(m for m in made.letters() if dict(m.headers())["meisa-bridge.kind"] == b"rejected")
@@ -44,11 +55,11 @@ def test_mixed_events_arrive_in_order_with_nothing_lost_and_poison_dead_lettered
         assert headers["meisa-bridge.attempts"] == b"1"
 
 
-def test_kill_9_in_the_middle_loses_nothing(any_kafka: Cluster, tmp_path: Path) -> None:
+def test_kill_9_in_the_middle_loses_nothing(any_kafka: Cluster, meisa: Sandbox, tmp_path: Path) -> None:
     """What a crash leaves uncommitted comes again: every event arrives, no email goes out twice, and only what was in
     flight or not yet committed is repeated."""
     produced = stream(1000, 100, bad=10, seed=2)
-    with service(any_kafka, tmp_path, "--latency-ms", "5") as made:
+    with service(any_kafka, tmp_path, meisa, latency_ms=5) as made:
         made.produce(produced)
         first = made.start()
         wait_for(lambda: made.sandbox.received() > 250 and made.committed() > 0, "the first calls and commits")
@@ -61,15 +72,14 @@ def test_kill_9_in_the_middle_loses_nothing(any_kafka: Cluster, tmp_path: Path) 
         assert found.lost == []
         assert found.wrong_letters == []
         assert found.emails_twice == []
-        again = {words.partition(": ")[0] + words.rpartition(" ")[2] for words in found.repeated}
-        assert again.isdisjoint(f"{user}{number}" for user, number in told_finished), "it was committed as finished"
+        assert made.came_again().isdisjoint(told_finished), "it was committed as finished"
         assert told_finished, "the crash came too early to prove anything"
 
 
-def test_a_graceful_stop_repeats_nothing(any_kafka: Cluster, tmp_path: Path) -> None:
+def test_a_graceful_stop_repeats_nothing(any_kafka: Cluster, meisa: Sandbox, tmp_path: Path) -> None:
     """SIGTERM in the middle: calls in flight are awaited and committed, and the next process goes on after them."""
     produced = stream(1000, 100, seed=3)
-    with service(any_kafka, tmp_path, "--latency-ms", "5") as made:
+    with service(any_kafka, tmp_path, meisa, latency_ms=5) as made:
         made.produce(produced)
         first = made.start()
         wait_for(lambda: made.sandbox.received() > 250, "the first calls")
@@ -79,13 +89,16 @@ def test_a_graceful_stop_repeats_nothing(any_kafka: Cluster, tmp_path: Path) -> 
         finished(made, 1000)
         found = made.audit(produced)
         assert (found.lost, found.repeated, found.out_of_order) == ([], [], [])
+        assert made.came_again() == set()
 
 
-def test_a_refused_key_stops_without_loss_and_work_goes_on_by_itself(any_kafka: Cluster, tmp_path: Path) -> None:
+def test_a_refused_key_stops_without_loss_and_work_goes_on_by_itself(
+    any_kafka: Cluster, meisa: Sandbox, tmp_path: Path
+) -> None:
     """401 in the middle: nothing more is committed or dead-lettered, readiness says why; once the key is accepted again
     the rest is delivered, in order, nothing lost."""
     produced = stream(1000, 100, seed=4)
-    with service(any_kafka, tmp_path, "--latency-ms", "5") as made:
+    with service(any_kafka, tmp_path, meisa, latency_ms=5) as made:
         made.produce(produced)
         bridge = made.start()
         wait_for(lambda: made.sandbox.received() > 250, "the first calls")
@@ -110,17 +123,28 @@ def test_a_refused_key_stops_without_loss_and_work_goes_on_by_itself(any_kafka: 
 
 
 @pytest.mark.kafka
-def test_two_instances_share_the_partitions_and_repeat_nothing(real_kafka: Cluster, tmp_path: Path) -> None:
+def test_two_instances_share_the_partitions_and_repeat_nothing(
+    real_kafka: Cluster, meisa: Sandbox, tmp_path: Path
+) -> None:
     """A second member joins in the middle and leaves again: order holds, nothing is lost, nothing comes twice."""
     produced = stream(3000, 150, seed=5)
-    with service(real_kafka, tmp_path, "--latency-ms", "10") as made:
-        made.produce(produced)
+    with service(real_kafka, tmp_path, meisa, latency_ms=300) as made:
+        meisa.post("keys", key="meisa_test_second", name="second")
+        made.produce(produced[:1500])
         made.start()
-        wait_for(lambda: made.sandbox.received() > 200, "the first calls")
-        second = made.start()
+        wait_for(lambda: meisa.received() > 100, "the first calls")
+        second = made.start(key="meisa_test_second")
         wait_for(lambda: len(made.status()["partitions"]) == 2, "the second member's share")
-        wait_for(lambda: made.sandbox.received() > 1500, "calls of both")
+        assert made.committed() < 1500, "it was to join in the middle"
+        meisa.post("faults", latency_ms=20)
+        made.produce(produced[1500:])
+        before = meisa.received()
+        wait_for(lambda: meisa.received() > before + 500, "calls of both")
         second.end()
+        assert made.committed() < 3000, "it was to leave in the middle"
         finished(made, 3000)
         found = made.audit(produced)
         assert (found.lost, found.repeated, found.out_of_order) == ([], [], [])
+        assert made.came_again() == set()
+        by_key = Counter(entry["key"] for entry in meisa.ledger() if entry["endpoint"] != "ping")
+        assert min(by_key.values()) > 50 and len(by_key) == 2, "both were to work"

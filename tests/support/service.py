@@ -4,9 +4,9 @@ import contextlib
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from importlib.resources import files
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from bridge.sandbox.audit import Audit, DeadLetter, audit
 from bridge.sandbox.children import Child, free_port, read_ledger
 from bridge.sandbox.options import TEST_KEY
 from bridge.sandbox.stream import SampleEvent
+from tests.support.contributions import contributions, counted
 from tests.support.kafka import Cluster, unique
 
 PARTITIONS = 4
@@ -39,7 +40,7 @@ class Sandbox:
         self.child = Child("the sandbox", ["sandbox", "--port", "0", *flags])
         self.url = self.child.wait_for(re.compile(r"page (http://\S+?)/?$")).group(1)
 
-    def post(self, name: str, **body: Any) -> Any:
+    def post(self, name: str, /, **body: Any) -> Any:
         answer = httpx.post(f"{self.url}/_sandbox/{name}", json=body, timeout=10)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -65,8 +66,7 @@ class Service:
         self.folder = folder
         self.bridges: list[Child] = []
         self._observer: Consumer | None = None
-        rules = files("bridge.sandbox").joinpath("demo_files", "rules.yaml").read_text(encoding="utf-8")
-        (folder / "rules.yaml").write_text(rules, encoding="utf-8")
+        (folder / "rules.yaml").write_text(counted(), encoding="utf-8")
 
     def start(self, *, key: str = TEST_KEY, more: str = "") -> Child:
         """Starts a bridge and waits until it says that it runs."""
@@ -121,7 +121,7 @@ admin: {{listen: "127.0.0.1:{port}"}}
         return sum(max(0, answer.offset) for answer in answers)
 
     def finished_by_commits(self) -> set[tuple[str, int]]:
-        """User and number of every good event that the group's commits call finished, progress included."""
+        """Email and number of every good event that the group's commits call finished, progress included."""
         finished = set()
         for number in range(PARTITIONS):
             offset, metadata = self.cluster.committed(self.group, self.topic, number)
@@ -131,8 +131,19 @@ admin: {{listen: "127.0.0.1:{port}"}}
                 if message.offset() < offset or message.offset() in done:
                     with contextlib.suppress(ValueError, KeyError):  # a bad event
                         data = json.loads(message.value())["data"]
-                        finished.add((data["user_id"], data["seq"]))
+                        finished.add((data["email"], data["seq"]))
         return finished
+
+    def came_again(self) -> set[tuple[str, int]]:
+        """Email and number of every event of which an action came more than once, alone or within a merged upsert."""
+        came: Counter[tuple[str, str, int]] = Counter()
+        for entry in self.sandbox.ledger():
+            endpoint, body = entry["endpoint"], entry.get("body") or {}
+            parts = (body.get(name) or {} for name in ("properties", "variables", "metadata"))
+            numbers = contributions(body) or [part["seq"] for part in parts if "seq" in part]
+            if entry["carried_out"]:  # tags do not tell their event
+                came.update((endpoint, entry["contact"], number) for number in numbers)
+        return {(contact, number) for (_, contact, number), times in came.items() if times > 1}
 
     def letters(self) -> list[Any]:
         """All dead letters written so far."""
@@ -151,15 +162,26 @@ admin: {{listen: "127.0.0.1:{port}"}}
         if self._observer is not None:
             self._observer.close()
         for bridge in self.bridges:
-            bridge.close()
+            bridge.crash()  # nobody looks any more: a graceful end takes a second, and is what `Child.end` proves
 
 
 @contextmanager
-def service(cluster: Cluster, folder: Path, *sandbox_flags: str) -> Iterator[Service]:
-    """A service whose bridge is not started yet; the sandbox has no quota unless the flags give one."""
-    with ExitStack() as stack:
-        sandbox = Sandbox("--per-minute", "0", "--per-hour", "0", "--log-limit", "100000", *sandbox_flags)
-        stack.callback(sandbox.child.close)
-        made = Service(cluster, sandbox, folder)
-        stack.callback(made.close)
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox without a quota."""
+    made = Sandbox("--per-minute", "0", "--per-hour", "0", "--log-limit", "100000")
+    try:
         yield made
+    finally:
+        made.child.close()
+
+
+@contextmanager
+def service(cluster: Cluster, folder: Path, sandbox: Sandbox, *, latency_ms: float) -> Iterator[Service]:
+    """A service whose bridge is not started yet. The sandbox, which tests may share, is as if it had just started."""
+    sandbox.post("reset")
+    sandbox.post("faults", latency_ms=latency_ms)
+    made = Service(cluster, sandbox, folder)
+    try:
+        yield made
+    finally:
+        made.close()
