@@ -254,6 +254,7 @@ def summary(found: Audit, seconds: float, options: DemoOptions) -> str:
             "calls",
             f"{calls:,}: " + ", ".join(f"{name} {n:,}" for name, n in found.calls.most_common() if name != "ping"),
         ),
+        ("merged", f"{found.merged:,} upserts that the same user's next one carried"),
         ("dead letters", f"{sum(found.letters.values())} of {options.bad} bad events"),
         *(
             ("", f"{kind:<9} {count:>3}  {poison.replace('_', ' ')}")

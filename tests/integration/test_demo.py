@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +13,23 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import orjson
 import pytest
 
 from bridge.errors import StartFailed, UsageError
 from bridge.sandbox import demo as demo_module
+from bridge.sandbox.audit import EXPECTED_CALLS
 from bridge.sandbox.demo import DemoOptions, run
+from bridge.sandbox.stream import events
 from tests.support.service import wait_for
+
+
+def upserts(options: DemoOptions) -> int:
+    """How many upserts the demo's events ask for."""
+    stream = events(options.seed, options.events, options.users, poison=options.bad, now_wall_seconds=0.0)
+    types = [orjson.loads(event.value)["type"] for event in stream if event.poison is None]
+    return sum("upsert" in EXPECTED_CALLS[type] for type in types)
+
 
 SMALL = DemoOptions(events=150, users=30, bad=5, latency_ms=0.0)
 
@@ -41,6 +53,12 @@ def test_it_delivers_everything_and_agrees(capsys: pytest.CaptureFixture[str]) -
         assert line in said
     for name in ("order violations", "lost", "calls repeated", "emails twice"):
         assert f"  {name:<17} 0\n" in said
+    calls = re.search(r"^  calls +([\d,]+): (.+)$", said, re.MULTILINE)
+    merged = re.search(r"^  merged +([\d,]+) upserts that the same user's next one carried$", said, re.MULTILINE)
+    assert calls is not None and merged is not None
+    by_endpoint = {name: int(count) for name, count in (part.split() for part in calls.group(2).split(", "))}
+    assert sum(by_endpoint.values()) == int(calls.group(1))
+    assert by_endpoint["upsert"] + int(merged.group(1)) == upserts(SMALL), "each upsert was a call, or within one"
     assert said.endswith("The ledger agrees.\n")
 
 
