@@ -27,6 +27,7 @@ from bridge.model import (
     Event,
     Kind,
     Lane,
+    LetterKind,
     Outcome,
     Record,
     Result,
@@ -310,7 +311,8 @@ class Delivery:
         if result.letter is not None and item.kind is Kind.UPSERT and item.body is not None:
             result = result._replace(request=item.body)
         merged = result._replace(ending=Ending.MERGED) if result.ending is Ending.DELIVERED else result
-        done = [part.batch for part in parts if self._end_part(part, result if part is parts[-1] else merged)]
+        doubt = result.letter is LetterKind.UNKNOWN_OUTCOME or (item.attempt is not None and item.attempt.in_doubt)
+        done = [part.batch for part in parts if self._end_part(part, result if part is parts[-1] else merged, doubt)]
         for part in parts:
             self._out(part)
         if not self._prune(item):
@@ -321,8 +323,8 @@ class Delivery:
         for batch in done:
             batch.completion.complete([result for result in batch.results.values() if result is not None])
 
-    def _end_part(self, part: Part, result: Result) -> bool:
-        """An action has ended; True with the last one of its event."""
+    def _end_part(self, part: Part, result: Result, doubt: bool) -> bool:
+        """An action has ended; True with the last one of its event. `doubt`: a trigger may have been sent."""
         batch, action = part.batch, part.action
         batch.results[action.position] = result
         batch.missing -= 1
@@ -336,7 +338,9 @@ class Delivery:
         if result.letter is None and (trigger or batch.shared):
             batch.tell(batch.event.record, action)
         elif trigger:
-            batch.marks.clear(batch.event.record, action)
+            # Until its letter is written, and its event finished, a restart has to know of the doubt.
+            if not doubt:
+                batch.marks.clear(batch.event.record, action)
         else:
             self._unclaim(part)
         return batch.missing == 0

@@ -67,7 +67,7 @@ class Broker:
                 log.next_offset += dice.choice((1, 1, 2, 9))
             offsets.append(log.next_offset)
             log.next_offset += 1
-        for entry in events.make(scenario, dice, name.partition, log.generation, offsets):
+        for entry in events.make(scenario, dice, self.world.now, name.partition, log.generation, offsets):
             log.records.append(entry.record)
             self.ledger.produced(name, entry)
         if dice.random() < scenario.gaps:

@@ -58,6 +58,8 @@ class Log:
     verified: int = 0
     """Everything below was verified to be finished."""
     committed: Claims = field(default_factory=Claims)
+    position: tuple[int, str] | None = None
+    """The last commit as it was made."""
     by_contact: dict[str, list[Act]] = field(default_factory=lambda: defaultdict(list))
     tenures: dict[tuple[str, int], Tenure] = field(default_factory=dict)
     owner: Tenure | None = None

@@ -89,8 +89,10 @@ class Act:
     on_missing: str = "upsert"
     sends: int = 0
     effects: int = 0
+    sent_in: object = None
+    """The tenure (claims.py) in which it was sent last."""
     answered_in: object = None
-    """The tenure (claims.py) in which an answer said that it is done."""
+    """The tenure in which an answer said that it is done."""
     doubts: int = 0
     """Attempts that may have been carried out, or were answered with 5xx."""
     first_doubt: float | None = None
@@ -150,8 +152,10 @@ class Entry:
     verified: bool = False
 
 
-def make(scenario: Scenario, dice: random.Random, partition: int, generation: int, offsets: list[int]) -> list[Entry]:
-    """Records for these offsets of one partition."""
+def make(
+    scenario: Scenario, dice: random.Random, now: float, partition: int, generation: int, offsets: list[int]
+) -> list[Entry]:
+    """Records for these offsets of one partition, produced now."""
     emails = [f"{chr(97 + number % 26)}{number}@x" for number in range(scenario.contacts)]
     # Zipf: with all keys distinct, order by key costs nothing and proves nothing.
     weights = [1.0 / (rank + 1) for rank in range(len(emails))]
@@ -184,7 +188,7 @@ def make(scenario: Scenario, dice: random.Random, partition: int, generation: in
                     (b'{"no": "type"}', "untyped", LetterKind.DECODE),
                 )
             )
-        timestamp_ms = int(wall * 1000) + generation
+        timestamp_ms = int((VirtualClock.WALL_AT_START + now) * 1000) + generation
         key = None if stray else emails[who].encode()
         entry.record = Record(TOPIC, partition, offset, timestamp_ms, key, value)
         if value is not None and entry.letter is None:

@@ -96,6 +96,7 @@ class Ledger:
         log.by_contact = defaultdict(list)
         log.verified = 0
         log.committed = Claims()
+        log.position = None
 
     # Owners
 
@@ -105,7 +106,7 @@ class Ledger:
         """`metadata` is what the member was told beside `committed`, damaged or not; it reads on from `offset`."""
         log = self.logs[name]
         told = claims(committed, metadata)
-        whole = told == log.committed
+        whole = (committed, metadata) == log.position or (log.position is None and not metadata)
         told.offset = max(told.offset, offset)
         log.owner = log.tenures[member, epoch] = Tenure(member, epoch, told, whole)
         if not whole:
@@ -199,6 +200,7 @@ class Ledger:
             elif tenure is None and now - self._given_up.get((member, name), now) > NOTICE_SECONDS:
                 self._broken(ORDER, f"{member} sends {act.name}, though it has given {name} up")
             act.sends += 1
+            act.sent_in = tenure
             if act.kind is Kind.TRIGGER and (call.body or {}).get("idempotency_key") != act.identity:
                 self._broken(DUPLICATES, f"{act.name} was sent under another key than its own")
         return Sent(member, call, acts, tenures, now)
@@ -273,6 +275,8 @@ class Ledger:
     def _kept_apart(self, tenure: Tenure, step: StepBack) -> bool:
         """Whether something else that has to be done again stands between the two: one call cannot say both then."""
         older, newer = step.older, step.newer
+        if newer.sent_in is tenure and newer.answered_in is not tenure:
+            return True  # they shared a call whose answers were lost or failed until it was taken apart
         if tenure.told.cover(newer):
             return False
         here = self.logs[_name(older)].by_contact[older.email]
@@ -361,6 +365,7 @@ class Ledger:
         """The broker has applied a commit: everything that it says is done must be done."""
         log = self.logs[name]
         log.committed = told = claims(offset, metadata)
+        log.position = (offset, metadata)
         self._note_marks(log, offset, metadata)
         self.commits += 1
         for place in sorted(log.entries.keys() & set(range(log.verified, offset))):

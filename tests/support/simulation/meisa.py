@@ -238,5 +238,5 @@ def _of(call: Call) -> str:
     for name in ("properties", "variables", "metadata"):
         part = body.get(name)
         if part:
-            return str(part.get("place"))
+            return f"{part.get('place')} {body.get('trigger_key', '')}".strip()
     return str(body.get("tag_name") or body.get("tag_names") or body.get("email") or "")
