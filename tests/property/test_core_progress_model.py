@@ -4,30 +4,56 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.core.offsets import PartitionOffsets
-from bridge.core.progress import PREFIX, Progress, decode, encode, finished_offsets
+from bridge.core.progress import PREFIX, SPEND_BYTES, Progress, decode, encode, finished_offsets
+
+WALLS = st.integers(0, 2**32 - 1)
+DIGESTS = st.integers(0, 2**32 - 1)
 
 
 @given(
-    st.integers(0, 2**40),
+    st.integers(0, 2**63 - 30_000),
     st.sets(st.integers(1, 3000), max_size=300),
-    st.dictionaries(st.integers(0, 3000), st.sets(st.integers(0, 2**32 - 1), max_size=4), max_size=20),
+    st.dictionaries(st.integers(0, 3000), st.frozensets(DIGESTS, min_size=1, max_size=4), max_size=20),
+    st.dictionaries(st.integers(0, 3000), st.dictionaries(DIGESTS, WALLS, min_size=1, max_size=3), max_size=8),
+    st.integers(0, 20_000),
+    WALLS,
+    st.none() | st.integers(1, 20_000),
+    st.none() | WALLS,
 )
-def test_any_progress_survives(start: int, finished: set[int], delivered: dict[int, set[int]]) -> None:
-    """Whatever was finished and delivered is read back exactly where there is room for all."""
-    machine = PartitionOffsets(start=start, window_max=20_000)
+def test_any_progress_survives(
+    start: int,
+    finished: set[int],
+    delivered: dict[int, frozenset[int]],
+    started: dict[int, dict[int, int]],
+    seen: int,
+    since: int,
+    unsure: int | None,
+    topic: int | None,
+) -> None:
+    """Whatever is told is read back exactly, in whatever form."""
+    machine = PartitionOffsets(start=start)
     for offset in range(start, start + 3001):
         machine.take(offset)
     for offset in finished:
         machine.finish(start + offset)
-    placed = {start + offset: digests for offset, digests in delivered.items()}
-    base, bitmap = machine.finished_bitmap()
-    read = decode(start, encode(start, base, bitmap, placed, 4096))
-    if not finished and not delivered:
+    progress = Progress(
+        *machine.finished_bitmap(),
+        {start + offset: digests for offset, digests in delivered.items()},
+        {start + offset: triggers for offset, triggers in started.items()},
+        start + seen if seen else None,
+        since if seen else 0,
+        None if unsure is None else start + unsure,
+        topic,
+    )
+    written = encode(start, progress, 4096)
+    assert len(written) <= 4096 - SPEND_BYTES
+    read = decode(start, written)
+    if not (finished or delivered or started or seen or unsure is not None or topic is not None):
         assert read is None
         return
     assert read is not None
     assert set(finished_offsets(read)) == {start + offset for offset in finished}
-    assert read.delivered == {offset: frozenset(digests) for offset, digests in placed.items()}
+    assert read._replace(bitmap=b"") == progress._replace(bitmap=b"")
 
 
 @given(st.integers(0, 2**40), st.text(max_size=200))
@@ -41,9 +67,17 @@ def test_no_text_is_an_error(offset: int, text: str) -> None:
 @given(st.integers(0, 200), st.integers(0, 255))
 def test_any_damage_is_noticed(place: int, byte: int) -> None:
     """One wrong character anywhere: not believed."""
-    written = encode(1000, 1000, bytes(range(1, 120)), {1005: {77}}, 4096)
+    written = encode(1000, Progress(1000, bytes(range(1, 120)), {1005: {77}}), 4096)
     damaged = written[: place % len(written)] + chr(byte) + written[place % len(written) + 1 :]
     assert damaged == written or decode(1000, damaged) is None
+
+
+@given(st.binary(max_size=1200), st.integers(1, 60))
+def test_any_bitmap_survives(bitmap: bytes, repeat: int) -> None:
+    """Stored, deflated or as runs: the bits are the same."""
+    bits = (bitmap * repeat)[:2400].rstrip(b"\0")
+    read = decode(8, encode(8, Progress(8, bits, topic=1), 4096))
+    assert read is not None and read.bitmap == bits
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 4))
@@ -62,7 +96,7 @@ def test_restarts_repeat_nothing_and_skip_nothing(dice: object, restarts: int) -
             machine.finish(offset)
             finished.add(offset)
         committed = machine.frontier or 0
-        metadata = encode(committed, *machine.finished_bitmap(), machine.delivered, 4096)
+        metadata = encode(committed, machine.progress()[0], 4096)
 
 
 def test_the_model_of_an_empty_progress() -> None:
