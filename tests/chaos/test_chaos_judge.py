@@ -356,6 +356,21 @@ def test_a_repeat_after_a_lost_answer_is_told_from_others(story: Story) -> None:
     assert (len(found.repeats), found.unanswered_repeats) == (2, 1)
 
 
+def test_a_repeat_that_no_crash_explains_is_told_from_others(story: Story) -> None:
+    """What came and was answered comes again only when another bridge takes over; once for each time."""
+    event = story.first("plan.changed")
+    calls = len(story.ledger)
+    story.call("track", event)
+    assert len(story.judge().sudden_repeats) == 1
+    story.moments = [Moment(calls, {0: NOTHING_TOLD}, crash=True)]
+    assert story.judge().sudden_repeats == []
+    story.call("track", event)
+    found = story.judge()
+    assert (len(found.repeats), len(found.sudden_repeats)) == (2, 1)
+    story.ledger[-2]["answered"] = False
+    assert story.judge().sudden_repeats == []
+
+
 def test_a_tag_that_came_again_after_a_lost_answer_is_told_from_others(story: Story) -> None:
     """Also where a later event of the contact asks for the same tag: a tag call does not say which event it is of."""
     event = story.first("plan.changed")

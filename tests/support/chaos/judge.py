@@ -65,6 +65,8 @@ class Judgement:
     told_repeats: list[str] = field(default_factory=list)
     """Of both, calls with an action that a commit had told as done before."""
     told_by_member: Counter[str] = field(default_factory=Counter)
+    sudden_repeats: list[str] = field(default_factory=list)
+    """Of both, calls with an action whose last effect nobody doubts, and since which no bridge had come or gone."""
     unanswered_repeats: int = 0
     """Of both, calls whose earlier answer the bridge did not get, because the API lost it."""
     recognised: int = 0
@@ -143,6 +145,7 @@ class Judge:
         newest_upsert: dict[str, int] = {}
         tags: Counter[tuple[str, str]] = Counter()
         doubtful: Counter[CallName] = Counter()
+        latest: dict[CallName, int] = {}
         for entry in ledger:
             endpoint = str(entry["endpoint"])
             if endpoint == "ping":
@@ -159,12 +162,13 @@ class Judge:
                 self._upsert(found, entry, calls, newest_upsert)
             again = [call for call in calls if call in firsts]
             if again:
-                self._again(found, entry, calls, again, doubtful, moments)
+                self._again(found, entry, calls, {call: latest[call] for call in again}, doubtful, moments)
             else:
                 found.merged += len(calls) - 1
             for call in calls:
+                latest[call] = int(entry["number"])
                 if call not in firsts:
-                    firsts[call] = int(entry["number"])
+                    firsts[call] = latest[call]
                     self._first(found, call, newest)
                 # The bridge learns of an effect by a whole answer below 500 only.
                 if entry["status"] >= 500 or not entry["answered"] or entry["fault"].startswith(("cut", "hang")):
@@ -237,23 +241,26 @@ class Judge:
         found: Judgement,
         entry: Mapping[str, Any],
         calls: Sequence[CallName],
-        again: Sequence[CallName],
+        again: Mapping[CallName, int],
         doubtful: Counter[CallName],
         moments: Sequence[Moment],
     ) -> None:
-        """An effect stands for actions that had one before."""
+        """An effect stands for actions that had one before; `again` tells with which entry they last had one."""
         member, (endpoint, user, _) = str(entry["key"]), calls[-1]
-        words = f"{user}: {endpoint} of event {_numbers(again)} (entry {entry['number']}, by {member})"
+        words = f"{user}: {endpoint} of event {_numbers([*again])} (entry {entry['number']}, by {member})"
         (found.repeats if len(again) == len(calls) else found.partly).append(words)
         found.repeats_by_member[member] += 1
         found.again += len(again)
-        found.unanswered_repeats += all(doubtful[self._doubt(call)] > 0 for call in again)
+        before = [moment for moment in moments if moment.calls < int(entry["number"])]
+        undoubted = [call for call in again if not doubtful[self._doubt(call)]]
+        found.unanswered_repeats += not undoubted
+        if any(not before or again[call] > before[-1].calls for call in undoubted):
+            found.sudden_repeats.append(words)
         for call in again:
             doubtful[self._doubt(call)] = max(0, doubtful[self._doubt(call)] - 1)
         found.recognised += bool(entry.get("repeated"))
         if endpoint in ("add_tag", "remove_tag"):
             return  # which event it repeats is a guess
-        before = [moment for moment in moments if moment.calls < int(entry["number"])]
         told = [call for call in again if before and self._is_told(call, before[-1])]
         if told:
             found.told_repeats.append(f"{words}: {_numbers(told)}")

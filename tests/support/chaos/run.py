@@ -77,6 +77,8 @@ class Report:
             found += [f"repeated, after planned changes only: {call}" for call in again]
         if allowed == "untold" and len(judgement.told_repeats) > min(self.woken_told, mid_write):
             found += [f"repeated, though a commit had told of it: {call}" for call in judgement.told_repeats]
+        if KINDS[self.kind].crashes and len(judgement.sudden_repeats) > GIVEN_UP_MAX:
+            found += [f"repeated, though no bridge had come or gone: {call}" for call in judgement.sudden_repeats]
         if allowed == "unanswered" and len(again) > judgement.unanswered_repeats + GIVEN_UP_MAX:
             found.append(f"{len(again)} calls again, but {judgement.unanswered_repeats} lost answers")
         if len(judgement.set_back) > min(self.woken_set_back, mid_write):
