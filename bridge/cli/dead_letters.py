@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LETTERS_MAX = 50_000
 """Letters that are held at once, 1 to 2 KB each; of more only the newest, which is said."""
 WRITE_BATCH = 1_000
+PROBE_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 MESSAGE_MAX = 100
 """Characters of a message in the list."""
@@ -74,7 +75,7 @@ class Shelf:
     async def open(cls, settings: Settings) -> AsyncIterator[Shelf]:
         """Raises StartFailed where there is no broker, UserError where Kafka fails later."""
         kafka = settings.kafka
-        cluster = await asyncio.to_thread(probe, kafka.bootstrap_servers, kafka.properties)
+        cluster = await asyncio.to_thread(probe, kafka.bootstrap_servers, kafka.properties, PROBE_SECONDS)
         logs = KafkaLogs(kafka.bootstrap_servers, kafka.properties)
         try:
             yield cls(settings, logs, cluster)
