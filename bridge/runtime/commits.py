@@ -111,7 +111,8 @@ class Commits:
 
     def _commit(self) -> None:
         self._timer = None
-        self._request(self._staying())
+        if not self._request(self._staying()):
+            self._ask_for_room()
 
     def _staying(self) -> list[Partition]:
         return [partition for partition in self._partitions.values() if not partition.closing]
@@ -257,9 +258,14 @@ class Commits:
         if self.untold < UNTOLD_MAX:
             return True
         self._too_much_untold = True
-        if self._timer is None and not any(each.offsets.commit_under_way for each in self._staying()):
-            self.ask()  # what ended is news of no partition: of one that went, or its letter waits
+        if self._timer is None:
+            self._ask_for_room()
         return False
+
+    def _ask_for_room(self) -> None:
+        """Where what ended is news of no partition, a question is answered too: of one that went, or letters wait."""
+        if self._too_much_untold and not any(each.offsets.commit_under_way for each in self._staying()):
+            self.ask()
 
     def _note_told(self, serial: int) -> None:
         while self._asked and self._asked[0][0] <= serial:

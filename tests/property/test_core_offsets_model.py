@@ -68,10 +68,10 @@ def test_whatever_is_let_in_can_be_told_and_comes_back_whole(start: int, steps: 
         open_ = machine.is_open(offset)
         if what == "take":
             offset = next_offset + (which % 40 if which > 1000 else 0)
-            for offset in range(offset, offset + 1 + which % 30):
-                if machine.fits(offset):
-                    assert machine.take(offset) == (offset not in finished)
-                    highest = max(highest, offset + 1)
+            for each in range(offset, offset + 1 + which % 30):
+                if machine.fits(each):
+                    assert machine.take(each) == (each not in finished)
+                    highest = max(highest, each + 1)
         elif what == "finish" and machine.finish(offset):
             finished.add(offset)
             granted = {each for each in granted if each[0] != offset}
