@@ -223,6 +223,11 @@ class Delivery:
         self.keys[name].refused = False
         self.sending.wake()
 
+    def offsets_restarted(self, partition: TopicPartition) -> None:
+        """The topic was created anew: its offsets say nothing any more about what is older."""
+        if self._identities is not None:
+            self._identities.restarted(partition)
+
     # Turns
 
     def _begin(self, tickets: Iterable[Ticket[Item]]) -> None:

@@ -219,6 +219,8 @@ class Engine:
             partition = Partition(new.partition, new.epoch, offsets, new.topic_hash)
             self.partitions[new.partition] = partition
             if new.fresh:
+                # Perhaps of another topic under the same name: what was known by offsets says nothing about these.
+                self._delivery.offsets_restarted(new.partition)
                 offsets.note_start()
                 self._commits.soon(partition)
             self._intake.recover(partition)

@@ -52,7 +52,12 @@ class RefusedKeys:
             except UsageError as error:
                 log.warning("the API key cannot be read; its work goes on waiting", key=key, error=str(error))
                 continue
-            outcome = await self._delivery.ask(Call("ping", key=key))
+            try:
+                outcome = await self._delivery.ask(Call("ping", key=key))
+            except Exception:
+                # The port promises not to raise. If it does it is a bug, but the key must not stay refused for ever.
+                log.exception("asking for the API key failed in the bridge itself; it is asked again")
+                continue
             # Any 2xx shows the key accepted, whatever else the answer says.
             if outcome is not None and outcome.status is not None and 200 <= outcome.status < 300:
                 log.info("Meisa accepts the API key again; its work goes on", key=key)

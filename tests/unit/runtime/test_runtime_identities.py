@@ -237,3 +237,28 @@ def test_an_id_finds_the_email_that_it_was_last_given() -> None:
         assert found == {("by-id", "new@x.io"), ("by-alias", "new@x.io")}
 
     run(main())
+
+
+def test_a_topic_that_was_created_anew_teaches_from_its_first_offset() -> None:
+    """Its offsets begin at zero again: what the former topic's higher ones taught must not outweigh them."""
+
+    async def story() -> None:
+        bridge, meisa = house(Identities())
+        bridge.source.feed([record(100, upsert("old@x.io", "7"))])
+        await asyncio.sleep(5)
+        bridge.source.lose(P0)
+        bridge.source.committed.clear()
+        bridge.source.metadata.clear()
+        bridge.source.fresh = True
+        bridge.source.assign(P0)
+        bridge.source.feed(
+            [
+                record(0, upsert("new@x.io", "7")),
+                record(1, {"do": "track", "email": "old@x.io", "event_name": "paid"}),
+            ]
+        )
+        await asyncio.sleep(5)
+        assert meisa.emails() == ["new@x.io"]
+        assert [each["event_name"] for each in meisa.contact("new@x.io").events] == ["paid"]
+
+    run(story())

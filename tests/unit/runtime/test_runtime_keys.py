@@ -204,3 +204,32 @@ def test_any_2xx_shows_the_key_accepted() -> None:
         await keys.close()
 
     run(scenario())
+
+
+def test_a_ping_that_breaks_in_the_bridge_itself_is_asked_again() -> None:
+    """A bug in the adapter must not leave the key refused for ever: the next ping finds that it works."""
+
+    async def scenario() -> None:
+        lock = Lock()
+        house, keys = watched(lock)
+        lock.right = "rotated"
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(0.5)
+        lock.file = "rotated"
+        broken = iter([True])
+        send = house.meisa.send
+
+        async def breaking(call: Call) -> Outcome:
+            if call.endpoint == "ping" and next(broken, False):
+                raise RuntimeError("a bug")
+            return await send(call)
+
+        house.meisa.send = breaking  # type: ignore[method-assign]
+        with capture_logs() as logs:
+            await asyncio.sleep(10)
+        assert house.seqs() == [0, 0]
+        assert any("asked again" in each["event"] for each in logs)
+        await keys.close()
+
+    run(scenario())
