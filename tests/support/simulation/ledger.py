@@ -115,7 +115,7 @@ class Ledger:
 
     def _doubt(self, log: Log, told: Claims, metadata: str) -> None:
         """The text is damaged. If it is still known as ours, what it told of triggers is in doubt, else forgotten."""
-        ours = "damage" not in KNOWN_GAPS and bool(OURS.match(metadata))
+        ours = OURS.match(metadata) is not None
         for entry in log.entries.values():
             for act in entry.acts:
                 if not told.cover(act):
@@ -156,16 +156,14 @@ class Ledger:
         if how == "killed" and now - self._trouble.get(member, -1e9) < 60.0:
             return
         committed = self.logs[name].committed
-        room = "claims" not in KNOWN_GAPS or self.world.scenario.metadata_bytes_max >= 1024
         for at, act in tenure.answered:
             if act.entry.gone or now - at < patience or committed.cover(act):
                 continue
-            if room or len(act.entry.acts) == 1:
-                self._broken(
-                    DUPLICATES,
-                    f"{member} was {how} and will have {act.name} sent again, though it was answered "
-                    f"{now - at:.1f} s ago: no commit tells of it (committed: {committed.offset})",
-                )
+            self._broken(
+                DUPLICATES,
+                f"{member} was {how} and will have {act.name} sent again, though it was answered "
+                f"{now - at:.1f} s ago: no commit tells of it (committed: {committed.offset})",
+            )
 
     def _tenure(self, member: str, name: TopicPartition) -> Tenure | None:
         return self.logs[name].tenures.get((member, self._owned[member].get(name, -1)))
@@ -268,7 +266,10 @@ class Ledger:
         if sent.at < step.newer_at or tenure is None or tenure is not log.owner or step.older.entry.gone:
             self._contacts.excuse(step)  # it came late, or its sender learns only now that it owns nothing
             return
-        if "flapping" in KNOWN_GAPS or not tenure.whole or self._kept_apart(tenure, step):
+        if "given_up" in KNOWN_GAPS and (step.older.letter_begun or self._has_reason(step.older)):
+            self._contacts.excuse(step)
+            return
+        if not tenure.whole or self._kept_apart(tenure, step):
             return
         self._broken(ORDER, f"{sent.member} sends {step.older.name} over {step.newer.name}: {step.path} goes back")
 
@@ -349,8 +350,7 @@ class Ledger:
         if act.max_age is None or act.entry.read_at is None:
             return False
         # Too old already when first read: history. What had to wait here gets a letter.
-        read_at = self.world.wall if "expired_silently" in KNOWN_GAPS else act.entry.read_at
-        return read_at + self.world.scenario.skew > act.entry.event_wall + act.max_age
+        return act.entry.read_at + self.world.scenario.skew > act.entry.event_wall + act.max_age
 
     def _entry_finished(self, entry: Entry) -> bool:
         if entry.gone:
@@ -407,13 +407,7 @@ class Ledger:
     # The end
 
     def all_done(self) -> bool:
-        return all(log.committed.offset > self._last(log) for log in self.logs.values())
-
-    def _last(self, log: Log) -> int:
-        entries = log.entries
-        if "retention" in KNOWN_GAPS:
-            return max((offset for offset, entry in entries.items() if not entry.gone), default=-1)
-        return max(entries, default=-1)
+        return all(log.committed.offset > max(log.entries, default=-1) for log in self.logs.values())
 
     def check_contacts(self) -> None:
         """In the end each contact is as its upserts, in their order, have made it."""
@@ -430,7 +424,7 @@ class Ledger:
         """What is not done and committed."""
         parts = []
         for name, log in self.logs.items():
-            last = self._last(log)
+            last = max(log.entries, default=-1)
             if log.committed.offset <= last:
                 open_ = [entry for entry in log.entries.values() if not self._entry_finished(entry)]
                 parts.append(f"{name} is committed to {log.committed.offset} of {last + 1}; {self._missing(open_)}")

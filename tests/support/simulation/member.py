@@ -6,6 +6,7 @@ This is the simulation's `app.py`. What the parts' constructors ask for is known
 import asyncio
 from collections.abc import Callable
 
+from bridge.core.identity import Identities
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy
 from bridge.decode import decoder_for
@@ -55,6 +56,7 @@ class Member:
             ),
             identify=lambda record, action: action_id(GROUP, record, action),
             max_in_flight=scenario.max_in_flight,
+            identities=Identities(),
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
             dice=world.dice(f"backoff of {self.name}"),
         )

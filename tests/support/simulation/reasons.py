@@ -6,6 +6,8 @@ from tests.support.simulation.world import World
 
 IDEMPOTENCY_WINDOW_SECONDS = 3_300.0
 UNKNOWN_CONTACT_SECONDS = 600.0
+BELIEVABLE_SECONDS = 200.0
+"""A mark that is further in the future than some minutes tells that clocks differ, and its trigger is parked."""
 
 
 class Reasons:
@@ -78,6 +80,8 @@ class Reasons:
                 marked = self.world.wall if act.marked_wall is None else act.marked_wall
                 if owners > 1 and self.world.wall - marked >= window:
                     return True  # whoever marked it may have been killed before or after it left
+                if owners > 1 and skew >= BELIEVABLE_SECONDS and act.marked_wall is not None:
+                    return True  # before the first answer nobody knows whose clock is right
                 if act.first_doubt is None:
                     return False
                 return now - act.first_doubt >= window or self._exhausted(act)

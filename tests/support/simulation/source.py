@@ -13,7 +13,6 @@ from bridge.model import Assigned, Position, Record, TopicPartition
 from bridge.ports import SourceListener
 from tests.support.simulation.broker import Broker, Request
 from tests.support.simulation.ledger import ALIVE
-from tests.support.simulation.scenario import KNOWN_GAPS
 
 BATCHES_OUT_MAX = 4
 COMMIT_SECONDS = 0.008
@@ -289,8 +288,7 @@ class SimSource:
         if low > self._positions[name]:
             self._positions[name] = low
             self.world.say(self.name, f"notices that {name} begins at {low}")
-            if "retention" not in KNOWN_GAPS:
-                self._tell("removed", name, low)
+            self._tell("removed", name, low)
         self.fetch_soon()
 
     def die(self) -> None:
