@@ -240,6 +240,17 @@ def test_what_was_never_claimed_takes_a_place_if_there_is_one() -> None:
     assert progress.delivered == {1: {7}} and unclaimed == {2: {7}}
 
 
+def test_what_finished_before_a_restart_takes_room_up_to_its_end() -> None:
+    """The bitmap reaches as far as that, however little was taken in since."""
+    machine = PartitionOffsets(start=8, room_bytes=9)
+    machine.restore(Progress(8, bytes([0] * 9 + [1])))
+    machine.take(8)
+    assert not machine.fits(9)
+    machine.finish(8)
+    machine.take(16)
+    assert machine.fits(17), "the frontier has moved on by a byte"
+
+
 def test_marks_have_a_share_and_the_frontier_four_more_and_then_the_common_room() -> None:
     """A trigger of another event waits; one of the frontier's goes as long as there is any room at all."""
     machine = roomy(1 + 24, 0, 1, 2)
