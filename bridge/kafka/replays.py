@@ -20,8 +20,8 @@ from bridge.errors import LogFailed
 from bridge.kafka.properties import LibrdkafkaLog, checked, for_letters, reason, shared
 from bridge.model import Record
 
-ASK_SECONDS = 10.0
-"""For one question to the cluster."""
+ASK_SECONDS = 5.0
+"""For one question to the cluster. A question under way holds up the end of the process, so it must not be long."""
 SILENCE_SECONDS = 30.0
 """Without a record, or word that there is none, a reading has failed."""
 BATCH = 500
@@ -68,6 +68,7 @@ class KafkaLogs:
         """Partitions that exist: asked for by name, others might be created by the asking."""
         self._producer: Producer | None = None
         self._producing = asyncio.Lock()
+        self._closing = False
 
     async def _run(self, what: Callable[..., T], *arguments: Any) -> T:
         try:
@@ -153,12 +154,16 @@ class KafkaLogs:
                 producer.poll(0)
         except BufferError:
             failures.append(KafkaError(KafkaError._QUEUE_FULL))
-        left = producer.flush(WRITE_SECONDS)
+        deadline = time.monotonic() + WRITE_SECONDS
+        left = 1
+        while left and not self._closing and time.monotonic() < deadline:
+            left = producer.flush(POLL_SECONDS)
         if failures or left:
             self._producer = None  # after a fatal error, or with records left in it, it is of no more use
             raise LogFailed(f"{topic} was not written: {reason(failures[0]) if failures else 'no acknowledgement'}")
 
     async def close(self) -> None:
+        self._closing = True
         asker, self._asker = self._asker, None
         if asker is not None:
             self._threads.submit(asker.close)

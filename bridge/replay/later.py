@@ -49,8 +49,6 @@ class Later:
 
     def __init__(self) -> None:
         self._by_name: dict[str, list[Watch]] = {}
-        self.from_offset: int | None = None
-        """The lowest offset behind which somebody watches; None where nobody does."""
 
     def watch(self, offset: int, action: Action) -> Watch | None:
         """Watches the contact of an action; None for an action that can undo nothing."""
@@ -59,7 +57,6 @@ class Later:
         contact = action.contact
         watch = Watch(offset, set(), contact.email, contact.external_id)
         self._link(watch, contact.ordering_keys())
-        self.from_offset = offset if self.from_offset is None else min(self.from_offset, offset)
         return watch
 
     def _link(self, watch: Watch, names: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -218,7 +218,6 @@ class States:
     def __init__(self) -> None:
         self._requests: dict[tuple[Place, str], Request] = {}
         self._answers: dict[tuple[Place, str], Answer] = {}
-        self._done: dict[Place, set[str]] = {}
 
     def tell(self, fact: Fact | None) -> None:
         match fact:
@@ -226,9 +225,6 @@ class States:
                 self._requests[fact.key] = fact
             case Answer():
                 self._answers[fact.source, fact.name] = fact
-            case Mark():
-                if fact.done:
-                    self._done.setdefault(fact.source, set()).add(fact.action_id)
 
     def of(self, source: Place, name: str) -> tuple[State, str]:
         """The letter's state, and what is to be said about it."""
@@ -242,20 +238,5 @@ class States:
         return answer.state, answer.message
 
     def request(self, source: Place, name: str) -> Request | None:
+        """The last thing that was asked about the letter."""
         return self._requests.get((source, name))
-
-    def answer(self, source: Place, name: str) -> Answer | None:
-        return self._answers.get((source, name))
-
-    def done_ids(self, source: Place) -> frozenset[str]:
-        """Actions of a record that replays carried out."""
-        return frozenset(self._done.get(source, ()))
-
-
-def marks_of(facts: Iterable[Fact | None], sources: Iterable[Place]) -> Mapping[Place, Done]:
-    """What was done of these records."""
-    found = {source: Done() for source in sources}
-    for fact in facts:
-        if isinstance(fact, Mark) and fact.source in found:
-            found[fact.source].tell(fact)
-    return found

@@ -142,6 +142,9 @@ class Replays:
                     log.warning("the topic of replays cannot be read; replays wait until it can", error=str(error))
                 self._trouble = str(error)
                 pause = AGAIN_SECONDS
+            except Exception as error:
+                log.exception("looking for replays broke in the bridge itself; it looks again", error=repr(error))
+                pause = AGAIN_SECONDS
             await asyncio.sleep(pause)
 
     def _end_workers(self, owned: Mapping[TopicPartition, int]) -> None:
@@ -249,7 +252,7 @@ class Replays:
                     job.event.record = job.record._replace(epoch=epoch)
                     actions = [each.action for each in sent]
                     completion = self._delivery.deliver(job.event, actions, alone=False, marks=marks, tell=marks.tell)
-                task = asyncio.get_running_loop().create_task(self._carry(job, sent, completion))
+                task = asyncio.get_running_loop().create_task(self._carry(job, sent, marks, completion))
                 carried.add(task)
                 task.add_done_callback(lambda _: self._window.release())
             # One that breaks must not take the others along: what they have in the queues would be sent twice.
@@ -260,10 +263,16 @@ class Replays:
             for task in carried:
                 task.cancel()
 
-    async def _carry(self, job: Job, sent: Sequence[Asked], completion: Completion[Sequence[Result]] | None) -> None:
+    async def _carry(
+        self,
+        job: Job,
+        sent: Sequence[Asked],
+        marks: ReplayMarks,
+        completion: Completion[Sequence[Result]] | None,
+    ) -> None:
         """Waits until a job has ended, and says so. A withdrawn one never ends here: its worker is cancelled."""
         results = await _awaited(completion) if completion is not None else ()
-        ended = end(job, sent, results, self, self._clock.wall())
+        ended = end(job, sent, results, self, self._clock.wall(), marks.doubted)
         for letter in ended.letters:
             await self._bury(letter)
         for mark in ended.marks:

@@ -6,7 +6,7 @@ an action that two letters name is carried out once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -121,8 +121,12 @@ def end(
     results: Sequence[Result],
     names: Names,
     wall: float,
+    doubted: Container[str] = (),
 ) -> Ended:
-    """What is to be said of a job all of whose sent actions have ended; results stand in the order of `sent`."""
+    """What is to be said of a job all of whose sent actions have ended; results stand in the order of `sent`.
+
+    `doubted` are ids of triggers whose marks must stand, although their last attempt was refused.
+    """
     record = with_replays(job.record, job.replays)
     letters = undelivered_letters(record, [each.action for each in sent], results, names)
     failures = {failure.rule: failure for found in job.failures.values() for failure in found}
@@ -132,7 +136,9 @@ def end(
     marks = [
         Mark(source, each.action_id, each.request.at, done=False)
         for each, result in zip(sent, results, strict=True)
-        if each.action.kind is Kind.TRIGGER and result.letter not in (None, LetterKind.UNKNOWN_OUTCOME)
+        if each.action.kind is Kind.TRIGGER
+        and result.letter not in (None, LetterKind.UNKNOWN_OUTCOME)
+        and each.action_id not in doubted
     ]
     carried = {each.action_id for each in sent} - dead.keys()
     return Ended(letters, marks, [_answer(job, request, carried, dead, wall) for request in job.requests])

@@ -103,6 +103,9 @@ class ReplayMarks(NoMarks):
         self._clock = clock
         self._ours = ours
         self._requests: dict[str, Request] = {each.action_id: each.request for each in job.actions.values()}
+        self.doubted: set[str] = set()
+        """Triggers that left once more while an earlier attempt was in doubt. Even refused they stay in doubt: that a
+        repeat is refused does not say what became of the attempt before it."""
 
     def started_wall(self, record: Record, action: Action) -> float | None:
         action_id = self._identify(record, action)
@@ -115,6 +118,7 @@ class ReplayMarks(NoMarks):
         action_id = self._identify(record, action)
         request = self._requests[action_id]
         if self._job.done.started_wall(action_id, request) is not None:
+            self.doubted.add(action_id)
             return True
         mark = Mark(_place(record), action_id, request.at, done=False, wall=self._clock.wall())
         written = self._writer.write(mark)
