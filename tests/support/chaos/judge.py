@@ -254,13 +254,13 @@ class Judge:
         before = [moment for moment in moments if moment.calls < int(entry["number"])]
         undoubted = [call for call in again if not doubtful[self._doubt(call)]]
         found.unanswered_repeats += not undoubted
-        if any(not before or again[call] > before[-1].calls for call in undoubted):
-            found.sudden_repeats.append(words)
         for call in again:
             doubtful[self._doubt(call)] = max(0, doubtful[self._doubt(call)] - 1)
         found.recognised += bool(entry.get("repeated"))
         if endpoint in ("add_tag", "remove_tag"):
             return  # which event it repeats is a guess
+        if any(not before or again[call] > before[-1].calls for call in undoubted):
+            found.sudden_repeats.append(words)
         told = [call for call in again if before and self._is_told(call, before[-1])]
         if told:
             found.told_repeats.append(f"{words}: {_numbers(told)}")
