@@ -159,7 +159,10 @@ def replay(
         results: list[tuple[Found, str, str]] = []
         if not dry_run and wishes.chosen:
             if await shelf.make_topic():
-                click.echo(f"topic {shelf.replays_topic} did not exist and was created", err=True)
+                click.echo(
+                    f"topic {shelf.replays_topic} did not exist and was created; a running bridge finds it within 30 s",
+                    err=True,
+                )
             await shelf.ask(wishes.requests)
             if wait:
                 results = await shelf.results(wishes)

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
-from bridge.cli import main
+from bridge.cli import dead_letters, main
 from bridge.kafka.admin import probe
 from bridge.observe import logs
 from bridge.replay import service
@@ -44,6 +44,7 @@ def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests are noticed sooner."""
     monkeypatch.setattr(service, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(service, "ABSENT_SECONDS", 0.1)
+    monkeypatch.setattr(dead_letters, "LOOK_SECONDS", 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -60,11 +61,15 @@ async def sandbox() -> AsyncIterator[SandboxServer]:
         yield server
 
 
-@pytest.fixture
-def place(any_kafka: Cluster, tmp_path: Path, sandbox: SandboxServer) -> Place:
-    place = Place(any_kafka, tmp_path, sandbox.base_url, rules=RULES, partitions=1)
+def placed(cluster: Cluster, folder: Path, sandbox: SandboxServer) -> Place:
+    place = Place(cluster, folder, sandbox.base_url, rules=RULES, partitions=1)
     place.settings()
     return place
+
+
+@pytest.fixture
+def place(embedded_kafka: Cluster, tmp_path: Path, sandbox: SandboxServer) -> Place:
+    return placed(embedded_kafka, tmp_path, sandbox)
 
 
 def event(type: str, user: str, **data: Any) -> dict[str, Any]:
@@ -103,9 +108,12 @@ def heal(sandbox: SandboxServer) -> None:
     sandbox.sandbox.faults.clear()
 
 
-async def test_a_replay_delivers_what_was_missing_and_undoes_nothing(sandbox: SandboxServer, place: Place) -> None:
+async def test_a_replay_delivers_what_was_missing_and_undoes_nothing(
+    any_kafka: Cluster, tmp_path: Path, sandbox: SandboxServer
+) -> None:
     """Refused until Meisa was healed, then replayed: the contact has what the letter says, except what a later event
     wrote; its email went out once; and a second replay sends nothing."""
+    place = placed(any_kafka, tmp_path, sandbox)
     refuse(sandbox, "ann", 2)
     place.produce(
         event("user.signed_up", "ann", plan="free", country="DE", first_name="Ann"),
