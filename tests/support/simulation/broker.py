@@ -88,10 +88,10 @@ class Broker:
         if log.owner is not None:
             log.owner.recreated(name)
 
-    def truncate(self, name: TopicPartition) -> None:
+    def truncate(self, name: TopicPartition, *, all_of_it: bool) -> None:
         """Retention removes the beginning of the log."""
         log = self.logs[name]
-        cut = self._dice.randrange(len(log.records) + 1)
+        cut = len(log.records) if all_of_it else self._dice.randrange(len(log.records) + 1)
         for record in log.records[:cut]:
             entry = self.ledger.logs[name].entries[record.offset]
             self.ledger.removed(name, entry)

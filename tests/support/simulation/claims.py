@@ -45,7 +45,8 @@ class Tenure:
     """What the owner was told by the commit before it."""
     whole: bool
     """Whether that is all that the commit said: not where its text was damaged."""
-    answered: list[tuple[float, Act]] = field(default_factory=list)
+    answered: list[tuple[float, Act, int]] = field(default_factory=list)
+    """When, what, and by which call."""
     ended: set[Act] = field(default_factory=set)
     """What an answer ended in this tenure."""
 
@@ -62,5 +63,7 @@ class Log:
     """The last commit as it was made."""
     by_contact: dict[str, list[Act]] = field(default_factory=lambda: defaultdict(list))
     tenures: dict[tuple[str, int], Tenure] = field(default_factory=dict)
+    unsure: bool = False
+    """An owner could not read what its predecessor had told of triggers."""
     owner: Tenure | None = None
     """Whom the group gave it to last."""

@@ -169,7 +169,7 @@ def make(
             for _ in range(2)
         )
         place = f"{partition}.{generation}:{offset}"
-        kind = dice.choices(_TYPES, _BURST_WEIGHTS if scenario.bursts else _WEIGHTS)[0]
+        kind = scenario.only or dice.choices(_TYPES, _BURST_WEIGHTS if scenario.bursts else _WEIGHTS)[0]
         age = dice.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1_700.0, 100_000.0))
         wall = VirtualClock.WALL_AT_START - age
         data = _person(scenario, dice, who, emails[who], place)
@@ -202,12 +202,12 @@ def _person(scenario: Scenario, dice: random.Random, who: int, email: str, place
     fields: dict[str, Any] = {"last": place, f"{OWN}{place}": 1}
     for number in dice.sample(range(SHARED_FIELDS), dice.randrange(SHARED_FIELDS)):
         fields[f"f{number}"] = place
-    if dice.random() < 0.15:
+    if dice.random() < 0.15 and scenario.variety:
         fields["stage"] = dice.choice(("trial", "paying"))  # preserved
     if dice.random() < scenario.bad_upserts:
         fields[dice.choice(("bad", "sick"))] = place
     person: dict[str, Any] = {"email": email if dice.random() < 0.9 else f" {email.upper()}", "fields": fields}
-    if who % 3 == 0 and dice.random() < 0.9:
+    if who % 3 == 0 and (dice.random() < 0.9 or not scenario.variety):
         person["id"] = f"id-{who}"
     if dice.random() < 0.3:
         person["first"] = place

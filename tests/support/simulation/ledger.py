@@ -44,6 +44,7 @@ class Sent(NamedTuple):
     tenures: dict[tuple[int, int], Tenure]
     """Under which assignments it left, by the logs of its records."""
     at: float
+    number: int
 
 
 class Ledger:
@@ -59,6 +60,7 @@ class Ledger:
         self._trouble: dict[str, float] = {}
         self._unacknowledged: dict[str, float] = {}
         """Member → since when it has asked for commits and had no acknowledgement."""
+        self._calls = 0
         self.emails = 0
         self.effects = 0
         self.repeats = 0
@@ -80,6 +82,8 @@ class Ledger:
         log.entries[entry.record.offset] = entry
         self._entries[name, entry.record.offset, entry.record.timestamp_ms] = entry
         for act in entry.acts:
+            if log.unsure:
+                act.marked_wall = entry.record.timestamp_ms / 1000
             self._parts.add(act)
             if act.ordered:
                 log.by_contact[act.email].append(act)
@@ -111,6 +115,8 @@ class Ledger:
         log.owner = log.tenures[member, epoch] = Tenure(member, epoch, told, whole)
         if not whole:
             self._doubt(log, told, metadata)
+            if OURS.match(metadata) and "unsure_ahead" in KNOWN_GAPS:
+                log.unsure = True
         self._owned[member][name] = epoch
 
     def _doubt(self, log: Log, told: Claims, metadata: str) -> None:
@@ -150,14 +156,20 @@ class Ledger:
         tenure = self._tenure(member, name)
         self._owned[member].pop(name, None)
         self._given_up[member, name] = now
-        if tenure is None or how == "lost":
+        if tenure is None:
+            return
+        committed = self.logs[name].committed
+        untold = [each for each in tenure.answered if not each[1].entry.gone and not committed.cover(each[1])]
+        scenario = self.world.scenario
+        if len({number for _, _, number in untold}) > scenario.untold_max + scenario.max_in_flight:
+            self._broken(DUPLICATES, f"{member} was {how}, and no commit tells of {len(untold)} actions of {name}")
+        if how == "lost":
             return
         patience = 0.0 if how == "revoked" else COMMIT_SECONDS + self.world.scenario.latency
         if how == "killed" and now - self._trouble.get(member, -1e9) < 60.0:
             return
-        committed = self.logs[name].committed
-        for at, act in tenure.answered:
-            if act.entry.gone or now - at < patience or committed.cover(act):
+        for at, act, _ in untold:
+            if now - at < patience:
                 continue
             self._broken(
                 DUPLICATES,
@@ -201,7 +213,8 @@ class Ledger:
             act.sent_in = tenure
             if act.kind is Kind.TRIGGER and (call.body or {}).get("idempotency_key") != act.identity:
                 self._broken(DUPLICATES, f"{act.name} was sent under another key than its own")
-        return Sent(member, call, acts, tenures, now)
+        self._calls += 1
+        return Sent(member, call, acts, tenures, now, self._calls)
 
     def _check_order(self, tenure: Tenure, act: Act, together: list[Act]) -> None:
         """Whatever its partition has before it for that contact must have ended, for this owner, too."""
@@ -285,9 +298,11 @@ class Ledger:
         between = [act for act in again if older.order <= act.order <= newer.order]
         if any(act.kind is not Kind.UPSERT or not act.coalesce for act in between):
             return True
-        if any(act.bad for act in again) or len({act.external_id for act in between}) > 1:
+        # What merges first decides what may join it.
+        before = [act for act in again if act.kind is Kind.UPSERT and act.order <= newer.order]
+        if any(act.bad for act in again) or len({act.external_id for act in before}) > 1:
             return True
-        if len({act.writes[PRESERVED] for act in between if PRESERVED in act.writes}) > 1:
+        if len({act.writes[PRESERVED] for act in before if PRESERVED in act.writes}) > 1:
             return True
         elsewhere = (log.by_contact[older.email] for name, log in self.logs.items() if name != _name(older))
         return any(act.kind is not Kind.UPSERT or not act.coalesce for acts in elsewhere for act in acts)
@@ -304,7 +319,7 @@ class Ledger:
                 tenure.ended.add(act)
                 if verdict is Verdict.DELIVERED:
                     act.answered_in = tenure
-                    tenure.answered.append((self.world.now, act))
+                    tenure.answered.append((self.world.now, act, sent.number))
 
     # Letters
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from bridge.runtime import commits
 from tests.support.simulation.broker import Broker
 from tests.support.simulation.events import partition_name
 from tests.support.simulation.ledger import ALIVE, Ledger
@@ -137,7 +138,7 @@ class Simulation:
                 else:
                     self.broker.recreate(name, offsets_stay=moment.kind == "recreate_silently")
             case "truncate":
-                self.broker.truncate(name)
+                self.broker.truncate(name, all_of_it=not moment.steps)
             case "broker_away":
                 for each in self.places:
                     if each is not None and each.lives:
@@ -301,7 +302,7 @@ def simulate(seed: int | Scenario) -> Report:
             world.failed.cancel()
             story.cancel()
 
-    with _logs(world):
+    with _logs(world), _untold_max(scenario.untold_max):
         try:
             run(until_broken(), loop)
         except RuntimeError as error:
@@ -326,6 +327,16 @@ def simulate(seed: int | Scenario) -> Report:
         merged=ledger.merged,
         steps_back=ledger.steps_back,
     )
+
+
+@contextlib.contextmanager
+def _untold_max(count: int) -> Iterator[None]:
+    """A bound that is reached with few records."""
+    former, commits.UNTOLD_MAX = commits.UNTOLD_MAX, count
+    try:
+        yield
+    finally:
+        commits.UNTOLD_MAX = former
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import random
 from dataclasses import dataclass, field
 
 KNOWN_GAPS: dict[str, str] = {
+    "unsure_ahead": "after damaged progress, triggers of records produced later may be parked, too",
     "given_up": "an action that was given up comes again over newer values after a crash before its letter",
     "shared_quota": "issue 5: spend survives no restart, and instances do not share it",
 }
@@ -57,6 +58,8 @@ class Scenario:
     pending_max: int = 50_000
     metadata_bytes_max: int = 4096
     batch_max: int = 500
+    untold_max: int = 500
+    """In place of runtime/commits.UNTOLD_MAX."""
     revoke_seconds: float = 20.0
     session_seconds: float = 10.0
     timeout_seconds: float = 10.0
@@ -71,6 +74,10 @@ class Scenario:
     """Upserts that Meisa refuses, alone or with others in one call; or answers with 500."""
     stray: float = 0.05
     """Records of a contact in another partition than its own."""
+    only: str = ""
+    """The one type of event that there is, if not all."""
+    variety: bool = True
+    """Whether there are preserved values and ids that come and go, so that not all upserts of a contact can merge."""
     bursts: bool = False
     """Mostly upserts."""
     poison: int = 0
@@ -144,8 +151,10 @@ def draw(seed: int) -> Scenario:
     scenario.gaps = dice.choice((0.0, 0.1, 0.5))
     scenario.bad_records = dice.choice((0.0, 0.05, 0.2))
     scenario.stray = dice.choice((0.0, 0.05, 0.05, 0.5))
+    scenario.variety = dice.random() < 0.5
     scenario.bursts = dice.random() < 0.4
     scenario.attempts, scenario.max_age_seconds = dice.choice(((10, 900.0), (3, 60.0), (1, 5.0)))
+    scenario.untold_max = dice.choice((500, 20, 5))
     scenario.revoke_seconds = dice.choice((20.0, 20.0, 2.0))
     scenario.session_seconds = dice.choice((6.0, 10.0, 45.0))
     scenario.suppressed = dice.choice((0, 1))
