@@ -141,3 +141,29 @@ def test_how_many_wait_behind_one_is_known() -> None:
     assert ordering.waiting_behind(first) == 2
     ordering_free = ordering.admit("4", ())
     assert ordering.waiting_behind(ordering_free) == 0
+
+
+def test_the_last_of_all_its_queues_is_found_and_no_other() -> None:
+    """Who joins a waiting item must stand behind nothing but that item, under every name."""
+    ordering: Ordering[str] = Ordering()
+    first = ordering.admit("1", ["a", "b"])
+    assert ordering.last(ordering.joined(["a"])) is first
+    assert ordering.last(("c",)) is None, "nobody waits there"
+    other = ordering.admit("2", ["c"])
+    assert ordering.last(("a", "b", "c")) is None, "two are last, each in another queue"
+    assert ordering.last(("c", "d")) is other
+    second = ordering.admit("3", ["a"])
+    assert ordering.last(("a", "b")) is second
+
+
+def test_an_extended_ticket_stands_in_its_new_queues_too() -> None:
+    """A contribution that brought a new name: who knows only that name waits behind the item, and goes after it."""
+    ordering: Ordering[str] = Ordering()
+    first = ordering.admit("1", ["a"])
+    names = ordering.joined(["a", "new"])
+    ordering.extend(first, names)
+    ordering.extend(first, names)
+    assert first.keys == ("a", "new")
+    behind = ordering.enter("2", ("new",))
+    assert not behind.ready
+    assert ordering.release(first) == [behind]

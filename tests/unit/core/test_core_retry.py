@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.core.retry import FOREVER, Attempt, Policy, Reply, backoff, deliver
-from bridge.model import Action, Contact, Ending, Handling, Kind, LetterKind, Outcome, Result, Verdict
+from bridge.model import Action, Call, Contact, Ending, Handling, Kind, LetterKind, Outcome, Result, Verdict
 
 EVENT_WALL = 1_000_000.0
 POLICY = Policy(backoff_seconds=1.0)
@@ -384,3 +384,10 @@ def test_an_upsert_that_tells_no_id_is_a_dead_letter() -> None:
     result = Talk(action(Kind.REMOVE_TAG, tag_name="v")).answer(DELIVERED._replace(contact_id=None)).ended()
     assert result.letter is LetterKind.REJECTED
     assert "id" in result.message
+
+
+def test_an_attempt_is_too_late_outside_its_span_of_wall_time() -> None:
+    """After its limit; in doubt also before the time at which clocks could still agree on the mark's age."""
+    attempt = Attempt(Call("trigger"), 0.0, not_after_wall=100.0, not_before_wall=10.0)
+    assert [attempt.too_late(wall) for wall in (9.0, 10.0, 100.0, 101.0)] == [True, False, False, True]
+    assert not Attempt(Call("upsert"), 0.0).too_late(1e18)
