@@ -28,7 +28,8 @@ from bridge.runtime.partition import Partition
 log = structlog.get_logger(__name__)
 
 PENDING_MAX = 50_000
-"""Actions waiting over all partitions: about 2 KB each, so about 100 MB, whatever the number of partitions."""
+"""Actions waiting over all partitions: four to five KB each with their events, so some 230 MB, however many there are
+of partitions; `make backlog` measures it."""
 
 RESUME_AT = 0.5
 """A paused partition resumes once its window is half empty: pausing drops librdkafka's prefetch, so it must be rare."""
