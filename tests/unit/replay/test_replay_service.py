@@ -296,12 +296,12 @@ async def test_replays_leave_room_for_live_events() -> None:
     requests = [room.logs.ask(room.logs.bury(refused(record, 0))) for record in records]
     room.instance.start(P0)
     most = 0
-    while any(room.logs.state(request)[0] is State.REQUESTED for request in requests):
+    while len(room.meisa.done) < len(records):
         await asyncio.sleep(0.1)
         most = max(most, room.instance.delivery.pending)
+    await settled(room.logs, *requests)
     await room.instance.stop()
     assert 1 < most <= service.WINDOW
-    assert len(room.meisa.done) == len(records)
 
 
 @story
@@ -334,3 +334,86 @@ def test_a_letter_that_names_no_actions_stands_for_all_that_is_planned_now(kind:
         assert fresh == ([("rule", "broken")] if kind is LetterKind.DECODE else [])
 
     run(tell())
+
+
+@story
+async def test_a_partition_that_went_and_came_back_goes_on() -> None:
+    """What stood in the queues was withdrawn with it; the worker of the new assignment begins where things stand."""
+    room = Room()
+    room.meisa.answer = lambda call: Outcome(Verdict.KEY_REFUSED, 401)
+    records = [room.record(f"{n}@x", do=["track"]) for n in range(3)]
+    requests = [room.logs.ask(room.logs.bury(refused(record, 0))) for record in records]
+    room.instance.start(P0)
+    await asyncio.sleep(30)
+    await room.instance.revoke(P0)
+    room.meisa.answer = lambda call: DELIVERED
+    room.instance.delivery.key_works("default")
+    room.meisa.calls.clear()
+    await asyncio.sleep(30)
+    assert room.sent() == [], "the partition is another's"
+    room.instance.partitions[P0] = 2
+    await settled(room.logs, *requests)
+    await room.instance.stop()
+    assert sorted(room.sent()) == [("track", 0), ("track", 1), ("track", 2)]
+
+
+@story
+async def test_nothing_enters_the_queues_once_the_partition_has_gone() -> None:
+    """Even where it goes while the replay is being prepared: the engine has withdrawn all, and would not again."""
+    room = Room()
+    record = room.record(do=["track"])
+    request = room.logs.ask(room.logs.bury(refused(record, 0)))
+    reading = room.instance.replays._preparing.scan
+
+    async def scan(*arguments: Any) -> Any:
+        found = await reading(*arguments)
+        if room.instance.partitions.get(P0) == 1:
+            await room.instance.revoke(P0)
+        return found
+
+    room.instance.replays._preparing.scan = scan  # type: ignore[method-assign]
+    room.instance.start(P0)
+    await asyncio.sleep(60)
+    assert room.sent() == [] and room.instance.delivery.pending == 0
+    assert room.logs.state(request)[0] is State.REQUESTED
+    room.instance.partitions[P0] = 2
+    await settled(room.logs, request)
+    await room.instance.stop()
+    assert room.sent() == [("track", 0)]
+
+
+@story
+async def test_a_repeat_that_is_refused_says_nothing_of_the_attempt_before_it() -> None:
+    """The first one's answer was lost: the email may be out. An hour later only --send-again sends it."""
+    answers = [Outcome(Verdict.UNKNOWN), REFUSED]
+    room = Room(lambda call: answers.pop(0) if answers else DELIVERED)
+    record = room.record(do=["trigger"])
+    request = room.logs.ask(room.logs.bury(refused(record, 0)))
+    room.instance.start(P0)
+    await settled(room.logs, request)
+    assert room.logs.state(request)[0] is State.REFUSED and len(room.meisa.calls) == 2
+    await asyncio.sleep(4_000)
+    again = room.logs.ask(room.logs.topics[LETTERS, 0][-1], at=2)  # type: ignore[index,arg-type]
+    await settled(room.logs, again)
+    assert len(room.meisa.calls) == 2
+    assert room.logs.letters()[-1].kind == LetterKind.UNKNOWN_OUTCOME
+    meant = room.logs.ask(room.logs.topics[LETTERS, 0][-1], at=3, send_again=True)  # type: ignore[index,arg-type]
+    await settled(room.logs, meant)
+    await room.instance.stop()
+    assert room.logs.state(meant)[0] is State.REPLAYED
+
+
+@story
+async def test_a_long_absence_of_the_broker_loses_nothing() -> None:
+    """Reading and writing fail for minutes: replays wait, and then they are carried out once."""
+    room = Room()
+    records = [room.record(f"{n}@x", do=["track"]) for n in range(3)]
+    requests = [room.logs.ask(room.logs.bury(refused(record, 0))) for record in records]
+    room.instance.start(P0)
+    await asyncio.sleep(2.0)
+    room.logs.fails = lambda: True
+    await asyncio.sleep(600.0)
+    room.logs.fails = lambda: False
+    await settled(room.logs, *requests)
+    await room.instance.stop()
+    assert sorted(room.sent()) == [("track", 0), ("track", 1), ("track", 2)]
