@@ -99,6 +99,7 @@ class Bridge:
             identities=Identities(),
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
         )
+        self.client.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
         self.keys = RefusedKeys(self.client, self.delivery, self.client.refresh_keys)
         shutdown = settings.delivery.shutdown_timeout
         self._drain_seconds = shutdown * DRAIN_SHARE

@@ -266,6 +266,8 @@ class Verdict(StrEnum):
     SCOPE_MISSING = "scope_missing"
     THROTTLED = "throttled"
     """Never an attempt."""
+    WITHHELD = "withheld"
+    """Kept back by the bridge itself right before the first byte; never an attempt, and known not to have been sent."""
     UNKNOWN = "unknown"
     """Sent, and no whole answer came: it may have been carried out."""
 

@@ -293,8 +293,8 @@ class _Delivery:
             verdict = outcome.verdict
             if trigger and self.doubt_wall is None and outcome.sent and verdict in (Verdict.RETRY, Verdict.UNKNOWN):
                 self.doubt_wall = reply.sent_wall
-            if verdict in (Verdict.THROTTLED, Verdict.KEY_REFUSED):
-                not_before = 0.0  # the driver holds the key back
+            if verdict in (Verdict.THROTTLED, Verdict.KEY_REFUSED, Verdict.WITHHELD):
+                not_before = 0.0  # the driver holds it back
                 continue
             if verdict is Verdict.SCOPE_MISSING:
                 if scope_missing_wall is None or reply.since_wall is not None:

@@ -92,6 +92,10 @@ class MeisaClient:
         self._patience = patience or Patience()
         self._sleep = sleep
         self._transport = transport or AiohttpTransport(max_in_flight=max_in_flight, timeout_seconds=timeout_seconds)
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked right before a call leaves; False ends it as withheld."""
+        if isinstance(self._transport, AiohttpTransport):
+            self._transport.may_write = lambda: self.may_write()
         self._extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout_seconds)}
         self._keys: dict[str, bytes] = {}
         self._secrets: tuple[bytes, ...] = ()

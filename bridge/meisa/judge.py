@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from bridge.meisa.assumed import DEFAULT, Assumptions
 from bridge.meisa.endpoints import Endpoint
 from bridge.meisa.messages import TEXT_CHARACTERS_MAX, human_message, one_line, without_keys
-from bridge.meisa.transport import NEVER_SENT
+from bridge.meisa.transport import NEVER_SENT, Withheld
 from bridge.model import Outcome, Verdict
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
@@ -94,6 +94,8 @@ class Judge:
     def fault(self, fault: BaseException) -> Outcome:
         """No answer came."""
         message = one_line(f"{_words(fault)}")
+        if isinstance(fault, Withheld):
+            return Outcome(Verdict.WITHHELD, message=message, detail="never_sent")
         if isinstance(fault, NEVER_SENT):
             return Outcome(Verdict.RETRY, message=message, detail="never_sent")
         return Outcome(Verdict.UNKNOWN, message=message, detail="timeout" if _timed_out(fault) else "no_answer")

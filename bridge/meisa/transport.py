@@ -26,7 +26,7 @@ import asyncio
 import os
 import select
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -34,13 +34,14 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 import httpx
 import yarl
+from aiohttp.client_reqrep import ClientRequest
 
 from bridge.meisa.deadlines import Deadlines
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client import ClientTimeout
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -69,13 +70,15 @@ _NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class _Attempt:
-    """How far one request has got. `sent` only ever turns True."""
+    """How far one request has got. `sent` turns False again only where the request was `withheld`."""
 
-    __slots__ = ("connecting", "protocol", "sent")
+    __slots__ = ("connecting", "may_write", "protocol", "sent", "withheld")
 
-    def __init__(self) -> None:
+    def __init__(self, may_write: Callable[[], bool]) -> None:
+        self.may_write = may_write
         self.connecting = False
         self.sent = False
+        self.withheld = False
         self.protocol: ResponseHandler | None = None
 
 
@@ -84,6 +87,30 @@ _attempt: ContextVar[_Attempt] = ContextVar("meisa_attempt")
 
 class _SecondTry(Exception):
     """aiohttp was about to send a request again by itself."""
+
+
+class Withheld(httpx.ConnectError):
+    """The caller did not want it to leave any more; nothing of it did."""
+
+
+class _Request(ClientRequest):
+    """Asks a last time right before the first byte leaves.
+
+    aiohttp writes in a task of its own, a round of the loop after everything was decided. A process that is stopped in
+    between would send on waking what another instance may have sent by then.
+    """
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        attempt = _attempt.get()
+        if attempt.may_write():
+            await super().write_bytes(writer, conn, content_length)
+            return
+        attempt.sent, attempt.withheld = False, True
+        if conn.protocol is not None:
+            conn.protocol.set_exception(ConnectionAbortedError("withheld"))
+        conn.close()
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -296,6 +323,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._keepalive_seconds = keepalive_seconds
         self._response_bytes_max = response_bytes_max
         self._ssl_context = ssl_context
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked right before a request with a body leaves; False ends it with Withheld."""
         self._session: aiohttp.ClientSession | None = None
         self._deadlines = Deadlines()
         self._closed = False
@@ -314,6 +343,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             read_bufsize=_READ_BUFFER_BYTES,
             auto_decompress=True,
             trust_env=False,
+            request_class=_Request,
         )
         return self._session
 
@@ -323,7 +353,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         deadline = loop.time() + self._budget_seconds(request)
         stream = request.stream
         body = stream.body if isinstance(stream, Whole) else await request.aread()
-        attempt = _Attempt()
+        attempt = _Attempt(self.may_write)
         _attempt.set(attempt)
         try:
             async with self._deadlines.until(deadline):
@@ -335,6 +365,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     allow_redirects=False,
                 )
         except Exception as fault:
+            if attempt.withheld:
+                raise Withheld("kept back right before it left", request=request) from fault
             if attempt.sent:
                 raise _unknown(fault, request) from fault
             raise _never_sent(fault, attempt, request) from fault

@@ -100,8 +100,8 @@ PARTITION_RETENTION = Definition(
     "meisa_bridge_partition_retention_seconds",
     "gauge",
     ("topic", "partition"),
-    "Seconds until the topic's retention.ms lets the broker delete what the frontier stands at; absent where nothing is "
-    "open or nothing is ever deleted by age.",
+    "Seconds until the topic's retention.ms lets the broker delete what the frontier stands at; absent where nothing "
+    "is open or nothing is ever deleted by age.",
 )
 DEAD_LETTERS = Definition("meisa_bridge_dead_letters_total", "counter", ("kind", "rule"), "Dead letters written.")
 COMMITS = Definition("meisa_bridge_commits_total", "counter", ("result",), "Offset commits, by the broker's answer.")

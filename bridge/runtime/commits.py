@@ -201,12 +201,16 @@ class Commits:
     # Whether calls may leave
 
     def may_leave(self) -> bool:
+        """Whether calls may be decided on."""
+        return self.still_ours() and (not self._partitions or self._enough_told())
+
+    def still_ours(self) -> bool:
         """False after a standstill: answers in the sockets are handled before the news that others took over."""
         seconds = self._source.standstill()
         if not self._partitions:
             return True
         if seconds <= STANDSTILL_SECONDS:
-            return not self.unheard_of(self._clock.now()) and self._enough_told()
+            return not self.unheard_of(self._clock.now())
         log.warning(
             "this process stood still, so another instance may own the partitions: no call leaves until Kafka has "
             "acknowledged a commit",

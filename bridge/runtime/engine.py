@@ -166,6 +166,10 @@ class Engine:
     def identify(self, record: Record, action: Action) -> str:
         return action_id(self._group, record, action)
 
+    def still_ours(self) -> bool:
+        """Whether what is owned is still ours as far as anybody can know: asked right before a call is written."""
+        return self._commits.still_ours()
+
     def bury(self, letter: Letter) -> Completion[None]:
         return self.burial.bury(letter)
 

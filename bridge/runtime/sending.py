@@ -283,6 +283,8 @@ class Sending:
         await self._send(key, item, attempt)
 
     async def _told(self, item: Item) -> bool:
+        if not len(item.pending):
+            return False  # its partition went before this began
         if item.trigger:
             return await item.part.batch.marks.start(item.part.record, item.part.action)
         for part in tuple(item.newest()):

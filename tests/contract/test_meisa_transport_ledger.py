@@ -119,3 +119,24 @@ async def test_the_client_works_over_any_httpx_transport() -> None:
                 outcome = await client.send(Call("upsert", {"email": "a@example.com"}))
                 assert (outcome.verdict, outcome.contact_id) == (Verdict.DELIVERED, "c1")
             assert server.connections == 1
+
+
+async def test_what_may_not_be_written_any_more_is_never_sent() -> None:
+    """Asked right before the first byte: a loop that stood still between decision and writing sends nothing. Neither a
+    fresh connection nor an idle one carries it, and the next call goes on as ever."""
+    seen: list[bytes] = []
+
+    async def behave(peer: Peer) -> None:
+        while True:
+            seen.append(await peer.read_request())
+            await peer.send(ANSWER)
+
+    async with MisbehavingServer(behave) as server:
+        base = server.url.removesuffix("/contacts/upsert/")
+        async with MeisaClient(base, {"default": lambda: KEY}, allow_http=True) as client:
+            for number, allowed in enumerate((False, True, False, True)):
+                client.may_write = lambda allowed=allowed: allowed  # type: ignore[misc]
+                outcome = await client.send(Call("upsert", {"n": number}))
+                expected = (Verdict.DELIVERED, True) if allowed else (Verdict.WITHHELD, False)
+                assert (outcome.verdict, outcome.sent) == expected
+    assert seen == [b'{"n":1}', b'{"n":3}']

@@ -1,6 +1,7 @@
 """Upserts that wait share a call: what they merge with, what they never pass, and how they come apart."""
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -334,5 +335,50 @@ def test_pending_counts_actions_however_they_leave() -> None:
         await asyncio.sleep(400)
         assert house.delivery.pending == 0
         assert house.source.committed == {P0: 40}
+
+    virtually(story())
+
+
+@pytest.mark.parametrize("kind", ["trigger", "upsert"])
+def test_what_goes_in_the_moment_before_it_is_sent_is_unsent(kind: str) -> None:
+    """The partition is lost between the decision and the task that carries it out: no call, no slot used, no error."""
+
+    async def story() -> None:
+        errors: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+        house = House(limits=[(1, 3600.0)])
+        house.source.assign(P0)
+        house.source.feed([record(0, do=[kind])])
+        await asyncio.sleep(0)
+        assert house.delivery.in_flight == 1
+        house.source.lose(P0)
+        await asyncio.sleep(1)
+        gc.collect()
+        assert not errors
+        assert (house.meisa.calls, house.delivery.in_flight, house.delivery.pending) == ([], 0, 0)
+        house.source.assign(P1)
+        house.source.feed([record(0, "b@x", partition=1)])
+        await asyncio.sleep(1)
+        assert told(house) == [("upsert", [0])], "the hour's only slot was given back"
+
+    virtually(story())
+
+
+def test_a_call_that_was_withheld_is_no_attempt_and_leaves_later() -> None:
+    """Kept back right before the first byte, because this process had stood still: it goes when Kafka has answered."""
+
+    async def story() -> None:
+        answers = iter([Outcome(Verdict.WITHHELD, detail="never_sent")] * 3)
+        house = House(
+            meisa=FakeMeisa(lambda call: next(answers, DELIVERED)),
+            policy=Policy(attempts=1, max_age_seconds=0.0),
+            limits=[(1, 3600.0)],
+        )
+        house.source.assign(P0)
+        house.source.feed([record(0, do=["trigger"])])
+        await asyncio.sleep(5)
+        assert len(house.meisa.calls) == 4
+        assert house.endings() == {Ending.DELIVERED: 1}
+        assert not house.delivery.held_endpoints() and not house.letters.letters
 
     virtually(story())
