@@ -167,9 +167,6 @@ class OpenRequests:
         self._open_max = open_max
         self._open: dict[tuple[Place, str], Request] = {}
 
-    def __len__(self) -> int:
-        return len(self._open)
-
     def tell(self, fact: Fact | None) -> None:
         if fact is None or isinstance(fact, Mark) or fact.source[:2] not in self._partitions:
             return
