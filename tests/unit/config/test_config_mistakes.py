@@ -367,7 +367,7 @@ def test_a_file_that_cannot_be_read_is_exit_status_2_and_says_how_to_name_one(tm
             load(path, {})
         assert caught.value.exit_status == 2
         assert "\n" not in str(caught.value)
-        assert "meisa-bridge run -c PATH" in str(caught.value) or says == "not UTF-8"
+        assert "with -c PATH" in str(caught.value) or says == "not UTF-8"
 
 
 @pytest.mark.parametrize(
