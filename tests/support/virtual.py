@@ -19,6 +19,10 @@ SLOW_SECONDS = 0.02
 """How far the clock may move while callbacks wait: a busy machine."""
 
 
+ROUNDS_MAX = 50_000
+"""Rounds of the loop at one and the same moment: what takes more never ends."""
+
+
 class Process:
     """Whose callbacks these are. Of a killed one nothing runs any more, not even `finally`: that is `kill -9`.
 
@@ -53,6 +57,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._kept: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._make_task)
         self._countdowns: list[list[Any]] = []
+        self._rounds = 0
+        self._rounds_at = 0.0
         self.ending = False
         """At the end the tasks of the killed are unwound after all, so that nothing is left behind."""
 
@@ -73,6 +79,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         ready, scheduled, dice = self._ready, self._scheduled, self._dice
+        self._rounds = self._rounds + 1 if self._rounds_at == self.seconds else 0
+        self._rounds_at = self.seconds
+        if self._rounds > ROUNDS_MAX and not self.ending:
+            raise RuntimeError("the loop spins: callbacks call each other, and no time passes")
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
         if not ready and not self._stopping:

@@ -6,6 +6,7 @@ an answer is judged is the client's business, so the real judge does it.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import orjson
 
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.meisa.judge import Judge, Reply
-from bridge.model import Call, Outcome, email_key
+from bridge.model import Call, Outcome, Verdict, email_key
 from tests.support.simulation.events import OWN
 from tests.support.simulation.ledger import Ledger, Sent
 from tests.support.simulation.scenario import KNOWN_GAPS, Window
@@ -181,9 +182,14 @@ class MeisaPort:
         self._server = server
         self._member = member
         self._dice = server.world.dice(f"way of {member}")
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked right before the first byte, as the real client does (bridge/meisa/transport.py)."""
 
     async def send(self, call: Call) -> Outcome:
         server, world = self._server, self._server.world
+        await asyncio.sleep(0)  # aiohttp writes in a task of its own
+        if not self.may_write():
+            return Outcome(Verdict.WITHHELD, message="withheld", detail="never_sent")
         sent = server.ledger.sent(self._member, call)
         fate = server.fate(call)
         world.say(self._member, f"sends {call.endpoint} {_of(call)}" + (f" ({fate})" if fate else ""))

@@ -77,6 +77,7 @@ class Member:
             pending_max=scenario.pending_max,
             stop_at=scenario.stop_at,
         )
+        port.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
 
     def start(self) -> None:
         self.world.say(self.name, "starts")
