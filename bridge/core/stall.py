@@ -1,11 +1,11 @@
-"""Whether a partition stands still: something is open at its frontier, and the frontier does not move.
+"""Whether a partition stands still: something lies beyond its frontier, and the frontier does not move.
 
 The theory
     A frontier that stands is ordinary: a retry waits, the quota is used up. Standing for long is worth a word, with the
     offset and the reason, because what lies behind it is delivered but not committed, and the window fills.
 
 Rules
-    1. A partition whose records have all finished never stalls.
+    1. A partition that has no lag never stalls, however long it is quiet.
     2. Each stall is told once, and once more for each time it has lasted twice as long.
 """
 
@@ -24,9 +24,9 @@ class StallWatch:
         self._tell_at = after_seconds
         self._told = False
 
-    def look(self, now: float, frontier: int | None, open_count: int) -> bool:
-        """Takes a look; True if the stall should be told now."""
-        if frontier != self._frontier or not open_count:
+    def look(self, now: float, frontier: int | None, lag: int) -> bool:
+        """Takes a look; True if the stall should be told now. `lag` counts what lies beyond, taken in or not."""
+        if frontier != self._frontier or not lag:
             self._frontier = frontier
             self._since = now
             self._tell_at = self.after_seconds

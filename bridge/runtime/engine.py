@@ -383,16 +383,22 @@ class Engine:
         self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         now = self._clock.now()
         self._commits.look(now)
+        ends = self._source.log_ends()
         for partition in list(self.partitions.values()):
             self._marks.make_room(partition)
             offsets = partition.offsets
-            if partition.stall.look(now, offsets.frontier, offsets.open_count):
+            frontier = offsets.frontier
+            unread = 0 if frontier is None else max(0, ends.get(partition.name, 0) - frontier)
+            if partition.stall.look(now, frontier, offsets.open_count or len(partition.held) or unread):
+                reasons = [waiting.reason for waiting in self.waiting()]
+                if not offsets.open_count:
+                    reasons.append("room for its records" if partition.held else "records that do not come")
                 log.warning(
                     "a partition's frontier stands still; what is done behind it is told in commits, and waits there",
                     partition=str(partition.name),
-                    offset=offsets.frontier,
+                    offset=frontier,
                     seconds=round(partition.stall.seconds(now)),
-                    waiting_for=[waiting.reason for waiting in self.waiting()] or ["its turn"],
+                    waiting_for=reasons or ["its turn"],
                 )
 
     def _forget(self, names: Sequence[TopicPartition]) -> None:

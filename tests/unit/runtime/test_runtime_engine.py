@@ -5,10 +5,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.core.progress import STARTED_EXTRA, Progress, decode, started_limit
 from bridge.core.retry import Policy
-from bridge.model import Assigned, Call, LetterKind, Outcome, Position, Verdict
+from bridge.model import Assigned, Call, LetterKind, Outcome, Position, TopicPartition, Verdict
 from tests.support.engine import P0, P1, House, record
 from tests.support.fakes import DELIVERED, FakeLetters, FakeMeisa
 from tests.support.virtual import run
@@ -1502,5 +1503,44 @@ def test_pending_events_are_counted_once_whatever_their_actions() -> None:
         house.source.lose(P0)
         await asyncio.sleep(60)
         assert house.delivery.pending_by_lane() == [("transactional", 0, 0), ("sync", 0, 0), ("bulk", 0, 0)]
+
+    virtually(story())
+
+
+def stalls(logs: list[Any], name: TopicPartition) -> list[Any]:
+    return [line for line in logs if "stands still" in line["event"] and line["partition"] == str(name)]
+
+
+def test_a_partition_whose_records_are_held_back_by_others_is_reported() -> None:
+    """Partition 0's work fills the total; partition 1's only record was read and is held, for an hour."""
+
+    async def story() -> None:
+        refused = Outcome(Verdict.KEY_REFUSED, 401)
+        house = House(pending_max=1, meisa=FakeMeisa(lambda call: refused))
+        house.source.assign(P0, P1)
+        house.source.feed([record(0)])
+        house.source.feed([record(0, "b@x", partition=1)])
+        with capture_logs() as logs:
+            await asyncio.sleep(3600)
+        assert len(house.engine.partitions[P1].held) == 1
+        assert stalls(logs, P0)
+        told = stalls(logs, P1)
+        assert told[0]["offset"] == 0
+        assert "room for its records" in told[0]["waiting_for"]
+
+    virtually(story())
+
+
+def test_a_partition_that_brings_nothing_although_its_log_goes_on_is_reported() -> None:
+    """The log ends at 10, and no record comes for an hour; one without lag is not reported, however quiet it is."""
+
+    async def story() -> None:
+        house = House()
+        house.source.log_ends = lambda: {P0: 10, P1: 0}  # type: ignore[method-assign]
+        house.source.assign(P0, P1)
+        with capture_logs() as logs:
+            await asyncio.sleep(3600)
+        assert stalls(logs, P0)[0]["waiting_for"] == ["records that do not come"]
+        assert not stalls(logs, P1)
 
     virtually(story())
