@@ -20,8 +20,8 @@ RUN_SECONDS_MAX = 180.0
 """For the tests of one mutation, a broker's start included; those of a healthy bridge take a few seconds."""
 WHOLE_SECONDS_MAX = 900.0
 """For all tests of the table, unbroken."""
-JOBS = 2
-"""Copies broken at a time."""
+JOBS = 3
+"""Copies broken at a time: on two processors, because some tests wait for brokers."""
 
 
 class Copies:
