@@ -163,6 +163,8 @@ class Simulation:
     def _crash(self, place: int, member: Member, seconds: float) -> None:
         if not member.lives:
             return
+        if member.process.stopped:
+            self.ledger.commit_troubled(member.name)  # what was answered right before could not be told
         member.kill()
         self.world.later(self.scenario.session_seconds, self.broker.expel, member.source)
         self.world.later(seconds, self._restart, place)
@@ -174,7 +176,7 @@ class Simulation:
 
     def _stop(self, member: Member, moment: Moment) -> None:
         """SIGSTOP: everything in it stands still, while the group and Meisa go on."""
-        if not self.world.faults_on or not member.lives or not member.source.reachable:
+        if not self.world.faults_on or not member.lives or not member.source.reachable or member.source.busy:
             return
         seconds = moment.seconds * 8
         self.world.say(member.name, f"is {moment.kind}")
