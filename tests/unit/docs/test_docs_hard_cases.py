@@ -87,7 +87,7 @@ def test_a_case_that_is_not_built_says_so(case: int) -> None:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: f"{mutation.case}-{mutation.breaks[:40]}")
 def test_a_mutation_breaks_what_is_there_and_names_tests_of_its_case(mutation: Mutation) -> None:
-    """Its text stands in its file exactly once; what takes its place is Python too, and other; the page names its tests."""
+    """Its text is in its file exactly once; what takes its place is other Python; the page names its tests."""
     text = (ROOT / mutation.file).read_text(encoding="utf-8")
     assert text.count(mutation.old) == 1, f"{mutation.file} has changed: renew tests/mutations/mutations.toml"
     assert mutation.old.split() != mutation.new.split()
