@@ -97,6 +97,9 @@ class Facts(Protocol):
         """From 0 to below 1."""
 
 
+SENT_LONG_AGO = "it may have been sent, and Meisa no longer remembers its idempotency key"
+PERHAPS_SENT = "a former owner may have sent it: what that one told cannot be read, and the event is old"
+
 Dialogue = Generator[Attempt, Reply, Result]
 
 
@@ -108,13 +111,15 @@ def deliver(
     facts: Facts,
     key: str = "default",
     started_wall: float | None = None,
+    *,
+    unsure: bool = False,
 ) -> Dialogue:
     """The dialogue of one action. `identity` is its action id, `event_wall` its event's time.
 
     `started_wall` is when, by Meisa's clock, a trigger first left before a restart of this process: it may have been
-    sent then.
+    sent then. `unsure` says that nobody knows whether it left at all; then its `max_age` holds too.
     """
-    return _Delivery(action, identity, event_wall, policy, facts, key, started_wall).run()
+    return _Delivery(action, identity, event_wall, policy, facts, key, started_wall, unsure).run()
 
 
 def dead(kind: LetterKind, outcome: Outcome | None, call: Call | None, attempts: int, message: str = "") -> Result:
@@ -141,6 +146,7 @@ class _Delivery:
         facts: Facts,
         key: str,
         started_wall: float | None,
+        unsure: bool,
     ) -> None:
         self.action = action
         self.identity = identity
@@ -151,6 +157,7 @@ class _Delivery:
         self.expires_wall = FOREVER
         if action.handling.max_age_seconds is not None:
             self.expires_wall = event_wall + action.handling.max_age_seconds
+        self.unsure = unsure
         self.doubt_wall = started_wall
         """When a trigger first left that may have been sent."""
 
@@ -275,6 +282,9 @@ class _Delivery:
                 # While in doubt only the idempotency window counts: an expired trigger that may have been sent is
                 # not known to be unsent.
                 limit = self.doubt_wall + policy.idempotency_window_seconds
+                if self.unsure:
+                    # Perhaps it never left: then its event must not be older than it may be either.
+                    limit = min(limit, self.expires_wall)
                 earliest = self.doubt_wall - policy.doubt_ahead_seconds
             reply = yield Attempt(call, not_before, limit, self.doubt_wall is not None, earliest)
             self.now, self.wall = reply.now, reply.wall
@@ -286,7 +296,7 @@ class _Delivery:
                         last,
                         call,
                         self.attempts,
-                        "it may have been sent, and Meisa no longer remembers its idempotency key",
+                        PERHAPS_SENT if self.unsure else SENT_LONG_AGO,
                     )
                 return dead(LetterKind.EXPIRED, last, call, self.attempts, "too old: it waited longer than its max_age")
             last = outcome

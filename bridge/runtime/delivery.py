@@ -264,6 +264,7 @@ class Delivery:
             self,
             action.kind.value if action.kind.value in self.keys else "default",
             part.batch.marks.started_wall(event.record, action) if item.trigger else None,
+            unsure=item.trigger and part.batch.marks.unsure(event.record, action),
         )
         self._go_on(item, None)
 

@@ -29,6 +29,9 @@ class Marks(Protocol):
     def started_wall(self, record: Record, action: Action) -> float | None:
         """When the action first left, if that was before it was planned here."""
 
+    def unsure(self, record: Record, action: Action) -> bool:
+        """Whether `started_wall` is a guess: it may have left then, and may never have left at all."""
+
     def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
         """Makes the mark if there is room for it; else False, and `again` is called when there may be."""
 
@@ -69,6 +72,9 @@ class NoMarks:
 
     def started_wall(self, record: Record, action: Action) -> float | None:
         return None
+
+    def unsure(self, record: Record, action: Action) -> bool:
+        return False
 
     def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
         return True
@@ -143,6 +149,12 @@ class PartitionMarks:
         if record.offset < offsets.unsure_below:
             return max(1.0, record.timestamp_ms / 1000)
         return None
+
+    def unsure(self, record: Record, action: Action) -> bool:
+        partition = self._owned(record)
+        if partition is None or record.offset >= partition.offsets.unsure_below:
+            return False
+        return self._digest(record, action) not in partition.offsets.started.get(record.offset, ())
 
     def place(self, record: Record, action: Action, again: Callable[[], None]) -> bool:
         """Makes the mark if there is room for it; else False, and `again` is called when there may be.

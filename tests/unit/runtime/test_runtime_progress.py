@@ -395,6 +395,29 @@ def test_a_young_trigger_in_a_damaged_range_is_repeated_only_within_its_records_
     virtually(story())
 
 
+def test_an_expired_trigger_in_a_damaged_range_is_parked_and_not_sent() -> None:
+    """Its event is older than its max_age, its record young: the former owner may have sent it, or ended it as history.
+    Nobody sends it now; a person decides."""
+
+    async def story() -> None:
+        house = House()
+        house.source.committed, house.source.metadata = {P0: 0}, {P0: "mb1:damaged"}
+        house.source.assign(P0)
+        stamp = int((house.clock.wall() - 60) * 1000)
+        old, young = house.clock.wall() - 90_000, house.clock.wall() - 60
+        for offset, wall in enumerate((old, young)):
+            event = record(offset, f"{offset}@x", do=["trigger"], max_age=86_400, wall=wall)
+            house.source.feed([event._replace(timestamp_ms=stamp)])
+        await asyncio.sleep(1)
+        assert house.seqs() == [1]
+        letter = house.letters.letters[0]
+        assert (letter.record.offset, letter.kind) == (0, LetterKind.UNKNOWN_OUTCOME)
+        assert "cannot be read" in letter.message
+        assert house.source.committed == {P0: 2}
+
+    virtually(story())
+
+
 def test_foreign_text_raises_no_doubt() -> None:
     """We never wrote it, so it told of no trigger."""
 
