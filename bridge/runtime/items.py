@@ -92,6 +92,7 @@ class Item:
         "sequence",
         "throttles",
         "ticket",
+        "urgent",
     )
 
     def __init__(self, part: Part, sequence: int) -> None:
@@ -108,6 +109,8 @@ class Item:
         self.attempt: Attempt | None = None
         self.body: Mapping[str, Any] | None = None
         """What its last call said."""
+        self.urgent = False
+        """Its slot is one that only urgent calls may have."""
         self.leaving = False
         """It has a slot of the quota and is about to leave, or has left: nothing joins it."""
         self.in_flight = False

@@ -139,11 +139,19 @@ class Sending:
 
     def _send_next(self, key: Key, now: float) -> bool:
         """Takes one item out of the dispatch and sees to it; False where none may go."""
-        item = key.dispatch.next(now, lambda lane: key.quota.acquire(now, urgent=lane == Lane.TRANSACTIONAL))
+        urgent = False
+
+        def booked(lane: str) -> bool:
+            nonlocal urgent
+            urgent = lane == Lane.TRANSACTIONAL
+            return key.quota.acquire(now, urgent=urgent)
+
+        item = key.dispatch.next(now, booked)
         if item is None:
             return False
+        item.urgent = urgent
         if item.out:
-            key.quota.unsent()
+            key.quota.unsent(urgent=urgent)
             return True
         attempt = item.attempt
         assert attempt is not None
@@ -151,7 +159,7 @@ class Sending:
             return True
         # What progress must be able to tell comes before all that others could use: a slot, or the turn to probe.
         if not self._can_be_told(item):
-            key.quota.unsent()
+            key.quota.unsent(urgent=item.urgent)
             return True
         if not self._admitted(key, item, attempt):
             self._untold(item, attempt)
@@ -235,7 +243,7 @@ class Sending:
         if self._gates.probe(key.name, endpoint, self._clock.now()):
             item.probe = True
             return True
-        key.quota.unsent()
+        key.quota.unsent(urgent=item.urgent)
         if item.held_since is None:
             item.held_since = self._clock.wall()
         self._gates.park(key.name, endpoint, item, item.held_since)
@@ -294,7 +302,7 @@ class Sending:
 
     def _unsent(self, key: Key, item: Item) -> None:
         item.leaving = False
-        key.quota.unsent()
+        key.quota.unsent(urgent=item.urgent)
         assert item.attempt is not None
         self._gates.unsent(key.name, item.attempt.call.endpoint, probe=item.probe)
         item.probe = False
@@ -329,7 +337,7 @@ class Sending:
     def _book(self, key: Key, call: Call, item: Item, outcome: Outcome, now: float) -> None:
         """What an answer means for its key and its endpoint."""
         quota = key.quota
-        count(quota, outcome, now)
+        count(quota, outcome, now, urgent=item.urgent)
         verdict = outcome.verdict
         contact = item.ticket.keys[0] if item.ticket is not None and item.ticket.keys else str(item.sequence)
         probe, item.probe = item.probe, False
@@ -373,7 +381,7 @@ class Sending:
             quota.unanswered(self._clock.now())
             raise
         now = self._clock.now()
-        count(quota, outcome, now)
+        count(quota, outcome, now, urgent=True)
         self._meisa_clock.observe(sent_wall, self._clock.wall(), outcome.date_wall_seconds)
         self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
         if outcome.verdict is Verdict.THROTTLED:
@@ -491,14 +499,14 @@ class Sending:
         return reasons
 
 
-def count(quota: Quota, outcome: Outcome, now: float) -> None:
+def count(quota: Quota, outcome: Outcome, now: float, *, urgent: bool) -> None:
     """Books a call's end."""
     if outcome.status is not None:
         quota.answered(now)
     elif outcome.sent:
         quota.unanswered(now)
     else:
-        quota.unsent()
+        quota.unsent(urgent=urgent)
 
 
 def _status_label(outcome: Outcome) -> str:

@@ -70,8 +70,93 @@ def test_a_call_that_never_left_counts_nowhere() -> None:
 def test_the_reserve_is_kept_for_urgent_calls() -> None:
     """A tenth of sixty: 54 for all, six more for the urgent."""
     quota = Quota([(60, 60.0)], reserve=0.1)
-    assert sum(quota.acquire(0.0) for _ in range(100)) == 54
-    assert sum(quota.acquire(0.0, urgent=True) for _ in range(100)) == 6
+    assert sum(quota.acquire(second / 10) for second in range(550)) == 54
+    assert sum(quota.acquire(55.0, urgent=True) for _ in range(100)) == 6
+
+
+def test_what_is_not_urgent_begins_with_a_burst_and_goes_on_at_a_pace() -> None:
+    """A quarter of 54 at once, then 54 a minute: slots come free one after the other, not all after a minute."""
+    quota = Quota([(60, 60.0)], reserve=0.1)
+    assert sum(quota.acquire(0.0) for _ in range(100)) == 13
+    at = quota.earliest(0.0)
+    assert 0.0 < at <= 60 / 54
+    assert not quota.acquire(at - 0.01)
+    assert quota.acquire(at)
+    assert sum(quota.acquire(at, urgent=True) for _ in range(100)) == 60 - 14, "the pace is not for the urgent"
+
+
+def test_without_a_reserve_nothing_is_paced() -> None:
+    """Who keeps nothing free for urgent calls wants all of it at once."""
+    quota = Quota([(60, 60.0)])
+    assert sum(quota.acquire(0.0) for _ in range(100)) == 60
+
+
+def test_a_call_that_never_left_gives_its_turn_back() -> None:
+    """Items that find their endpoint closed must not use the pace up."""
+    quota = Quota([(60, 60.0)], reserve=0.1)
+    for _ in range(50):
+        assert quota.acquire(0.0)
+        quota.unsent()
+    assert quota.acquire(0.0, urgent=True)
+    quota.unsent(urgent=True)
+    assert sum(quota.acquire(0.0) for _ in range(100)) == 13
+
+
+def test_a_neighbour_on_the_same_key_is_given_way_and_missed_when_gone() -> None:
+    """A 429 with room in our own count: less than what we had used, then a quarter of the limit more each minute."""
+    quota = Quota([(60, 60.0)])
+    spend(quota, 40, 0.0)
+    quota.throttled(1.0, 5.0)
+    assert sum(quota.acquire(61.0) for _ in range(100)) == 36 + 15
+    quota = Quota([(60, 60.0)])
+    spend(quota, 40, 0.0)
+    quota.throttled(1.0, 5.0)
+    assert quota.acquire(1.0 + 60.0 * 1.6)
+    assert sum(quota.acquire(1.0 + 60.0 * 1.6) for _ in range(100)) == 59
+
+
+def test_the_window_that_can_explain_the_wait_gives_way() -> None:
+    """Ten minutes to wait are the hour's; without a word it is the minute's."""
+    hour = Quota([(60, 60.0), (1000, 3600.0)])
+    spend(hour, 10, 0.0)
+    hour.throttled(0.0, 600.0)
+    assert sum(hour.acquire(600.0) for _ in range(100)) == 40, "9 and what has risen since, less 10 used"
+    silent = Quota([(60, 60.0), (1000, 3600.0)])
+    spend(silent, 10, 0.0)
+    silent.throttled(0.0, None)
+    assert sum(silent.acquire(61.0) for _ in range(100)) == 9 + 15
+
+
+def test_a_wait_for_a_ceiling_to_rise_is_told() -> None:
+    """What stands against a call may be the ceiling alone: it rises before anything runs out."""
+    quota = Quota([(60, 60.0)])
+    spend(quota, 40, 0.0)
+    quota.throttled(1.0, 0.0)
+    at = quota.earliest(1.0)
+    assert 1.0 < at < 60.0
+    assert not quota.acquire(at - 0.1)
+    assert quota.acquire(at)
+
+
+def test_a_share_can_grow_and_shrink() -> None:
+    """Partitions come and go, and with them their part of the quota; what was used counts on."""
+    quota = Quota([(60, 60.0), (1000, 3600.0)], reserve=0.1)
+    spend(quota, 20, 0.0)
+    quota.resize([10, 100])
+    assert not quota.acquire(1.0, urgent=True)
+    quota.resize([30, 500])
+    assert sum(quota.acquire(1.0, urgent=True) for _ in range(100)) == 10
+    quota.resize([0, 0])
+    assert not quota.acquire(1e6, urgent=True)
+    assert quota.earliest(1e6, urgent=True) == NEVER
+
+
+def test_what_somebody_else_spent_of_our_share_counts() -> None:
+    """A partition brings its former owner's calls along."""
+    quota = Quota([(60, 60.0)])
+    quota.remember(10.0, 50)
+    assert sum(quota.acquire(20.0) for _ in range(100)) == 10
+    assert quota.earliest(20.0) == 70.0
 
 
 def test_a_reserve_leaves_at_least_one_call_for_all() -> None:
@@ -85,6 +170,7 @@ def test_when_others_may_go_again_while_urgent_calls_used_the_reserve() -> None:
     quota = Quota([(10, 60.0)], reserve=0.2)
     for second in range(10):
         spend(quota, 1, float(second))
+    assert not quota.acquire(20.0, urgent=True)
     assert quota.earliest(20.0, urgent=True) == 60.0
     assert quota.earliest(20.0) == 62.0
     assert not quota.acquire(61.9)
@@ -153,5 +239,5 @@ def test_whether_our_own_count_has_room_does_not_ask_the_brake() -> None:
     quota = Quota([(2, 60.0)], reserve=0.5)
     quota.throttled(0.0, 30.0)
     assert quota.has_room(0.0)
-    spend(quota, 2, 30.0)
-    assert not quota.has_room(31.0)
+    spend(quota, 2, 300.0)
+    assert not quota.has_room(301.0)
