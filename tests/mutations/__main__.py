@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -35,7 +36,7 @@ class Copies:
     def whole(self, tests: list[str]) -> dict[str, str]:
         copy = self._free.get()
         try:
-            return copy.outcomes(tests, WHOLE_SECONDS_MAX)
+            return _outcomes(copy, tests, WHOLE_SECONDS_MAX)
         finally:
             self._free.put(copy)
 
@@ -45,11 +46,18 @@ class Copies:
         begun = time.monotonic()
         try:
             with copy.broken(mutation):
-                return copy.outcomes(mutation.tests, RUN_SECONDS_MAX), time.monotonic() - begun
+                return _outcomes(copy, mutation.tests, RUN_SECONDS_MAX), time.monotonic() - begun
         except ValueError as error:
             return {str(error): "not broken"}, 0.0
         finally:
             self._free.put(copy)
+
+
+def _outcomes(copy: Copy, tests: Sequence[str], seconds_max: float) -> dict[str, str]:
+    outcomes = copy.outcomes(tests, seconds_max)
+    errors = [test for test, what in outcomes.items() if what == "error"]
+    # Brokers that start side by side may want the same port: a test that could not begin gets a second chance.
+    return {**outcomes, **copy.outcomes(errors, seconds_max)} if errors else outcomes
 
 
 def main() -> int:
