@@ -13,7 +13,7 @@ is explained by a bad event of that number or is a loss.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate, cycle
@@ -89,14 +89,20 @@ def events(
     *,
     now_wall_seconds: float,
     span_seconds: float = 3600.0,
+    times: Sequence[float] | None = None,
+    milestones: float = 1.0,
 ) -> Iterator[SampleEvent]:
     """`count` events of `users` people, `poison` of them bad, over the `span_seconds` up to `now_wall_seconds`.
 
-    Times never run backwards. The default span keeps every event younger than the bridge's `max_age` of a day. Needs
-    memory for one integer per event and one state per user. Raises ValueError for numbers that make no stream.
+    Times never run backwards. The default span keeps every event younger than the bridge's `max_age` of a day; `times`
+    gives each event its own (wall seconds, ascending) instead. `milestones` is the share that is left of all that is
+    neither a sign-up nor a log-in: at 0.1 a user logs in more often. Needs memory for one integer per event and one
+    state per user. Raises ValueError for numbers that make no stream.
     """
     if users < 1 or count < 0 or not 0 <= poison <= max(0, count - 1) or span_seconds < 0:
         raise ValueError("needs at least one user, and fewer bad events than events: the first is always good")
+    if (times is not None and len(times) != count) or not 0 <= milestones <= 1:
+        raise ValueError("needs a time for each event, and a share from 0 to 1")
     rng = random.Random(seed)
     people = [_user(rng, number) for number in range(users)]
     actors = iter(_actors(rng, count - poison, users, zipf_s))
@@ -105,7 +111,8 @@ def events(
     signed_up: list[_User] = []
     for index in range(count):
         # A little uneven, but never beyond the next event's slot; the last ends just before now.
-        time = _iso(now_wall_seconds - span_seconds * (1 - (index + rng.random()) / count))
+        ago = 0.0 if times is not None else span_seconds * (1 - (index + rng.random()) / count)
+        time = _iso(now_wall_seconds - ago if times is None else times[index])
         kind = next(kinds) if index in bad else None
         user = people[next(actors)] if kind is None else rng.choice(signed_up)
         user.sequence += 1
@@ -115,7 +122,8 @@ def events(
             signed_up.append(user)
             value = _value(rng, "user.signed_up", time, user, _signed_up(rng, user, time))
         else:
-            type, data = _next(rng, user, time)
+            quiet = milestones < 1 and rng.random() >= milestones
+            type, data = _logged_in(user, time) if quiet else _next(rng, user, time)
             value = _value(rng, type, time, user, data)
         yield SampleEvent(user.user_id.encode(), value, _HEADERS, kind, user.user_id, user.sequence)
 
@@ -177,6 +185,10 @@ def _next(rng: random.Random, user: _User, time: str) -> tuple[str, dict[str, An
             return _plan_changed(rng, user)
         if dice > 0.80:
             return _invoice(rng, user, time, paid=dice > 0.83)
+    return _logged_in(user, time)
+
+
+def _logged_in(user: _User, time: str) -> tuple[str, dict[str, Any]]:
     user.signins += 1
     return "user.logged_in", {"signin_count": user.signins, "last_active": time}
 

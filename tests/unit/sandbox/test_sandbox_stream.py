@@ -163,3 +163,20 @@ def test_jsonl_has_one_line_per_event_and_keeps_the_bad_ones(tmp_path: Path) -> 
     path = tmp_path / "events.jsonl"
     assert write_jsonl(path, sample) == 100
     assert path.read_bytes().splitlines() == [event.value for event in sample]
+
+
+def test_events_have_the_times_that_are_given() -> None:
+    """A trace with a rate of its own tells when each event happened; their number has to agree."""
+    sample = stream(count=3, users=2, poison=0, times=[NOW, NOW + 1, NOW + 7200])
+    assert [json.loads(event.value)["time"][11:19] for event in sample] == ["08:54:17", "08:54:18", "10:54:17"]
+    with pytest.raises(ValueError, match="a time for each event"):
+        stream(count=3, users=2, poison=0, times=[NOW])
+
+
+def test_milestones_are_thinned_out_and_log_ins_fill_the_room() -> None:
+    def milestones(share: float) -> int:
+        types = Counter(data["type"] for _, data in good(stream(poison=0, milestones=share)))
+        return 5000 - types["user.signed_up"] - types["user.logged_in"]
+
+    assert milestones(0.0) == 0
+    assert 0 < 5 * milestones(0.1) < milestones(1.0)
