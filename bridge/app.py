@@ -97,6 +97,7 @@ class Bridge:
             identify=lambda record, action: action_id(group, record, action),
             max_in_flight=meisa.max_in_flight,
             identities=Identities(),
+            bulk_after_seconds=settings.delivery.bulk_after,
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
         )
         self.client.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()

@@ -12,6 +12,7 @@ Rules that never break
     1. Nothing goes before its moment.
     2. `next` costs O(log n), never a scan of what waits.
     3. An item is handed out once for each `put`.
+    4. The last lane does not starve: of `last_after` + 1 items that go while it has some, one is its.
 
 The bound is the caller's: an item is in here at most once, and admissions are bounded by the windows. Stale entries are
 bounded by the changes of lane, at most one for each lane above an item's own.
@@ -29,11 +30,17 @@ T = TypeVar("T")
 class Dispatch(Generic[T]):
     """Items that wait for their moment, then for their turn. `lanes` go from most to least urgent."""
 
-    def __init__(self, lanes: Sequence[str]) -> None:
+    def __init__(self, lanes: Sequence[str], *, last_after: int = 0) -> None:
+        """`last_after`: so many items may go before the last lane, while it has some, until one of it goes; 0: any."""
         self._order = tuple(lanes)
+        self._last_after = last_after
+        self._passed = 0
+        """How many went before the last lane's since one of those went."""
         self._lanes: dict[str, list[tuple[int, int, T]]] = {lane: [] for lane in lanes}
         self._ready = dict.fromkeys(lanes, 0)
-        self._waits: list[tuple[float, int, T]] = []
+        self._waits: list[tuple[float, int, int, T]] = []
+        self._wait_of: dict[int, int] = {}
+        """The present entry among the waits of everything whose moment has not come, by sequence."""
         self._lane_of: dict[int, str] = {}
         """The present lane of everything in here, by sequence."""
         self._entries = 0
@@ -48,7 +55,14 @@ class Dispatch(Generic[T]):
         if not_before <= now:
             self._is_due(sequence, item)
         else:
-            heapq.heappush(self._waits, (not_before, sequence, item))
+            self._entries += 1
+            self._wait_of[sequence] = self._entries
+            heapq.heappush(self._waits, (not_before, self._entries, sequence, item))
+
+    def hasten(self, item: T, *, sequence: int) -> None:
+        """The moment of an item has come earlier than it was to."""
+        if self._wait_of.pop(sequence, None) is not None:
+            self._is_due(sequence, item)
 
     def move(self, item: T, *, sequence: int, lane: str) -> bool:
         """Puts an item that is in here into another lane; False where it is not in here, or in that lane already."""
@@ -66,10 +80,17 @@ class Dispatch(Generic[T]):
         """Takes out the item to send now; `may_go(lane)` books its slot, and is asked for a lane that has an item."""
         waits = self._waits
         while waits and waits[0][0] <= now:
-            _, sequence, item = heapq.heappop(waits)
-            self._is_due(sequence, item)
+            _, entry, sequence, item = heapq.heappop(waits)
+            if self._wait_of.get(sequence) == entry:
+                del self._wait_of[sequence]
+                self._is_due(sequence, item)
+        last = self._order[-1]
+        if self._last_after and self._passed >= self._last_after and self._ready[last] and may_go(last):
+            self._passed = 0
+            return self._take(last)
         for lane in self._order:
             if self._ready[lane] and may_go(lane):
+                self._passed = self._passed + 1 if lane != last and self._ready[last] else 0
                 return self._take(lane)
         return None
 
@@ -95,7 +116,10 @@ class Dispatch(Generic[T]):
 
     def next_deadline(self) -> float | None:
         """When the first wait ends; None where nothing waits for a moment."""
-        return self._waits[0][0] if self._waits else None
+        waits = self._waits
+        while waits and self._wait_of.get(waits[0][2]) != waits[0][1]:
+            heapq.heappop(waits)  # hastened
+        return waits[0][0] if waits else None
 
     def ready_lanes(self) -> list[str]:
         """Lanes that have an item which could go."""
@@ -104,7 +128,7 @@ class Dispatch(Generic[T]):
     @property
     def waiting(self) -> int:
         """Items whose moment has not come."""
-        return len(self._waits)
+        return len(self._wait_of)
 
     def __len__(self) -> int:
         return len(self._lane_of)

@@ -24,7 +24,8 @@ The bounds
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -102,6 +103,33 @@ class Ordering(Generic[T]):
             self._forget_oldest()  # only now: the item's own names must count as in use
         self._admitted += 1
         return ticket
+
+    def ahead(self, ticket: Ticket[T], until: Callable[[T], bool]) -> list[T]:
+        """What must go before the ticket, which is the last of its queues: in no certain order.
+
+        A queue is searched from its end up to an item of which `until` says that what stands before it is known
+        already; so asking again and again costs no more than what is new. An item's other names may have queues of
+        their own, and what stands before it there must go first too.
+        """
+        found: dict[int, Ticket[T]] = {}
+        for name in ticket.keys:
+            for other in reversed(self._queues[name]):
+                if other is ticket:
+                    continue
+                if until(other.item):
+                    break
+                found[id(other)] = other
+        search = list(found.values())
+        while search:
+            waiting = search.pop()
+            for name in waiting.keys:
+                if name in ticket.keys:
+                    continue
+                for other in takewhile(waiting.__ne__, self._queues[name]):
+                    if id(other) not in found and not until(other.item):
+                        found[id(other)] = other
+                        search.append(other)
+        return [other.item for other in found.values()]
 
     def release(self, ticket: Ticket[T]) -> list[Ticket[T]]:
         """Takes a ready ticket out; returns those that are ready because of it, oldest first per name."""

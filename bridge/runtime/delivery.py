@@ -11,6 +11,7 @@ Decisions are the machines'; this room only moves items between them. Everything
 
 from __future__ import annotations
 
+import math
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,9 +40,15 @@ from bridge.runtime.clock import MeisaClock
 from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.gates import GateState
-from bridge.runtime.items import LANES, Batch, Item, Key, KeyState, Part
+from bridge.runtime.items import LANES, PULLED, Batch, Item, Key, KeyState, Part
 from bridge.runtime.marks import Marks, NoMarks
-from bridge.runtime.sending import Sending
+from bridge.runtime.sending import PLACES, Sending
+
+JOINING = (Kind.UPSERT, Kind.ADD_TAG)
+"""Kinds that may join an upsert that waits (core/pending.py says which of them do)."""
+
+PULLED_URGENT_MAX = 3
+"""Calls that an urgent action pulls before it which may use the reserve."""
 
 REFUSES_ALL = (401, 403)
 """Of the key, whatever a call says: to take a merged call apart would only ask again."""
@@ -65,8 +72,10 @@ class Delivery:
         dice: random.Random | None = None,
         identities: Identities | None = None,
         meisa_clock: MeisaClock | None = None,
+        bulk_after_seconds: float = math.inf,
     ) -> None:
         self._identities = identities
+        self._bulk_after_seconds = bulk_after_seconds
         self.meisa_clock = meisa_clock or MeisaClock(clock)
         """By which it is judged how old a started trigger is."""
         self._clock = clock
@@ -119,7 +128,12 @@ class Delivery:
         that is not of the log's window (a replay).
         """
         batch = Batch(
-            event, actions, alone=alone, marks=marks or self.marks, tell=tell or (lambda *done: self.part_done(*done))
+            event,
+            actions,
+            alone=alone,
+            old=self._clock.wall() - event.time_wall_seconds > self._bulk_after_seconds,
+            marks=marks or self.marks,
+            tell=tell or (lambda *done: self.part_done(*done)),
         )
         self._waiting_events[batch.lane] += 1
         ready = []
@@ -137,7 +151,7 @@ class Delivery:
         action = part.action
         self._pending += 1
         names = self._ordering.joined(action.contact.ordering_keys()) if action.handling.ordered else ()
-        if action.kind is Kind.UPSERT:
+        if action.kind in JOINING:
             last = self._ordering.last(names)
             if last is not None and not last.item.leaving and last.item.pending.takes(action):
                 self._join(last, part, names)
@@ -145,7 +159,11 @@ class Delivery:
         self._sequence += 1
         item = Item(part, self._sequence)
         self._items.setdefault(part.partition, OrderedDict())[item] = None
+        if action.handling.linger_seconds and action.kind is Kind.UPSERT:
+            item.linger_until = self._clock.now() + action.handling.linger_seconds
         item.ticket = self._ordering.enter(item, names)
+        if item.lane is Lane.TRANSACTIONAL:
+            self._pull(item.ticket)
         return item.ticket
 
     def _join(self, ticket: Ticket[Item], part: Part, names: tuple[str, ...]) -> None:
@@ -155,12 +173,29 @@ class Delivery:
         if part.partition not in item.partitions:
             item.partitions += (part.partition,)
             self._items.setdefault(part.partition, OrderedDict())[item] = None
-        lane = part.action.handling.lane
+        lane = part.lane
         if LANES.index(lane) < LANES.index(item.lane):
             if item.begun:
                 self._waiting_contacts[item.lane] -= 1
                 self._waiting_contacts[lane] += 1
-            self.sending.relane(item, lane)
+            item.lane = lane
+            if PLACES.index(lane) < PLACES.index(item.at):
+                self.sending.hurry(item, lane)
+            if lane is Lane.TRANSACTIONAL:
+                self._pull(ticket)
+
+    def _pull(self, ticket: Ticket[Item]) -> None:
+        """What stands before an urgent action of the same contact goes at once, in order: it must go first anyhow.
+
+        Only the first few may use the slots that are kept for urgent calls: a contact with a long queue must not use
+        them up.
+        """
+        if ticket.ready:
+            return
+        ahead = self._ordering.ahead(ticket, lambda item: item.pulled or item.lane is Lane.TRANSACTIONAL)
+        for place, item in enumerate(sorted(ahead, key=lambda item: item.sequence)):
+            item.pulled = True
+            self.sending.hurry(item, Lane.TRANSACTIONAL if place < PULLED_URGENT_MAX else PULLED)
 
     # Life
 
@@ -250,12 +285,16 @@ class Delivery:
 
     def _start(self, item: Item) -> None:
         """Begins the dialogue of the item's next call."""
+        for place, each in enumerate(item.pending.group):
+            blocked = self._blocked_by(each)
+            if blocked is not None:
+                item.pending.cut(place or 1)  # it ends alone; what stands before it goes first
+                if place == 0:
+                    self._end(item, blocked)
+                    return
+                break
         part = item.part
         action, event = part.action, part.batch.event
-        blocked = self._blocked_by(part)
-        if blocked is not None:
-            self._end(item, blocked)
-            return
         item.dialogue = deliver(
             action,
             self._identify(event.record, action) if item.trigger else "",
@@ -339,7 +378,7 @@ class Delivery:
         if result.ending in (Ending.DELIVERED, Ending.MERGED):
             timestamp_ms = batch.event.record.timestamp_ms
             if timestamp_ms >= 0:
-                self._meter.delayed(action.handling.lane, max(0.0, self._clock.wall() - timestamp_ms / 1000))
+                self._meter.delayed(part.lane, max(0.0, self._clock.wall() - timestamp_ms / 1000))
         trigger = action.kind is Kind.TRIGGER
         if result.letter is None and (trigger or batch.shared):
             batch.tell(batch.event.record, action)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bridge.core.dispatch import Dispatch
 from bridge.core.ordering import Ticket
-from bridge.core.pending import Pending
+from bridge.core.pending import Pending, mergeable
 from bridge.core.quota import Quota, WindowUse
 from bridge.core.retry import Attempt, Dialogue
 from bridge.model import Action, Event, Kind, Lane, Record, Result, TopicPartition
@@ -18,12 +18,26 @@ from bridge.runtime.marks import Marks
 LANES = tuple(Lane)
 FIRST = "first"
 """Before all lanes: what holds back a partition whose window is nearly full (runtime/sending.py)."""
+PULLED = "pulled"
+"""Behind the urgent, before the rest: what an urgent action of the same contact waits for (runtime/delivery.py)."""
 
 
 class Batch:
     """The actions of one event, and how they ended."""
 
-    __slots__ = ("completion", "event", "inside", "lane", "marks", "missing", "partition", "results", "shared", "tell")
+    __slots__ = (
+        "completion",
+        "event",
+        "inside",
+        "lane",
+        "marks",
+        "missing",
+        "old",
+        "partition",
+        "results",
+        "shared",
+        "tell",
+    )
 
     def __init__(
         self,
@@ -31,6 +45,7 @@ class Batch:
         actions: Sequence[Action],
         *,
         alone: bool,
+        old: bool,
         marks: Marks,
         tell: Callable[[Record, Action], None],
     ) -> None:
@@ -44,7 +59,10 @@ class Batch:
         """Actions that are still in the queues, ended or not."""
         self.shared = len(actions) > 1 or not alone
         """Whether one of its actions may be carried out while its event goes on: progress must tell it."""
-        self.lane = min((action.handling.lane for action in actions), key=LANES.index, default=Lane.SYNC)
+        self.old = old
+        """Too old, when it was read, for anybody to wait for it: all of it goes in the last lane."""
+        lane = min((action.handling.lane for action in actions), key=LANES.index, default=Lane.SYNC)
+        self.lane = Lane.BULK if old else lane
         """Where the event counts as pending: its most urgent action's."""
         self.marks = marks
         self.tell = tell
@@ -62,6 +80,10 @@ class Part:
         """Its partition was revoked: nothing new leaves for it."""
 
     @property
+    def lane(self) -> Lane:
+        return Lane.BULK if self.batch.old else self.action.handling.lane
+
+    @property
     def record(self) -> Record:
         return self.batch.event.record
 
@@ -75,6 +97,7 @@ class Item:
 
     __slots__ = (
         "asleep",
+        "at",
         "attempt",
         "begun",
         "body",
@@ -85,10 +108,12 @@ class Item:
         "kind",
         "lane",
         "leaving",
+        "linger_until",
         "out",
         "partitions",
         "pending",
         "probe",
+        "pulled",
         "sequence",
         "throttles",
         "ticket",
@@ -97,9 +122,16 @@ class Item:
 
     def __init__(self, part: Part, sequence: int) -> None:
         self.pending = Pending(part)
-        self.kind: Kind = part.action.kind
+        self.kind: Kind = Kind.UPSERT if mergeable(part.action) else part.action.kind
+        """What its calls are: a tag that rides is an upsert (core/pending.py)."""
         self.sequence = sequence
-        self.lane = part.action.handling.lane
+        self.lane = part.lane
+        self.at: str = part.lane
+        """The lane in which it waits; more urgent than its own where somebody waits for it."""
+        self.pulled = False
+        """An urgent action of its contact waits behind it."""
+        self.linger_until = 0.0
+        """Its rule wants it to wait for more until then (monotonic)."""
         self.partitions: tuple[TopicPartition, ...] = (part.partition,)
         """Of everything that was ever in it."""
         self.ticket: Ticket[Item] | None = None

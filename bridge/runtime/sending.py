@@ -26,9 +26,15 @@ from bridge.model import Call, Kind, Lane, Outcome, TopicPartition, Verdict, Wai
 from bridge.ports import Clock, Meisa, Meter
 from bridge.runtime.clock import MeisaClock
 from bridge.runtime.gates import Gates, GateState
-from bridge.runtime.items import FIRST, Item, Key, KeyState, Part
+from bridge.runtime.items import FIRST, PULLED, Item, Key, KeyState, Part
 
 log = structlog.get_logger(__name__)
+
+PLACES = (FIRST, Lane.TRANSACTIONAL, PULLED, Lane.SYNC, Lane.BULK)
+"""The lanes in which items wait, the most urgent first."""
+
+BULK_AFTER = 9
+"""So many calls go before the bulk lane's next one while it has some: a tenth is its share whatever else there is."""
 
 GUARDRAIL_SECONDS_MAX = 60.0
 """A contact's longest wait for a sending guardrail that names no time."""
@@ -62,7 +68,7 @@ class Sending:
         self._lowest = lowest
         self.key_refused = key_refused
         self.may_leave: Callable[[], bool] = lambda: True
-        self.keys = {name: Key(name, quota, Dispatch([FIRST, *Lane])) for name, quota in quotas.items()}
+        self.keys = {name: Key(name, quota, Dispatch(PLACES, last_after=BULK_AFTER)) for name, quota in quotas.items()}
         self._key_order = sorted(self.keys)
         self._calls: set[asyncio.Task[None]] = set()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -80,18 +86,24 @@ class Sending:
         assert attempt is not None
         self.keys[attempt.call.key].dispatch.put(
             item,
-            lane=item.lane,
+            lane=item.at,
             sequence=item.sequence,
-            not_before=max(attempt.not_before, item.hold_until),
+            not_before=max(attempt.not_before, item.hold_until, item.linger_until),
             now=self._clock.now(),
         )
         self.wake()
 
-    def relane(self, item: Item, lane: Lane) -> None:
-        """The item is more urgent now."""
-        item.lane = lane
-        if item.attempt is not None:
-            self.keys[item.attempt.call.key].dispatch.move(item, sequence=item.sequence, lane=lane)
+    def hurry(self, item: Item, at: str) -> None:
+        """The item is more urgent now: it goes in another lane, and lingers no more."""
+        item.at = at
+        item.linger_until = 0.0
+        attempt = item.attempt
+        if attempt is not None:
+            dispatch = self.keys[attempt.call.key].dispatch
+            dispatch.move(item, sequence=item.sequence, lane=at)
+            if max(attempt.not_before, item.hold_until) <= self._clock.now():
+                dispatch.hasten(item, sequence=item.sequence)
+            self.wake()
 
     def wake(self) -> None:
         """Something changed: looks, once in this round of the loop, whether something may leave."""
@@ -132,7 +144,7 @@ class Sending:
         """What holds back a window that is nearly full goes before all lanes, or intake would stop for its sake."""
         for item in self._lowest():
             # The transactional lane is the first anyhow, and only from there the reserve may be used.
-            if item.attempt is not None and item.lane is not Lane.TRANSACTIONAL and len(item.pending):
+            if item.attempt is not None and item.at != Lane.TRANSACTIONAL and len(item.pending):
                 part = item.part
                 if part.batch.marks.crowded(part.record):
                     self.keys[item.attempt.call.key].dispatch.move(item, sequence=item.sequence, lane=FIRST)
@@ -396,7 +408,7 @@ class Sending:
         for item in items:
             if not item.out and item.attempt is not None:
                 self.keys[item.attempt.call.key].dispatch.put(
-                    item, lane=item.lane, sequence=item.sequence, not_before=0.0, now=now
+                    item, lane=item.at, sequence=item.sequence, not_before=0.0, now=now
                 )
         self.wake()
 

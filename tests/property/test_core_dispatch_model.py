@@ -10,6 +10,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.integers(0, 9), st.sampled_from(LANES[1:]), st.integers(0, 5)),
         st.tuples(st.just("move"), st.integers(0, 9), st.sampled_from(LANES), st.just(0)),
+        st.tuples(st.just("hasten"), st.integers(0, 9), st.just(""), st.just(0)),
         st.tuples(st.just("next"), st.integers(0, 7), st.just(""), st.just(0)),
         st.tuples(st.just("later"), st.just(0), st.just(""), st.integers(1, 3)),
     ),
@@ -35,6 +36,10 @@ def test_next_is_the_lowest_of_the_most_urgent_lane_that_may_go(steps: list[tupl
             assert machine.move(items[number], sequence=number, lane=lane) == changed
             if changed:
                 inside[number] = (lane, inside[number][1])
+        elif what == "hasten":
+            machine.hasten(items[number], sequence=number)
+            if number in inside:
+                inside[number] = (inside[number][0], min(now, inside[number][1]))
         elif what == "next":
             allowed = {name for bit, name in enumerate(LANES) if number >> bit & 1}
             ready = [(LANES.index(where), each) for each, (where, at) in inside.items() if at <= now]
@@ -45,6 +50,8 @@ def test_next_is_the_lowest_of_the_most_urgent_lane_that_may_go(steps: list[tupl
                 del inside[min(ready)[1]]
         assert len(machine) == len(inside)
         due = [each for each in inside.values() if each[1] <= now]
+        deadline = machine.next_deadline()
+        assert deadline == min((at for _, at in inside.values() if at > now or deadline == at), default=None)
         if what == "next":
             assert machine.ready_lanes() == [name for name in LANES if any(where == name for where, _ in due)]
             assert machine.waiting == len(inside) - len(due)

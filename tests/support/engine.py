@@ -1,6 +1,7 @@
 """A whole engine over fakes, on the virtual loop."""
 
 import json
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +62,7 @@ def plan(event: Event) -> Plan:
             ordered=not data.get("independent"),
             coalesce=data.get("coalesce", False),
             preserve=tuple(data.get("preserve", ())),
+            linger_seconds=data.get("linger", 0.0),
         )
         body = {"email": data["email"], "seq": data["seq"]}
         if kind is Kind.UPSERT and "fields" in data:
@@ -83,6 +85,7 @@ class House:
         meisa: FakeMeisa | None = None,
         letters: FakeLetters | None = None,
         limits: list[tuple[int, float]] | None = None,
+        reserve: float = 0.0,
         max_in_flight: int = 64,
         policy: Policy | None = None,
         window_max: int | None = None,
@@ -91,6 +94,7 @@ class House:
         plan: Callable[[Event], Plan] = plan,
         stop_at: tuple[float, int] = (0.2, 500),
         identities: Identities | None = None,
+        bulk_after_seconds: float = math.inf,
     ) -> None:
         self.clock = VirtualClock()
         self.meisa = meisa or FakeMeisa()
@@ -101,7 +105,7 @@ class House:
         self.failures: list[str] = []
         self.delivery = Delivery(
             self.meisa,
-            {"default": Quota(limits or [(1_000_000, 60.0)])},
+            {"default": Quota(limits or [(1_000_000, 60.0)], reserve=reserve)},
             clock=self.clock,
             meter=self.meter,
             policy=policy or Policy(),
@@ -110,6 +114,7 @@ class House:
             key_refused=lambda key, outcome: self.refused_keys.append(key),
             dice=random.Random(1),  # the same waits in every run
             identities=identities,
+            bulk_after_seconds=bulk_after_seconds,
         )
         self.engine = Engine(
             group="group",

@@ -57,3 +57,49 @@ def test_a_slot_is_booked_only_for_a_lane_that_has_an_item() -> None:
     assert machine.next(0.0, may_go) == "n"
     assert machine.next(0.0, may_go) is None
     assert asked == ["normal"]
+
+
+def test_an_item_that_is_moved_goes_in_its_new_lane_once() -> None:
+    """Also while it waits for its moment; what it leaves behind in the old lane is nothing."""
+    machine = dispatch(("a", "normal", 1, 0), ("b", "normal", 2, 0), ("c", "normal", 3, 5.0))
+    assert machine.move("b", sequence=2, lane="urgent")
+    assert machine.move("c", sequence=3, lane="urgent")
+    assert not machine.move("b", sequence=2, lane="urgent")
+    assert not machine.move("x", sequence=9, lane="urgent")
+    assert take_all(machine, 0.0) == ["b", "a"]
+    assert take_all(machine, 5.0) == ["c"]
+    machine = dispatch(("a", "normal", 1, 0), ("b", "normal", 2, 0))
+    machine.move("a", sequence=1, lane="urgent")
+    assert take_all(machine, 0.0) == ["a", "b"]
+
+
+def test_a_hastened_item_goes_at_once_and_once() -> None:
+    """Its former moment passes without it; put again with the same moment it waits for that."""
+    machine = dispatch(("a", "normal", 1, 5.0))
+    machine.hasten("a", sequence=1)
+    machine.hasten("a", sequence=1)
+    assert machine.next_deadline() is None
+    assert take_all(machine, 0.0) == ["a"]
+    assert take_all(machine, 5.0) == []
+    machine = dispatch(("a", "normal", 1, 5.0))
+    machine.hasten("a", sequence=1)
+    assert take_all(machine, 5.0) == ["a"]
+    machine.put("a", lane="normal", sequence=1, not_before=9.0, now=5.0)
+    assert take_all(machine, 5.0) == []
+    assert machine.next_deadline() == 9.0
+    assert take_all(machine, 9.0) == ["a"]
+
+
+def test_the_last_lane_gets_its_share_while_it_has_some() -> None:
+    """Two before it, then one of it; it saves nothing up, and a lane that may not go is not waited for."""
+    machine: Dispatch[str] = Dispatch(["urgent", "last"], last_after=2)
+    for number in range(6):
+        machine.put(f"u{number}", lane="urgent", sequence=number, not_before=0, now=0.0)
+    assert machine.next(0.0, lambda lane: True) == "u0"
+    for number in range(6, 8):
+        machine.put(f"l{number}", lane="last", sequence=number, not_before=0, now=0.0)
+    taken = [machine.next(0.0, lambda lane: True) for _ in range(3)]
+    assert taken == ["u1", "u2", "l6"]
+    assert [machine.next(0.0, lambda lane: lane == "urgent") for _ in range(3)] == ["u3", "u4", "u5"]
+    assert machine.next(0.0, lambda lane: lane == "urgent") is None
+    assert machine.next(0.0, lambda lane: True) == "l7"

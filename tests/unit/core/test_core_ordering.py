@@ -167,3 +167,27 @@ def test_an_extended_ticket_stands_in_its_new_queues_too() -> None:
     behind = ordering.enter("2", ("new",))
     assert not behind.ready
     assert ordering.release(first) == [behind]
+
+
+def test_what_stands_before_a_ticket_is_found_under_all_names() -> None:
+    """In its own queues, and in those of what it waits for; nothing behind it, nothing of strangers."""
+    ordering: Ordering[str] = Ordering()
+    ordering.enter("other name", ("b",))
+    ordering.enter("both", ("a", "b"))
+    ordering.enter("own", ("a",))
+    ordering.enter("stranger", ("z",))
+    ordering.enter("behind both", ("b",))
+    ticket = ordering.enter("urgent", ("a",))
+    assert sorted(ordering.ahead(ticket, lambda item: False)) == ["both", "other name", "own"]
+
+
+def test_the_search_ends_at_what_is_known() -> None:
+    """What stands before a known item is known, too; a known item under another name is passed over."""
+    ordering: Ordering[str] = Ordering()
+    ordering.enter("far", ("a",))
+    ordering.enter("known", ("a",))
+    ordering.enter("known there", ("b",))
+    ordering.enter("near", ("a", "b"))
+    ticket = ordering.enter("urgent", ("a",))
+    assert ordering.ahead(ticket, lambda item: item.startswith("known")) == ["near"]
+    assert ordering.ahead(ordering.enter("first", ("q",)), lambda item: False) == []
