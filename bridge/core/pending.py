@@ -2,9 +2,11 @@
 
 The theory
     An upsert says what a contact is like; Meisa keeps the last word on each field. So two upserts of one contact that
-    both wait can leave as one call, and Meisa ends in the same state. A track, trigger, enrollment or tag of the
-    contact between them is a barrier: it must meet the state that its event found. The order of a contact's queue
-    (core/ordering.py) makes the barrier: only the last item of a queue takes further contributions.
+    both wait can leave as one call, and Meisa ends in the same state. A tag that is added by its name says no more than
+    an upsert with that one tag name does: it *rides*, before, between and behind upserts, and alone it is such an
+    upsert. A track, trigger, enrollment or removed tag of the contact between them is a barrier: it must meet the state
+    that its event found. The order of a contact's queue (core/ordering.py) makes the barrier: only the last item of a
+    queue takes further contributions.
 
     An item holds its contributions in order, in *groups*. A group is one call. There is one group until a call is
     refused: then its group is halved, and the halves are called in order, until what is refused stands alone. So a bad
@@ -18,6 +20,7 @@ Rules that never break
     3. Merged, each field has the value of the last contribution that sets it, `custom_fields` key by key; tags are
        united; `source` is the first one's or absent with it, because Meisa keeps the original.
     4. Groups leave in the order of their contributions.
+    5. A tag by its id (`tag_id`) never rides: an upsert knows tags by name only.
 
 The bound is the caller's: each contribution is an action that was admitted.
 """
@@ -48,7 +51,7 @@ C = TypeVar("C", bound=Contribution)
 
 
 class Pending(Generic[C]):
-    """One or more contributions that wait for one call. Only upserts can be more than one."""
+    """One or more contributions that wait for one call. Only upserts, and tags that ride, can be more than one."""
 
     # Tens of thousands wait at a time, most of them alone: plain lists, and nothing that most of them do not need.
     __slots__ = ("_email", "_external_id", "_preserved", "apart", "groups")
@@ -103,9 +106,9 @@ class Pending(Generic[C]):
         return self.groups[0]
 
     def body(self) -> Mapping[str, Any]:
-        """The next call's fields."""
+        """The next call's fields, as an upsert says them."""
         group = self.groups[0]
-        return group[0].action.body if len(group) == 1 else merged(each.action.body for each in group)
+        return upsert_body(group[0].action) if len(group) == 1 else merged(upsert_body(each.action) for each in group)
 
     def cut(self, count: int) -> None:
         """The next call stands for the first `count` contributions only; the others follow in a call of their own."""
@@ -141,15 +144,25 @@ class Pending(Generic[C]):
 
 
 def mergeable(action: Action) -> bool:
-    """Whether the action may share a call with others at all."""
+    """Whether the action may share a call with others at all: an upsert, or a tag that rides like one."""
     handling = action.handling
     return (
-        action.kind is Kind.UPSERT
+        (action.kind is Kind.UPSERT or (action.kind is Kind.ADD_TAG and "tag_name" in action.body))
         and handling.coalesce
         and handling.max_age_seconds is None
         and handling.ordered
         and action.contact.email is not None
     )
+
+
+def upsert_body(action: Action) -> Mapping[str, Any]:
+    """What an upsert, or a tag that rides, says as an upsert."""
+    if action.kind is not Kind.ADD_TAG:
+        return action.body
+    body: dict[str, Any] = {"email": action.contact.email}
+    if action.contact.external_id is not None:
+        body["external_id"] = action.contact.external_id
+    return {**body, "tag_names": [action.body["tag_name"]]}
 
 
 def merged(bodies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

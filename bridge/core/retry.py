@@ -32,6 +32,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from bridge.core.pending import mergeable, upsert_body
 from bridge.model import Action, Call, Contact, Ending, Kind, LetterKind, Outcome, Result, Verdict
 
 FOREVER = math.inf
@@ -222,6 +223,9 @@ class _Delivery:
     def _tag(self) -> Dialogue:
         action = self.action
         contact = action.contact
+        if mergeable(action):
+            # It rides on an upsert, or is one: others may have joined its call by the time it leaves.
+            return (yield from self._plain(Call(Kind.UPSERT.value, upsert_body(action), key=self.key)))
         tag_body = dict(action.body)
         again = False
         while True:

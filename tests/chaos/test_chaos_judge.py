@@ -386,6 +386,30 @@ def test_a_tag_that_came_again_after_a_lost_answer_is_told_from_others(story: St
     assert (len(found.repeats), found.unanswered_repeats) == (2, 1)
 
 
+def test_a_tag_that_rode_on_the_next_upsert_is_none_that_is_missing(story: Story) -> None:
+    """The upsert says what its own event says, with one tag name more; both count, the tag as merged."""
+    before = story.judge()
+    place = next(
+        place
+        for place, entry in enumerate(story.ledger)
+        if entry["endpoint"] == "add_tag"
+        and any(
+            later["endpoint"] == "upsert" and later["contact"] == entry["contact"] for later in story.ledger[place:]
+        )
+    )
+    tagged = story.ledger.pop(place)
+    assert len(story.judge().lost) == 1
+    upsert = next(
+        later
+        for later in story.ledger[place:]
+        if later["endpoint"] == "upsert" and later["contact"] == tagged["contact"]
+    )
+    upsert["body"]["tag_names"].insert(0, "paying")
+    found = story.judge()
+    assert (found.lost, found.wrong_calls, found.disorder, found.repeats) == ([], [], [], [])
+    assert (found.actions, found.merged) == (before.actions, before.merged + 1)
+
+
 def test_a_trigger_that_meisa_recognised_is_a_repeat_without_an_email(story: Story) -> None:
     story.call("trigger", story.first("user.signed_up"), carried_out=False, repeated=True)
     found = story.judge()

@@ -50,6 +50,18 @@ class Meisa:
                 self.plans.append((self.contacts.index(found), value))
             found["fields"][name] = value
 
+    def tag(self, action: Action) -> None:
+        """By the two tag endpoints: the contact's id is learned by an upsert that says no more than its names."""
+        contact = action.contact
+        names = {"email": contact.email, "external_id": contact.external_id}
+        self.upsert({name: value for name, value in names.items() if value is not None})
+        assert contact.email is not None
+        tags = next(each for each in self.contacts if each["email"] == email_key(contact.email))["tags"]
+        if action.kind is Kind.ADD_TAG:
+            tags.add(action.body["tag_name"])
+        else:
+            tags.discard(action.body["tag_name"])
+
 
 VALUES = st.sampled_from(["free", "pro", 1, None])
 BODIES = st.fixed_dictionaries(
@@ -65,17 +77,31 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-def action(body: dict[str, Any], *, coalesce: bool = True, preserve: tuple[str, ...] = ()) -> Action:
-    handling = Handling(coalesce=coalesce, preserve=preserve)
-    return Action(Kind.UPSERT, "rule", 0, body, Contact(body["email"], body.get("external_id")), handling)
+TAGS = st.fixed_dictionaries(
+    {"email": st.sampled_from(["a@x", "A@x ", "b@x"]), "tag_name": st.sampled_from(["t", "u", "w"])},
+    optional={"external_id": st.sampled_from(["7", "8"])},
+)
+"""What an `add_tag` names; a `remove_tag` where `untag` says so."""
+
+
+def action(body: dict[str, Any], *, preserve: tuple[str, ...] = (), untag: bool = False) -> Action:
+    handling = Handling(preserve=preserve)
+    contact = Contact(body["email"], body.get("external_id"))
+    if "tag_name" not in body:
+        return Action(Kind.UPSERT, "rule", 0, body, contact, handling)
+    kind = Kind.REMOVE_TAG if untag else Kind.ADD_TAG
+    return Action(kind, "rule", 0, {"tag_name": body["tag_name"]}, contact, handling)
 
 
 @given(
-    st.lists(st.tuples(BODIES, st.booleans(), st.integers(0, 3)), max_size=25),
+    st.lists(st.tuples(BODIES | TAGS, st.booleans(), st.integers(0, 3), st.booleans()), max_size=25),
     st.booleans(),
 )
-def test_meisa_ends_in_the_state_of_one_call_each(stream: list[tuple[dict[str, Any], bool, int]], kept: bool) -> None:
-    """Whatever waits together, and however it is cut, the contacts end the same; preserved values all arrive."""
+def test_meisa_ends_in_the_state_of_one_call_each(
+    stream: list[tuple[dict[str, Any], bool, int, bool]], kept: bool
+) -> None:
+    """Whatever waits together, tags among it, and however it is cut: the contacts end the same, preserved values all
+    arrive, and a tag is removed after what came before it and before what came behind."""
     preserve = ("custom_fields.plan",) if kept else ()
     alone, together = Meisa(), Meisa()
     waiting: Pending[Part] | None = None
@@ -84,12 +110,20 @@ def test_meisa_ends_in_the_state_of_one_call_each(stream: list[tuple[dict[str, A
     def send_all(pending: Pending[Part] | None, cut: int) -> None:
         while pending is not None and pending.groups:
             pending.cut(cut)
-            together.upsert(dict(pending.body()))
+            first = pending.group[0].action
+            if first.kind is Kind.REMOVE_TAG:
+                assert len(pending.group) == 1
+                together.tag(first)
+            else:
+                together.upsert(dict(pending.body()))
             carried.extend(part.number for part in pending.next())
 
-    for number, (body, flush, cut) in enumerate(stream):
-        alone.upsert(body)
-        part = Part(number, action(body, preserve=preserve))
+    for number, (body, flush, cut, untag) in enumerate(stream):
+        part = Part(number, action(body, preserve=preserve, untag=untag))
+        if part.action.kind is Kind.UPSERT:
+            alone.upsert(body)
+        else:
+            alone.tag(part.action)
         if waiting is not None and waiting.takes(part.action):
             waiting.add(part)
         else:

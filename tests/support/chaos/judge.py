@@ -33,6 +33,8 @@ from tests.support.contributions import contributions, tag
 
 UNKNOWN: Final = "unknown_outcome"
 
+TAGS: Final = ("add_tag", "remove_tag")
+
 CallName = tuple[str, str, int]
 """Endpoint, user, number of the user's event."""
 
@@ -114,7 +116,7 @@ class Judge:
                 self._types[event.user, event.sequence] = value["type"]
                 self._users[value["data"]["email"]] = self._users[event.user] = event.user
                 for endpoint in PLANS[value["type"]]:
-                    if endpoint in ("add_tag", "remove_tag"):
+                    if endpoint in TAGS:
                         self._tag_owed[endpoint, event.user].append(event.sequence)
 
     def judge(
@@ -179,7 +181,7 @@ class Judge:
     def _first(self, found: Judgement, call: CallName, newest: dict[str, tuple[int, int]]) -> None:
         """An action has its first effect: everything before it, of the same user, must have had its own."""
         endpoint, user, number = call
-        if endpoint in ("add_tag", "remove_tag"):
+        if endpoint in TAGS:
             return  # which event a tag is of is a guess
         step = PLANS[self._types[user, number]].index(endpoint)
         before = newest.get(user, (0, 0))
@@ -194,8 +196,9 @@ class Judge:
         _, user, number = calls[-1]
         words = f"{user}: upsert of event {_numbers(calls)} (entry {entry['number']}, by {entry['key']})"
         due: dict[str, Any] = {}
-        for _, _, each in calls:
-            due |= says(self._events[user, each])
+        for endpoint, _, each in calls:
+            if endpoint == "upsert":
+                due |= says(self._events[user, each])
         said = entry["body"]["custom_fields"]
         if said != due:
             wrong = {name: (said.get(name), due.get(name)) for name in {*said, *due} if said.get(name) != due.get(name)}
@@ -213,7 +216,7 @@ class Judge:
     def _doubt(call: CallName) -> CallName:
         """Whose doubt a lost answer is: the call's, or for tags, which cannot tell their event, the contact's."""
         endpoint, user, _ = call
-        return (endpoint, user, 0) if endpoint in ("add_tag", "remove_tag") else call
+        return (endpoint, user, 0) if endpoint in TAGS else call
 
     def _calls(self, entry: Mapping[str, Any], tags: Counter[tuple[str, str]]) -> list[CallName]:
         """The actions that an effect stands for, in the order of their events; none where nobody asked for it."""
@@ -222,15 +225,19 @@ class Judge:
         user = self._users.get(str(named))
         if user is None:
             return []
-        if endpoint == "upsert" and TAG in (body.get("tag_names") or ()):
-            endpoint = "add_tag"  # it rode on an upsert that was needed for the contact's id
-        if endpoint in ("add_tag", "remove_tag"):
-            owed = self._tag_owed[endpoint, user]
-            tags[endpoint, user] += 1
-            # More calls than owed are repeats, of the last one as far as anybody can tell.
-            return [(endpoint, user, owed[min(tags[endpoint, user], len(owed)) - 1])] if owed else []
+        if endpoint in TAGS:
+            return self._tag(endpoint, user, tags)
+        # A tag rides on an upsert: first, or alone, for a track stands between any upsert of its event and it.
+        rode = endpoint == "upsert" and TAG in (body.get("tag_names") or ())
+        calls = self._tag("add_tag", user, tags) if rode else []
         numbers = contributions(body) if endpoint == "upsert" else [_number(body) or 0]
-        return [(endpoint, user, number) for number in numbers if endpoint in self._plan(user, number)]
+        return calls + [(endpoint, user, number) for number in numbers if endpoint in self._plan(user, number)]
+
+    def _tag(self, endpoint: str, user: str, tags: Counter[tuple[str, str]]) -> list[CallName]:
+        owed = self._tag_owed[endpoint, user]
+        tags[endpoint, user] += 1
+        # More calls than owed are repeats, of the last one as far as anybody can tell.
+        return [(endpoint, user, owed[min(tags[endpoint, user], len(owed)) - 1])] if owed else []
 
     def _plan(self, user: str, number: int) -> tuple[str, ...]:
         type = self._types.get((user, number))
@@ -257,11 +264,10 @@ class Judge:
         for call in again:
             doubtful[self._doubt(call)] = max(0, doubtful[self._doubt(call)] - 1)
         found.recognised += bool(entry.get("repeated"))
-        if endpoint in ("add_tag", "remove_tag"):
-            return  # which event it repeats is a guess
-        if any(not before or again[call] > before[-1].calls for call in undoubted):
+        sure = [call for call in again if call[0] not in TAGS]  # which event a tag repeats is a guess
+        if any(not before or again[call] > before[-1].calls for call in undoubted if call in sure):
             found.sudden_repeats.append(words)
-        told = [call for call in again if before and self._is_told(call, before[-1])]
+        told = [call for call in sure if before and self._is_told(call, before[-1])]
         if told:
             found.told_repeats.append(f"{words}: {_numbers(told)}")
             found.told_by_member[member] += 1

@@ -41,7 +41,7 @@ class Parts:
                 wanted.append((body["metadata"]["place"], Kind.ENROLL, ""))
             case "add_tag" | "remove_tag":
                 wanted.append((body["tag_name"], Kind(call.endpoint), ""))
-        found = [self._acts[each] for each in wanted if each in self._acts]
+        found = sorted((self._acts[each] for each in wanted if each in self._acts), key=lambda act: act.order)
         return found if len(found) == len(wanted) else None
 
 
@@ -63,8 +63,9 @@ def wrong_with(call: Call, acts: Sequence[Act]) -> str:
     # Between partitions order is undefined, so each one's first, or last, may be what counts.
     first: dict[object, Act] = {}
     last: dict[str, dict[object, Any]] = defaultdict(dict)
+    for act in sorted(acts, key=lambda act: act.order):
+        first.setdefault(act.log, act)  # a tag that rides may be the first, and make the contact
     for act in upserts:
-        first.setdefault(act.log, act)
         for path, value in act.writes.items():
             last[path][act.log] = value
     said = _paths(body)

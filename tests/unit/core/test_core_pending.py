@@ -82,6 +82,12 @@ def test_a_single_contribution_is_sent_as_it_is() -> None:
         (upsert(), upsert(kind=Kind.TRACK)),
         (upsert(kind=Kind.TRACK), upsert()),
         (upsert(kind=Kind.TRIGGER), upsert(kind=Kind.TRIGGER)),
+        (upsert(), upsert(kind=Kind.ADD_TAG, tag_id="t-1")),
+        (upsert(kind=Kind.ADD_TAG, tag_id="t-1"), upsert()),
+        (upsert(), upsert(kind=Kind.REMOVE_TAG, tag_name="t")),
+        (upsert(kind=Kind.REMOVE_TAG, tag_name="t"), upsert()),
+        (upsert(), upsert(kind=Kind.ADD_TAG, tag_name="t", handling=Handling(coalesce=False))),
+        (upsert(), upsert(kind=Kind.ADD_TAG, tag_name="t", email="b@x")),
         (upsert(), upsert(handling=Handling(coalesce=False))),
         (upsert(handling=Handling(coalesce=False)), upsert()),
         (upsert(), upsert(handling=Handling(max_age_seconds=5.0))),
@@ -96,6 +102,12 @@ def test_a_single_contribution_is_sent_as_it_is() -> None:
         "a track",
         "onto a track",
         "two triggers",
+        "a tag by its id",
+        "onto a tag by its id",
+        "a removed tag",
+        "onto a removed tag",
+        "coalesce: false, a tag",
+        "another email's tag",
         "coalesce: false, later",
         "coalesce: false, earlier",
         "its own age limit",
@@ -105,6 +117,24 @@ def test_a_single_contribution_is_sent_as_it_is() -> None:
 def test_what_must_not_merge(first: Part, second: Part) -> None:
     """Only upserts merge, only where Meisa would find the same contact, and only where the rule allows it."""
     assert not Pending(first).takes(second.action)
+
+
+def test_a_tag_rides_before_between_and_behind_upserts() -> None:
+    """It adds its name, and no field of the contact."""
+    pending = joined(
+        upsert(kind=Kind.ADD_TAG, tag_name="t"),
+        upsert(email="a@x", source="signup", custom_fields={"n": 1}, tag_names=["u"]),
+        upsert(kind=Kind.ADD_TAG, tag_name="v"),
+        upsert(email="a@x", custom_fields={"n": 2}),
+        upsert(kind=Kind.ADD_TAG, tag_name="t"),
+    )
+    assert pending.body() == {"email": "a@x", "custom_fields": {"n": 2}, "tag_names": ["t", "u", "v"]}
+
+
+def test_a_tag_alone_is_an_upsert_with_that_tag() -> None:
+    """Under the names that its action has for the contact."""
+    tag = upsert(kind=Kind.ADD_TAG, tag_name="t", external_id="7")
+    assert Pending(tag).body() == {"email": "a@x", "external_id": "7", "tag_names": ["t"]}
 
 
 def test_emails_compare_as_meisa_compares_them() -> None:

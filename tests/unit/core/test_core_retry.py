@@ -333,9 +333,22 @@ def test_without_a_way_to_name_the_contact_nothing_is_sent(what: Action) -> None
 # Tags
 
 
-def test_a_tag_rides_on_an_upsert_where_meisas_id_is_unknown() -> None:
-    """One call instead of two: upsert adds tags."""
-    talk = Talk(action(Kind.ADD_TAG, tag_name="vip"))
+@pytest.mark.parametrize("known", [{}, {Contact("a@example.com"): "c-9"}])
+def test_a_tag_rides_on_an_upsert_where_the_email_is_known(known: dict[Contact, str]) -> None:
+    """One call, whether or not Meisa's id is known: upsert adds tags, and what waits of the contact may join it."""
+    talk = Talk(action(Kind.ADD_TAG, tag_name="vip"), World(known))
+    assert talk.attempt.call.endpoint == "upsert"
+    assert talk.attempt.call.body == {"email": "a@example.com", "tag_names": ["vip"]}
+    assert talk.answer(DELIVERED).ended().ending is Ending.DELIVERED
+
+
+def test_a_tag_that_may_share_no_call_still_needs_one_only() -> None:
+    """`coalesce: false`: by Meisa's id where that is known, else by an upsert of its own."""
+    what = action(Kind.ADD_TAG, tag_name="vip", coalesce=False)
+    assert Talk(what).answer(REFUSED).ended().letter is LetterKind.REJECTED
+    talk = Talk(what, World({what.contact: "c-9"}))
+    assert (talk.attempt.call.endpoint, talk.attempt.call.contact_id) == ("add_tag", "c-9")
+    talk = Talk(what)
     assert talk.attempt.call.body == {"email": "a@example.com", "tag_names": ["vip"]}
     assert talk.answer(DELIVERED).ended().ending is Ending.DELIVERED
 

@@ -139,14 +139,28 @@ def test_missing_tags_are_lost(endpoint: str) -> None:
     assert found.lost == [f"1 of {judged().calls[endpoint]} {endpoint} calls never came"]
 
 
-def test_a_tag_that_rode_on_an_upsert_came() -> None:
-    """`add_tag` may travel in an upsert's tag_names where that is the same."""
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_tag_that_rode_on_an_upsert_came(shared: bool) -> None:
+    """`add_tag` may travel in an upsert's tag_names: in one of its own, or in that of another event."""
 
     def merge(ledger: list[Entry], letters: list[DeadLetter]) -> None:
         ledger.pop(first(ledger, "add_tag"))
-        ledger.append({"endpoint": "upsert", "status": 200, "carried_out": True, "body": {"tag_names": ["paying"]}})
+        if shared:
+            ledger[first(ledger, "upsert")]["body"]["tag_names"] = ["trial", "paying"]
+        else:
+            ledger.append({"endpoint": "upsert", "status": 200, "carried_out": True, "body": {"tag_names": ["paying"]}})
 
     assert judged(merge).agrees
+
+
+def test_an_upsert_with_other_tags_is_no_tag_that_came() -> None:
+    """Sign-ups have tags of their own."""
+
+    def lose(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        ledger.pop(first(ledger, "add_tag"))
+        ledger[first(ledger, "upsert")]["body"]["tag_names"] = ["trial"]
+
+    assert not judged(lose).agrees
 
 
 def test_calls_out_of_order_are_found() -> None:
