@@ -107,6 +107,8 @@ class Act:
     contact_missing_since: float | None = None
     marked_wall: float | None = None
     """When a commit first told that the trigger starts."""
+    unsure: bool = False
+    """An owner could not read whether it had started: it may have been sent, and may not be sent when it is too old."""
     forgotten: bool = False
     """A new owner read damaged text: what was told of it is lost, and the email may be repeated."""
     letter_begun: bool = False

@@ -83,7 +83,7 @@ class Ledger:
         self._entries[name, entry.record.offset, entry.record.timestamp_ms] = entry
         for act in entry.acts:
             if log.unsure:
-                act.marked_wall = entry.record.timestamp_ms / 1000
+                act.marked_wall, act.unsure = entry.record.timestamp_ms / 1000, True
             self._parts.add(act)
             if act.ordered:
                 log.by_contact[act.email].append(act)
@@ -126,6 +126,7 @@ class Ledger:
             for act in entry.acts:
                 if not told.cover(act):
                     act.forgotten = act.forgotten or not ours
+                    act.unsure = act.unsure or ours
                     wall = entry.record.timestamp_ms / 1000
                     act.marked_wall = wall if act.marked_wall is None else min(act.marked_wall, wall)
 

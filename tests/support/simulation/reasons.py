@@ -80,6 +80,8 @@ class Reasons:
                 marked = self.world.wall if act.marked_wall is None else act.marked_wall
                 if owners > 1 and self.world.wall - marked >= window:
                     return True  # whoever marked it may have been killed before or after it left
+                if act.unsure and self.may_die(act, LetterKind.EXPIRED, owners):
+                    return True
                 if skew >= BELIEVABLE_SECONDS and act.marked_wall is not None:
                     return True  # before the first answer nobody knows whose clock is right
                 if act.first_doubt is None:
