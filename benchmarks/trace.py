@@ -7,7 +7,7 @@ rule wants, as every real topic has.
 | part | what it is |
 |---|---|
 | arrivals | a Poisson process with the rate of `shape`: `flat`, or `day` (quiet at night, two humps of office hours) |
-| contacts | `users` people; everybody signs up somewhere in the trace, the rest is Zipf with s = 1.1 |
+| contacts | `users` people, Zipf with s = 1.1; `newcomers` of them sign up somewhere in the trace |
 | mix | the stream's own; `milestones` thins out what is neither a sign-up nor a log-in (about a quarter of it) |
 | unwanted | that share of all records is `page.viewed`, of the same people, which no rule matches |
 | rules | benchmarks/rules.yaml: merging upserts, a preserved path, tracks, triggers, enrollments, both tag actions |
@@ -53,6 +53,8 @@ class Traffic:
     shape: str = "flat"
     unwanted: float = 0.0
     milestones: float = 1.0
+    newcomers: float = 1.0
+    """The share of users who sign up in the trace; the others have before, and view a page in the place of it."""
 
 
 class Arrival(NamedTuple):
@@ -82,13 +84,14 @@ def trace(traffic: Traffic, wall_at_start: float) -> Iterator[Arrival]:
     )
     weights = list(accumulate((rank + 1) ** -ZIPF_S for rank in range(traffic.users)))
     people = range(traffic.users)
+    known = {f"u_{user + 1:05d}" for user in people if rng.random() >= traffic.newcomers}
     for number, (at, wanted) in enumerate(zip(moments, is_wanted, strict=True)):
-        if wanted:
-            event = next(wanted_events)
+        event = next(wanted_events) if wanted else None
+        if event is not None and not (event.sequence == 1 and event.user in known):
             # A copy: the encoder's bytes keep a buffer of 4 KB, which no record from Kafka does.
             yield Arrival(at, event.key, bytes(bytearray(event.value)), True)
         else:
-            user = f"u_{rng.choices(people, cum_weights=weights)[0] + 1:05d}"
+            user = f"u_{rng.choices(people, cum_weights=weights)[0] + 1:05d}" if event is None else event.user
             view = {
                 "id": f"view_{number}",
                 "type": "page.viewed",

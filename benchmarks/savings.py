@@ -1,0 +1,99 @@
+"""How few calls the bridge needs: beside one call per event, and beside the fewest that are possible at all.
+
+    python -m benchmarks savings
+
+Everything runs on the virtual clock, at Meisa's default quota, with the trace of trace.py and the bound of optimum.py.
+
+| column | meaning |
+|---|---|
+| events | those that a rule wants |
+| one each | calls of a bridge that makes one for each action, as peers do |
+| bridge | calls that it made until all was delivered |
+| optimum | the fewest that were possible (optimum.py says what that means for a backlog, and for live traffic) |
+| ÷ optimum | bridge ÷ optimum: 1 cannot be beaten |
+| calls/event | bridge ÷ events |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from benchmarks import optimum
+from benchmarks.house import House, Log
+from benchmarks.optimum import Fewest, Step
+from benchmarks.trace import Arrival, Traffic, book, trace
+from tests.support.virtual import VirtualClock, VirtualLoop, run
+
+PARTITIONS = 6
+PER_HOUR = 1000
+"""Calls, by the default quota: what loads are multiples of."""
+NEWCOMERS = 0.1
+"""Most of a topic's people are known already. A sign-up costs its two calls whoever schedules them."""
+
+
+@dataclass
+class Found:
+    """One row of the table."""
+
+    name: str
+    events: int
+    actions: int
+    calls: int
+    fewest: Fewest
+    made: Counter[str] = field(default_factory=Counter)
+    whole: int = 0
+    """The fewest calls of a scheduler that may wait for the trace's end; live traffic only."""
+
+    @property
+    def ratio(self) -> float:
+        return self.calls / max(1, self.fewest.calls)
+
+
+def backlog(count: int, users: int, *, milestones: float = 1.0, first: bool = True) -> Found:
+    """All events are in the topic when the bridge starts; `first`: they are read before calls may leave."""
+    traffic = Traffic(count, users, start=-3600.0, milestones=milestones, newcomers=NEWCOMERS)
+    name = f"backlog, {count:,} events" + ("" if first else ", calls leave while it is read")
+    return run(_measure(name, trace(traffic, VirtualClock.WALL_AT_START), first, live=False), VirtualLoop())
+
+
+def live(load: float, hours: float, users: int) -> Found:
+    """`load` times as many events as there are calls in the quota, one after the other."""
+    traffic = Traffic(int(load * PER_HOUR * hours), users, span_seconds=hours * 3600.0, newcomers=NEWCOMERS)
+    arrivals = trace(traffic, VirtualClock.WALL_AT_START)
+    return run(_measure(f"live, {load:g} events per call", arrivals, False, live=True), VirtualLoop())
+
+
+async def _measure(name: str, arrivals: Iterator[Arrival], first: bool, *, live: bool) -> Found:
+    house = House(book(), [Log("events", PARTITIONS, arrivals, VirtualClock.WALL_AT_START)], remember=True)
+    if first:
+        while house.fetch():
+            pass
+    house.open()
+    await house.pour()
+    await house.drained()
+    steps = optimum.steps(action for _, action in house.taken)
+    whole = optimum.backlog(steps)
+    fewest = whole
+    if live:
+        timed: list[tuple[float, Step]] = [(at, step) for (at, _), step in zip(house.taken, steps, strict=True)]
+        fewest = max(optimum.live(timed, house.slots), whole, key=lambda each: each.calls)  # both are bounds
+    calls = [made.call for made in house.meisa.calls]
+    finished = sum(count for what, count in house.meter.counts.items() if what[0] == "finished")
+    assert finished == sum(log.given for log in house.logs), "an event was not finished"
+    await house.close()
+    made = Counter(call.endpoint for call in calls)
+    return Found(name, house.wanted, len(steps), len(calls), fewest, made, whole.calls)
+
+
+def measure(*, long: bool = False) -> Iterator[Found]:
+    """The rows, one after the other."""
+    size = 10 if long else 1
+    hours = 12.0 if long else 3.0
+    yield from chain(
+        (backlog(4_000 * size, 400 * size), backlog(4_000 * size, 400 * size, first=False)),
+        (backlog(4_000 * size, 400 * size, milestones=0.1),),
+        (live(load, hours, 500) for load in (0.2, 0.5, 1.0, 2.0, 5.0)),
+    )
