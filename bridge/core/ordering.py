@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from itertools import takewhile
+from itertools import islice
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -125,7 +125,8 @@ class Ordering(Generic[T]):
             for name in waiting.keys:
                 if name in ticket.keys:
                     continue
-                for other in takewhile(waiting.__ne__, self._queues[name]):
+                queue = self._queues[name]
+                for other in islice(queue, queue.index(waiting)):
                     if id(other) not in found and not until(other.item):
                         found[id(other)] = other
                         search.append(other)
