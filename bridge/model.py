@@ -288,6 +288,8 @@ class Outcome(NamedTuple):
     """The parsed answer, or its text."""
     date_wall_seconds: float | None = None
     """Meisa's own clock, from the answer's Date header (assumed)."""
+    each: Mapping[str, Outcome] | None = None
+    """Of a bulk call that was carried out: what became of each address that it tells of, by `email_key`."""
 
     @property
     def sent(self) -> bool:

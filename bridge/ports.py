@@ -124,6 +124,9 @@ class Meter(Protocol):
 
     def called(self, endpoint: str, status: str, seconds: float) -> None: ...
 
+    def saved(self, cause: str, count: int) -> None:
+        """Calls that were not needed: merged, bulk, suppressed …"""
+
     def delayed(self, lane: str, seconds: float) -> None: ...
 
     def dead_letter(self, kind: str, rule: str) -> None: ...

@@ -9,7 +9,7 @@ The theory
     comes up: so a change costs O(log n) like everything else.
 
 Rules that never break
-    1. Nothing goes before its moment.
+    1. Nothing goes before its moment, unless it is taken out by its number.
     2. `next` costs O(log n), never a scan of what waits.
     3. An item is handed out once for each `put`.
     4. The last lane does not starve: of `last_after` + 1 items that go while it has some, one is its.
@@ -63,6 +63,18 @@ class Dispatch(Generic[T]):
         """The moment of an item has come earlier than it was to."""
         if self._wait_of.pop(sequence, None) is not None:
             self._is_due(sequence, item)
+
+    def take_out(self, sequence: int) -> bool:
+        """Takes an item out that goes with another one's call, before its moment too; False where it is not in here."""
+        lane = self._lane_of.pop(sequence, None)
+        if lane is None:
+            return False
+        if self._wait_of.pop(sequence, None) is None:
+            self._due.discard(sequence)
+            self._ready[lane] -= 1
+            if not self._ready[lane]:
+                self._lanes[lane].clear()  # all stale; elsewhere they are dropped as older ones are taken
+        return True
 
     def move(self, item: T, *, sequence: int, lane: str) -> bool:
         """Puts an item that is in here into another lane; False where it is not in here, or in that lane already."""

@@ -21,6 +21,13 @@ class Assumptions:
     suppressed_words: str = r"unsubscrib|bounc|complain|suppress"
     """Same, in a 422: the address must not be written to (documented: "recipient unsubscribed", beside "no sender")."""
 
+    bulk_enrolled_words: frozenset[str] = frozenset({"enrolled", "created", "added", "success", "ok"})
+    """What a bulk enroll says of an address that it enrolled (documented: that there is an outcome per address). One
+    that is in the sequence already, or suppressed, is known by the two patterns above."""
+
+    bulk_refused_words: str = r"\binvalid|malformed|refused|rejected"
+    """Same, of an address that it refused for good. For whatever else it says, the address is asked for alone."""
+
     retried_4xx: frozenset[int] = frozenset()
     """4xx statuses that are tried again all the same. Documented is "never retry any other 4xx"; a gateway in between
     that answers 408 or 425 for reasons of its own would be a reason to name those here."""

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import httpx
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bridge.meisa.assumed import DEFAULT, Assumptions
 from bridge.meisa.endpoints import Endpoint
 from bridge.meisa.messages import TEXT_CHARACTERS_MAX, human_message, one_line, without_keys
+from bridge.meisa.models import BulkEnrolled
 from bridge.meisa.transport import NEVER_SENT, Withheld
-from bridge.model import Outcome, Verdict
+from bridge.model import Outcome, Verdict, email_key
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
 """A refusal larger than this is kept as the beginning of its text: it goes into a dead letter's header."""
@@ -89,6 +90,9 @@ class Judge:
     def __init__(self, assumed: Assumptions = DEFAULT) -> None:
         self._assumed = assumed
         self._rows = table(assumed)
+        self._already = re.compile(assumed.already_enrolled_words, re.IGNORECASE)
+        self._suppressed = re.compile(assumed.suppressed_words, re.IGNORECASE)
+        self._bulk_refused = re.compile(assumed.bulk_refused_words, re.IGNORECASE)
         self._last_date: tuple[str, float | None] = ("", None)
 
     def fault(self, fault: BaseException) -> Outcome:
@@ -136,10 +140,35 @@ class Judge:
         if endpoint.reads:
             if noted:  # nothing was carried out, and what was asked for did not come
                 return Outcome(Verdict.RETRY, status, noted, "unreadable", data=data, date_wall_seconds=date)
+        elif endpoint.name == "bulk_enroll" and not noted:
+            each = self._each_address(status, answer)
+            return Outcome(Verdict.DELIVERED, status, noted, detail, data=data, date_wall_seconds=date, each=each)
         elif endpoint.name == "trigger":
             detail, said = self._trigger_status(status, data)
             noted = noted or said
         return Outcome(Verdict.DELIVERED, status, noted, detail, None, contact_id, data, date)
+
+    def _each_address(self, status: int, answer: BaseModel) -> dict[str, Outcome]:
+        """What a bulk enroll did with each address, as a single one would have told it; without those that it does not
+        clearly tell of."""
+        assert isinstance(answer, BulkEnrolled)
+        found: dict[str, Outcome] = {}
+        for result in answer.results:
+            word, reason = result.status or "", one_line(result.reason or "")
+            text = f"{word} {_EMAIL.sub('', reason)}"
+            if word.casefold() in self._assumed.bulk_enrolled_words:
+                outcome = Outcome(Verdict.DELIVERED, status, contact_id=result.contact_id)
+            elif self._already.search(text):
+                outcome = Outcome(Verdict.DELIVERED, status, reason, "already_enrolled", contact_id=result.contact_id)
+            elif self._suppressed.search(text):
+                outcome = Outcome(Verdict.REFUSED, status, reason or word, "suppressed")
+            elif self._bulk_refused.search(text):
+                outcome = Outcome(Verdict.REFUSED, status, reason or word, "refused")
+            else:
+                continue
+            # An address that stands there twice was enrolled the first time, and in the sequence already the second.
+            found.setdefault(email_key(result.email), outcome)
+        return found
 
     def _trigger_status(self, status: int, data: Any) -> tuple[str, str]:
         """The detail and what to say of it: 200 sent, 202 scheduled, 200 skipped."""

@@ -105,6 +105,7 @@ class BulkResult(Answer):
     email: str
     status: Annotated[str | None, Field(validation_alias=AliasChoices("status", "outcome", "result"))] = None
     reason: Annotated[str | None, Field(validation_alias=AliasChoices("reason", "message", "error", "detail"))] = None
+    contact_id: str | None = None
 
 
 class BulkEnrolled(Answer):

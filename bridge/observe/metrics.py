@@ -59,6 +59,13 @@ FINISHED = Definition(
 CALLS = Definition(
     "meisa_bridge_calls_total", "counter", ("endpoint", "status"), "Calls to Meisa by HTTP status, or by what failed."
 )
+SAVED = Definition(
+    "meisa_bridge_calls_saved_total",
+    "counter",
+    ("cause",),
+    "Calls that were not needed, by what saved them: merged (upserts and tags of one contact), bulk (enrollments in "
+    "one call) or suppressed (the address is on the suppression list).",
+)
 CALL_SECONDS = Definition(
     "meisa_bridge_call_duration_seconds",
     "histogram",
@@ -119,6 +126,7 @@ CATALOGUE: tuple[Definition, ...] = (
     CONSUMED,
     FINISHED,
     CALLS,
+    SAVED,
     CALL_SECONDS,
     DELAY_SECONDS,
     QUOTA_USED,
@@ -150,6 +158,7 @@ class CountingMeter:
         self.consumed_events: Count[str] = Count()
         self.finished_events: Count[tuple[str, str]] = Count()
         self.calls: Count[tuple[str, str]] = Count()
+        self.calls_saved: Count[str] = Count()
         self.durations: dict[str, tuple[int, float]] = {}
         self.delays: dict[str, tuple[int, float]] = {}
         self.dead_letters: Count[tuple[str, str]] = Count()
@@ -171,6 +180,9 @@ class CountingMeter:
     def delayed(self, lane: str, seconds: float) -> None:
         times, total = self.delays.get(lane, (0, 0.0))
         self.delays[lane] = (times + 1, total + seconds)
+
+    def saved(self, cause: str, count: int) -> None:
+        self.calls_saved[cause] += count
 
     def dead_letter(self, kind: str, rule: str) -> None:
         self.dead_letters[kind, rule] += 1
@@ -256,6 +268,7 @@ class _Collector(Collector):
         yield _counter(CONSUMED, _single(metrics.consumed_events))
         yield _counter(FINISHED, metrics.finished_events.items())
         yield _counter(CALLS, metrics.calls.items())
+        yield _counter(SAVED, _single(metrics.calls_saved))
         yield _counter(DEAD_LETTERS, metrics.dead_letters.items())
         yield _counter(COMMITS, _single(metrics.commits))
         yield _counter(REBALANCES, _single(metrics.rebalances))

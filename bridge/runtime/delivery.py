@@ -16,6 +16,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from bridge.core.bulk import LINGER_SECONDS
 from bridge.core.identity import Identities
 from bridge.core.ordering import Ordering, Ticket
 from bridge.core.quota import Quota
@@ -164,6 +165,8 @@ class Delivery:
         self._items.setdefault(part.partition, OrderedDict())[item] = None
         if action.handling.linger_seconds and action.kind is Kind.UPSERT:
             item.linger_until = self._clock.now() + action.handling.linger_seconds
+        elif item.company > 1:
+            item.linger_until = self._clock.now() + max(LINGER_SECONDS, action.handling.linger_seconds)
         item.ticket = self._ordering.enter(item, names)
         if item.lane is Lane.TRANSACTIONAL:
             self._pull(item.ticket)
@@ -358,6 +361,8 @@ class Delivery:
         parts = item.pending.next()
         if result.letter is not None and item.kind is Kind.UPSERT and item.body is not None:
             result = result._replace(request=item.body)
+        if len(parts) > 1 and result.letter is None:
+            self._meter.saved("merged", len(parts) - 1)
         merged = result._replace(ending=Ending.MERGED) if result.ending is Ending.DELIVERED else result
         doubt = result.letter is LetterKind.UNKNOWN_OUTCOME or (item.attempt is not None and item.attempt.in_doubt)
         done = [part.batch for part in parts if self._end_part(part, result if part is parts[-1] else merged, doubt)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from bridge.core.bulk import BULK_MAX, bulkable
 from bridge.core.dispatch import Dispatch
 from bridge.core.ordering import Ticket
 from bridge.core.pending import Pending, mergeable
@@ -101,6 +102,7 @@ class Item:
         "attempt",
         "begun",
         "body",
+        "company",
         "dialogue",
         "held_since",
         "hold_until",
@@ -132,6 +134,8 @@ class Item:
         """An urgent action of its contact waits behind it."""
         self.linger_until = 0.0
         """Its rule wants it to wait for more until then (monotonic)."""
+        self.company = BULK_MAX if bulkable(part.action) else 1
+        """With how many its next call may be shared (core/bulk.py)."""
         self.partitions: tuple[TopicPartition, ...] = (part.partition,)
         """Of everything that was ever in it."""
         self.ticket: Ticket[Item] | None = None

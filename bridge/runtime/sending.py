@@ -15,7 +15,8 @@ its way. Decisions are the machines'; this room only moves items between them. E
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
 import structlog
 
@@ -27,6 +28,7 @@ from bridge.ports import Clock, Meisa, Meter
 from bridge.runtime.clock import MeisaClock
 from bridge.runtime.gates import Gates, GateState
 from bridge.runtime.items import FIRST, PULLED, Item, Key, KeyState, Part
+from bridge.runtime.together import Company, Together, share
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +76,7 @@ class Sending:
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._last_success: dict[str, float] = {}
         self._gates: Gates[Item] = Gates(random)
+        self._together = Together(self._gates, can_be_told=self._can_be_told, too_late=self._is_too_late)
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self.held = True
@@ -82,16 +85,15 @@ class Sending:
 
     def put(self, item: Item) -> None:
         """The item's turn has come, and `item.attempt` says what to call and when."""
-        attempt = item.attempt
-        assert attempt is not None
-        self.keys[attempt.call.key].dispatch.put(
-            item,
-            lane=item.at,
-            sequence=item.sequence,
-            not_before=max(attempt.not_before, item.hold_until, item.linger_until),
-            now=self._clock.now(),
-        )
+        assert item.attempt is not None
+        self._wait(item, max(item.attempt.not_before, item.hold_until, item.linger_until))
         self.wake()
+
+    def _wait(self, item: Item, not_before: float) -> None:
+        assert item.attempt is not None
+        key = self.keys[item.attempt.call.key]
+        key.dispatch.put(item, lane=item.at, sequence=item.sequence, not_before=not_before, now=self._clock.now())
+        self._together.waits(key, item)
 
     def hurry(self, item: Item, at: str) -> None:
         """The item is more urgent now: it goes in another lane, and lingers no more."""
@@ -162,6 +164,7 @@ class Sending:
         if item is None:
             return False
         item.urgent = urgent
+        self._together.taken(item)
         if item.out:
             key.quota.unsent(urgent=urgent)
             return True
@@ -173,6 +176,12 @@ class Sending:
         if not self._can_be_told(item):
             key.quota.unsent(urgent=item.urgent)
             return True
+        shared = self._together.company(key, item, now)
+        if shared is not None:
+            for each in shared[1].values():
+                each.leaving = each.in_flight = True
+            self._begin(self._send_together(key, item, *shared))
+            return True
         if not self._admitted(key, item, attempt):
             self._untold(item, attempt)
             return True
@@ -182,10 +191,13 @@ class Sending:
         else:
             item.in_flight = True
             work = self._send(key, item, attempt)
+        self._begin(work)
+        return True
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         call = asyncio.get_running_loop().create_task(work)
         self._calls.add(call)
         call.add_done_callback(self._call_ended)
-        return True
 
     def _call_ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
@@ -325,6 +337,25 @@ class Sending:
             # The attempt says what the contribution said for which it was planned; others joined, or that one went.
             call = call._replace(body=item.pending.body())
         item.body = call.body
+        outcome, sent_wall = await self._call(key, item, call)
+        item.in_flight = item.leaving = False
+        self._replied(item, Reply(outcome, self._clock.now(), self._clock.wall(), self._meisa_clock.at(sent_wall)))
+        self._wake_waiters()
+
+    async def _send_together(self, key: Key, first: Item, call: Call, company: Company) -> None:
+        """Makes one call in the first one's slot; each hears what became of it."""
+        outcome, sent_wall = await self._call(key, first, call)
+        if outcome.verdict is Verdict.DELIVERED:
+            self._meter.saved("bulk", len(company) - 1)
+        now, wall, sent_by_meisa = self._clock.now(), self._clock.wall(), self._meisa_clock.at(sent_wall)
+        for item in company.values():
+            item.in_flight = item.leaving = False
+        for email, item in company.items():
+            self._replied(item, Reply(share(item, email, outcome, len(company)), now, wall, sent_by_meisa))
+        self._wake_waiters()
+
+    async def _call(self, key: Key, item: Item, call: Call) -> tuple[Outcome, float]:
+        """Makes a call in the item's slot and books it; returns what came of it, and when it left (wall)."""
         sent_now, sent_wall = self._clock.now(), self._clock.wall()
         try:
             outcome = await self._meisa.send(call)
@@ -340,11 +371,8 @@ class Sending:
         now = self._clock.now()
         self._book(key, call, item, outcome, now)
         self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
-        item.in_flight = item.leaving = False
-        wall = self._clock.wall()
-        self._meisa_clock.observe(sent_wall, wall, outcome.date_wall_seconds)
-        self._replied(item, Reply(outcome, now, wall, self._meisa_clock.at(sent_wall)))
-        self._wake_waiters()
+        self._meisa_clock.observe(sent_wall, self._clock.wall(), outcome.date_wall_seconds)
+        return outcome, sent_wall
 
     def _book(self, key: Key, call: Call, item: Item, outcome: Outcome, now: float) -> None:
         """What an answer means for its key and its endpoint."""
@@ -404,12 +432,9 @@ class Sending:
 
     def _queue(self, items: Iterable[Item]) -> None:
         """Parked or sleeping items are ready again: dispatch decides when they go."""
-        now = self._clock.now()
         for item in items:
             if not item.out and item.attempt is not None:
-                self.keys[item.attempt.call.key].dispatch.put(
-                    item, lane=item.at, sequence=item.sequence, not_before=0.0, now=now
-                )
+                self._wait(item, 0.0)
         self.wake()
 
     def _probe_endpoints(self, now: float) -> None:

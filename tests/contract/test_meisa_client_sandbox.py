@@ -68,6 +68,24 @@ async def test_all_eleven_endpoints(client: MeisaClient) -> None:
     assert (await client.unsubscribed()).emails == []
 
 
+async def test_a_bulk_enroll_tells_of_each_address(sandbox: SandboxServer, client: MeisaClient) -> None:
+    """Enrolled, enrolled before, suppressed, and no address: each in one call, as the delivery reads it."""
+    await client.enroll({"email": "in@example.com", "sequence_slug": "onboarding"})
+    async with httpx.AsyncClient(trust_env=False) as control:
+        done = await control.post(f"{sandbox.url}/_sandbox/suppress", json={"email": EMAIL, "reason": "bounced"})
+        assert done.status_code == 200
+    emails = ["New@example.com", "in@example.com", EMAIL, "no address"]
+    outcome = await client.send(Call("bulk_enroll", {"sequence_slug": "onboarding", "emails": emails}))
+    assert outcome.each is not None
+    told = {email: (each.verdict, each.detail) for email, each in outcome.each.items()}
+    assert told == {
+        "new@example.com": (Verdict.DELIVERED, ""),
+        "in@example.com": (Verdict.DELIVERED, "already_enrolled"),
+        EMAIL.casefold(): (Verdict.REFUSED, "suppressed"),
+        "no address": (Verdict.REFUSED, "refused"),
+    }
+
+
 @pytest.mark.parametrize("shape", ["error", "detail"])
 @pytest.mark.parametrize("already", [400, 409])
 async def test_already_enrolled_in_each_shape(shape: str, already: int) -> None:

@@ -11,6 +11,7 @@ STEPS = st.lists(
         st.tuples(st.just("put"), st.integers(0, 9), st.sampled_from(LANES[1:]), st.integers(0, 5)),
         st.tuples(st.just("move"), st.integers(0, 9), st.sampled_from(LANES), st.just(0)),
         st.tuples(st.just("hasten"), st.integers(0, 9), st.just(""), st.just(0)),
+        st.tuples(st.just("take_out"), st.integers(0, 9), st.just(""), st.just(0)),
         st.tuples(st.just("next"), st.integers(0, 7), st.just(""), st.just(0)),
         st.tuples(st.just("later"), st.just(0), st.just(""), st.integers(1, 3)),
     ),
@@ -40,6 +41,8 @@ def test_next_is_the_lowest_of_the_most_urgent_lane_that_may_go(steps: list[tupl
             machine.hasten(items[number], sequence=number)
             if number in inside:
                 inside[number] = (inside[number][0], min(now, inside[number][1]))
+        elif what == "take_out":
+            assert machine.take_out(number) == (inside.pop(number, None) is not None)
         elif what == "next":
             allowed = {name for bit, name in enumerate(LANES) if number >> bit & 1}
             ready = [(LANES.index(where), each) for each, (where, at) in inside.items() if at <= now]

@@ -168,6 +168,9 @@ class CountingMeter:
     def called(self, endpoint: str, status: str, seconds: float) -> None:
         self.counts["called", endpoint, status] += 1
 
+    def saved(self, cause: str, count: int) -> None:
+        self.counts["saved", cause] += count
+
     def delayed(self, lane: str, seconds: float) -> None:
         self.counts["delayed", str(lane)] += 1
 

@@ -73,6 +73,17 @@ def test_an_item_that_is_moved_goes_in_its_new_lane_once() -> None:
     assert take_all(machine, 0.0) == ["a", "b"]
 
 
+def test_an_item_that_goes_with_another_is_taken_out_before_its_turn_or_moment() -> None:
+    """What it leaves behind is nothing, and put again it goes once more, once."""
+    machine = dispatch(("a", "normal", 1, 0), ("b", "normal", 2, 0), ("c", "normal", 3, 5.0), ("d", "urgent", 4, 0))
+    assert machine.take_out(2) and machine.take_out(3) and machine.take_out(4)
+    assert not machine.take_out(2)
+    assert (len(machine), machine.waiting, machine.ready_lanes(), machine.next_deadline()) == (1, 0, ["normal"], None)
+    assert take_all(machine, 9.0) == ["a"]
+    machine.put("b", lane="normal", sequence=2, not_before=0, now=9.0)
+    assert take_all(machine, 9.0) == ["b"]
+
+
 def test_a_hastened_item_goes_at_once_and_once() -> None:
     """Its former moment passes without it; put again with the same moment it waits for that."""
     machine = dispatch(("a", "normal", 1, 5.0))

@@ -53,6 +53,46 @@ def judge(
 # Carried out.
 
 
+def test_a_bulk_enroll_tells_of_each_address() -> None:
+    """As a single enroll would have told it; addresses compare trimmed and case-folded, and ids are kept."""
+    said = [
+        {"email": " New@x.io", "status": "enrolled", "contact_id": "c1"},
+        {"email": "in@x.io", "status": "already_enrolled"},
+        {"email": "active@x.io", "outcome": "skipped", "reason": "already active in this sequence"},
+        {"email": "gone@x.io", "status": "suppressed"},
+        {"email": "bounced@x.io", "result": "skipped", "message": "The address bounced."},
+        {"email": "what", "status": "invalid", "message": "Not a valid email address."},
+        {"email": "new@x.io", "status": "already_enrolled"},
+    ]
+    each = judge("bulk_enroll", 200, {"results": said}).each
+    assert each is not None
+    assert {email: (outcome.verdict, outcome.detail) for email, outcome in each.items()} == {
+        "new@x.io": (Verdict.DELIVERED, ""),
+        "in@x.io": (Verdict.DELIVERED, "already_enrolled"),
+        "active@x.io": (Verdict.DELIVERED, "already_enrolled"),
+        "gone@x.io": (Verdict.REFUSED, "suppressed"),
+        "bounced@x.io": (Verdict.REFUSED, "suppressed"),
+        "what": (Verdict.REFUSED, "refused"),
+    }
+    assert each["new@x.io"].contact_id == "c1"
+    assert each["what"].message == "Not a valid email address."
+
+
+@pytest.mark.parametrize("said", ["skipped", "error", "pending", "", "not enrolled"])
+def test_a_bulk_enroll_that_does_not_clearly_tell_of_an_address_tells_nothing(said: str) -> None:
+    """It may pass, or have been carried out: to dead-letter it would be a guess."""
+    outcome = judge("bulk_enroll", 200, {"results": {"unclear@x.io": said, "a@x.io": {"status": "enrolled"}}})
+    assert outcome.verdict is Verdict.DELIVERED
+    assert outcome.each is not None and list(outcome.each) == ["a@x.io"]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"enrolled": 3}'])
+def test_an_unreadable_answer_to_a_bulk_enroll_tells_of_nobody(body: bytes) -> None:
+    """The call was carried out all the same."""
+    outcome = judge("bulk_enroll", 200, body)
+    assert (outcome.verdict, outcome.each) == (Verdict.DELIVERED, None)
+
+
 @pytest.mark.parametrize("endpoint", ALL)
 @pytest.mark.parametrize("status", [200, 201])
 def test_a_documented_answer_is_delivered(endpoint: str, status: int) -> None:

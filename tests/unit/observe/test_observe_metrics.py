@@ -23,6 +23,7 @@ INTERFACE = {
     "meisa_bridge_events_consumed_total": ("topic",),
     "meisa_bridge_events_finished_total": ("topic", "outcome"),
     "meisa_bridge_calls_total": ("endpoint", "status"),
+    "meisa_bridge_calls_saved_total": ("cause",),
     "meisa_bridge_call_duration_seconds": ("endpoint",),
     "meisa_bridge_event_delay_seconds": ("lane",),
     "meisa_bridge_quota_used": ("key", "window"),
@@ -69,6 +70,8 @@ def busy(meter: Meter) -> None:
     meter.finished("invoices", "dead_lettered")
     meter.called("upsert", "200", 0.05)
     meter.called("upsert", "timeout", 10.0)
+    meter.saved("bulk", 19)
+    meter.saved("bulk", 2)
     meter.delayed("sync", 0.3)
     meter.dead_letter("rejected", "signup")
     meter.committed("ok")
@@ -119,6 +122,7 @@ def test_what_happened_is_what_a_scrape_reads() -> None:
     assert seen["meisa_bridge_events_consumed_total", (("topic", "users"),)] == 5
     assert seen["meisa_bridge_events_finished_total", (("outcome", "delivered"), ("topic", "users"))] == 2
     assert seen["meisa_bridge_calls_total", (("endpoint", "upsert"), ("status", "timeout"))] == 1
+    assert seen["meisa_bridge_calls_saved_total", (("cause", "bulk"),)] == 21
     assert seen["meisa_bridge_call_duration_seconds_count", (("endpoint", "upsert"),)] == 2
     assert seen["meisa_bridge_call_duration_seconds_bucket", (("endpoint", "upsert"), ("le", "0.05"))] == 1
     assert seen["meisa_bridge_event_delay_seconds_sum", (("lane", "sync"),)] == 0.3
