@@ -14,9 +14,10 @@ from bridge import rules
 from bridge.core.identity import Identities
 from bridge.core.progress import decode as decode_progress
 from bridge.core.quota import Quota
+from bridge.core.registers import merged
 from bridge.core.retry import Policy
 from bridge.decode import Envelope, decoder_for
-from bridge.errors import Problem, ProblemsFound, StartFailed, UserError
+from bridge.errors import Problem, ProblemsFound, StartFailed, StoreFailed, UserError
 from bridge.kafka.admin import probe
 from bridge.kafka.consumer import KafkaSource
 from bridge.kafka.letters import KafkaLetters
@@ -26,12 +27,14 @@ from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.model import Call, Event, Outcome, Record, Verdict, action_id
 from bridge.observe.metrics import Metrics
+from bridge.ports import Store
 from bridge.replay.service import Replays
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.status import Status
+from bridge.state import open_store
 from bridge.web.server import AdminServer
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class Bridge:
     def __init__(self, settings: Settings, book: RuleBook, *, failed: Callable[[str], None]) -> None:
         self._settings = settings
         self._book = book
+        self.store = store_of(settings)
         clock = SystemClock()
         self.metrics = Metrics()
         meisa = settings.meisa
@@ -96,7 +100,8 @@ class Bridge:
             ),
             identify=lambda record, action: action_id(group, record, action),
             max_in_flight=meisa.max_in_flight,
-            identities=Identities(),
+            identities=Identities(store=self.store if self.store.lasting else None),
+            store=self.store,
             bulk_after_seconds=settings.delivery.bulk_after,
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
         )
@@ -145,6 +150,7 @@ class Bridge:
             metadata_bytes_max=settings.kafka.offset_metadata_max_bytes,
             failed=failed,
             stop_at=(settings.dead_letters.stop_at.share, settings.dead_letters.stop_at.of),
+            store=self.store,
         )
         self.status = Status(
             self.engine,
@@ -173,6 +179,10 @@ class Bridge:
         which something else than Meisa answers. An API that cannot be reached is an outage, not a mistake: the service
         starts and waits for it.
         """
+        try:
+            await self.store.load(["p:"])  # any name: does it answer
+        except StoreFailed as error:
+            raise StartFailed(str(error)) from None
         self.source.start(self.engine)
         self.status.state = "joining"
         async with _together() as group:
@@ -238,6 +248,7 @@ class Bridge:
         await self.delivery.close()
         await self.letters.close()
         await self.logs.close()
+        await self.store.close()
         await self.client.close()
         await self.admin.stop()
 
@@ -309,6 +320,17 @@ def secrets(settings: Settings) -> dict[str, Secret]:
     for kind, secret in settings.meisa.keys.items():
         found[kind] = secret
     return found
+
+
+def store_of(settings: Settings, *, patience_seconds: float = 0.05) -> Store:
+    """The state store that is configured. Raises StartFailed where it cannot be used."""
+    return open_store(
+        settings.state.url,
+        base_dir=settings.base_dir,
+        namespace=settings.kafka.group_id,
+        merge=merged,
+        patience_seconds=patience_seconds,
+    )
 
 
 def decoders(settings: Settings) -> Mapping[str, Callable[[Record], Event | None]]:

@@ -12,6 +12,7 @@ BridgeError
 └── OutsideError              something outside failed; the work waits, nothing is lost
     ├── LetterNotWritten      the dead letter was not acknowledged
     ├── LogFailed             a topic could not be read or written beside the group
+    ├── StoreFailed           the state store could not be read or written
     └── SourceFailed          the consumer cannot go on
 """
 
@@ -130,6 +131,10 @@ class LetterNotWritten(OutsideError):
 
 class LogFailed(OutsideError):
     """A topic that is read or written beside the group did not answer; whoever asked may ask again."""
+
+
+class StoreFailed(OutsideError):
+    """The state store could not be read or written; whoever asked may ask again. Never holds a password."""
 
 
 class SourceFailed(OutsideError):

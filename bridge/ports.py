@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, TopicPartition
@@ -113,6 +113,56 @@ class Logs(Protocol):
         """
 
     async def close(self) -> None: ...
+
+
+Merge = Callable[[str, bytes, bytes], bytes]
+"""Name, what is stored, what is to be written: what is kept where somebody else may have written meanwhile."""
+
+
+class Store(Protocol):
+    """Registers: small values by name. What lasts, and who else writes there, is each adapter's business.
+
+    Names begin with what they are: `x:` `e:` `a:` `p:` are the identity table's (core/identity.py). Nothing here waits
+    but what is awaited: a value is read at once, once it is *at hand*, and what is put is read back at once, but lasts
+    only after `flush`.
+    """
+
+    lasting: bool
+    """Whether anything outlives this process."""
+
+    local: bool
+    """Whether every name is at hand: nothing has to be loaded."""
+
+    def refresh(self) -> bool:
+        """True where others may have written since this was asked last: whoever keeps values must read them again."""
+
+    def at_hand(self, name: str) -> bool: ...
+
+    async def load(self, names: Collection[str]) -> None:
+        """Brings names to hand; they stay until `refresh` says True. Raises StoreFailed."""
+
+    def get(self, name: str) -> bytes | None:
+        """The value; None where there is none. Raises KeyError for a name that is not at hand, and StoreFailed."""
+
+    def put(self, name: str, value: bytes) -> None: ...
+
+    def delete(self, name: str) -> None: ...
+
+    @property
+    def dirty(self) -> bool:
+        """Whether anything was put that does not last yet."""
+
+    async def flush(self) -> None:
+        """Returns once all that was put before lasts: all of it, or nothing where this raises StoreFailed.
+
+        What was not written stays dirty, and is written by the next flush.
+        """
+
+    def scan(self, prefix: str) -> AsyncGenerator[tuple[str, bytes], None]:
+        """All registers whose names begin so, in no order; may take long, and blocks. Raises StoreFailed."""
+
+    async def close(self) -> None:
+        """What is dirty is lost."""
 
 
 class Meter(Protocol):

@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "check": "bridge.cli.check:check",
     "eval": "bridge.cli.evaluate:evaluate",
     "dlq": "bridge.cli.dlq:dlq",
+    "identities": "bridge.cli.identities:identities",
     "schema": "bridge.cli.schema:schema",
     "sandbox": "bridge.cli.play:sandbox",
     "demo": "bridge.cli.play:demo",

@@ -191,15 +191,14 @@ def _dead_letters(topics: Mapping[str, Topic], dead_letters: DeadLetters, where:
 
 
 def _state(state: State, where: Where) -> Iterator[Problem]:
-    if state.url == "memory":
+    if state.url == "memory" or re.fullmatch(r"sqlite:///.*[^/]|(rediss?|unix)://.+", state.url):
         return
-    place = where("state", "url")
-    if re.match(r"(sqlite|redis|rediss|unix)://", state.url):
-        yield place.problem(codes.NOT_YET, "only state in memory is in this version", "write url: memory")
-    else:
-        yield place.problem(
-            codes.NOT_A_CHOICE, "`state.url` is neither memory, sqlite:///… nor redis://…", "write url: memory"
-        )
+    wrong = "names no file" if state.url.startswith("sqlite:") else "is neither memory, sqlite:///… nor redis://…"
+    yield where("state", "url").problem(
+        codes.NOT_A_CHOICE,
+        f"`state.url` {wrong}",
+        "write memory, sqlite:///state.db (beside this file), sqlite:////absolute/state.db or redis://host:6379/0",
+    )
 
 
 def _admin(admin: Admin, where: Where) -> Iterator[Problem]:

@@ -256,7 +256,12 @@ class DeadLetters(Section):
 
 
 class State(Section):
-    url: Text = Field("memory", description="memory; sqlite:// and redis:// come in a later version.")
+    url: Text = Field(
+        "memory",
+        repr=False,  # may hold a password once it is resolved
+        description="Where the identity table is kept: memory, sqlite:///file-beside-this-one.db, "
+        "sqlite:////absolute/file.db or redis://host:6379/0.",
+    )
     unchanged_for: Seconds = Field(86_400.0, ge=0, description="How long unchanged state is believed.")
 
 

@@ -43,82 +43,94 @@ Left over
     What was admitted before its re-key turned out to be refused has been resolved already. An alias that came with an
     email alone is given up once that email passed from one id to another, because whose it is cannot be told.
 
-For a store that outlives the process
-    All state is in `_entries`, whose values are plain tuples; all reading goes through `_get`, all writing through
-    `_put`. A store goes behind these two: the present map becomes its cache, `_put` also queues the register for
-    writing, `_get` asks the store on a miss. Rule 1 makes writing late, twice, or by two owners harmless, if the
-    store merges registers by the same comparison of places.
+A store that outlives the process
+    All reading goes through `_get`, all writing through `_put`; with a store the registers are kept there too, and
+    `_entries` holds those that were used last. Whoever shares the store may have written meanwhile: `refresh` drops
+    what was kept, and core/registers.py decides what of two writings stays, by rule 1. Where names have to be loaded
+    first, `lacking` tells which, by rehearsing what is to be done without doing it.
+
+    A topic that was created anew begins its offsets anew. Its partitions get a further generation, which stands behind
+    the topic's name in marks, so that the former ones compare with nothing; a register `p:` keeps it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from bridge.model import Action, Contact, Kind, TopicPartition, email_key
+from bridge.core.registers import (
+    ENTRY_PREFIXES,
+    FORGOTTEN,
+    PLACES_MAX,
+    Alias,
+    Claim,
+    Entry,
+    Generation,
+    Marks,
+    Person,
+    Present,
+    decoded,
+    email_name,
+    encoded,
+    id_name,
+    next_generation,
+    outdated,
+)
+from bridge.model import Action, Contact, Kind, TopicPartition
+from bridge.ports import Store
 
 ENTRIES_MAX = 200_000
-PLACES_MAX = 4
-FORGOTTEN = ""
-"""Stands for the id of a person who was erased; no id is empty."""
-
-Marks = tuple[tuple[TopicPartition, int], ...]
-"""The highest offset of each partition that wrote a register; the last writer's stands last."""
-
-
-class Present(NamedTuple):
-    """What is known of an external_id."""
-
-    email: str
-    """The one that it has, as it was written."""
-    uncertain: bool = False
-    """Meisa may have refused to give it this email."""
-    changed: bool = False
-    """Its last upsert gave it another email than before."""
-    marks: Marks = ()
-
-
-class Claim(NamedTuple):
-    """What is known of an email."""
-
-    external_id: str
-    """Who claimed it last."""
-    rival: str | None = None
-    """The last other id that had claimed it before."""
-    marks: Marks = ()
-
-
-class Alias(NamedTuple):
-    """Whom an alias came with: an id, an email, or both."""
-
-    email: str | None
-    external_id: str | None
-    marks: Marks = ()
-
-
-def _id_name(external_id: str) -> str:
-    return f"x:{external_id}"
-
-
-def _email_name(email: str) -> str:
-    return f"e:{email_key(email)}"
 
 
 class Identities:
     """The table of one process. Call `admit` for every action, in log order."""
 
-    def __init__(self, *, entries_max: int = ENTRIES_MAX) -> None:
+    def __init__(self, *, entries_max: int = ENTRIES_MAX, store: Store | None = None) -> None:
         if entries_max < 1:
             raise ValueError("a table of at least one entry")
         self._entries_max = entries_max
-        self._entries: OrderedDict[str, Present | Claim | Alias] = OrderedDict()
+        self._entries: OrderedDict[str, Person] = OrderedDict()
+        self._store = store
         self._places: dict[TopicPartition, TopicPartition] = {}
-        """One object per partition, for the marks of all entries; as many as there are partitions."""
+        """Under what a partition stands in marks; one object for all entries, and as many as there are partitions."""
+        self._generations: dict[TopicPartition, Generation] = {}
+        """Of all partitions, where there is no store."""
+        self._restarts: dict[TopicPartition, int | None] = {}
+        """Partitions whose offsets may have begun anew, with the topic's hash."""
+        self._lacks: set[str] | None = None
+        """While rehearsing: what is not at hand."""
+        self._rehearsed: dict[str, Entry] = {}
+        """What was written while rehearsing."""
 
     def __len__(self) -> int:
-        """Registers kept."""
+        """Registers kept in this process."""
         return len(self._entries)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether others than this process's own events may ever tell more than is known now."""
+        return self._store is not None and self._store.lasting
+
+    def refresh(self) -> None:
+        """Reads again what others may have changed."""
+        if self._store is not None and self._store.refresh():
+            self._entries.clear()
+
+    def lacking(self, work: Callable[[], object]) -> set[str]:
+        """The names that must be at hand before `work` (calls of this table's methods) can be done.
+
+        Further names may be found missing once these are there: ask again until there are none.
+        """
+        lacks: set[str] = set()
+        self._lacks = lacks
+        try:
+            work()
+        finally:
+            self._lacks = None
+            self._rehearsed.clear()
+        return lacks
 
     def admit(self, action: Action, partition: TopicPartition, offset: int) -> Action:
         """Resolves an action as its turn in the log comes, and learns from it if it is an upsert."""
@@ -131,8 +143,8 @@ class Identities:
             return resolved
         before = self._present(contact.external_id)
         self.learn(contact, partition, offset)
-        named = _email_name(contact.email)
-        if before is None or _email_name(before.email) == named:
+        named = email_name(contact.email)
+        if before is None or email_name(before.email) == named:
             return action
         later = self._rekeyed(contact.external_id, contact.email)
         if later is not None:
@@ -142,7 +154,7 @@ class Identities:
             if claim is not None and claim.rival is None:
                 return _under(action, contact._replace(email=later, also=(named,)))
         # What knows the id by its former email alone, and was admitted before, goes before the re-key.
-        return replace(action, contact=contact._replace(also=(_email_name(before.email),)))
+        return replace(action, contact=contact._replace(also=(email_name(before.email),)))
 
     # Learning
 
@@ -160,42 +172,83 @@ class Identities:
         if contact.email is None or contact.external_id is None:
             return
         present = self._present(contact.external_id)
-        if present is not None and present.changed and present.marks[-1:] == ((partition, offset),):
-            self._put(_id_name(contact.external_id), present._replace(uncertain=True))
+        if present is not None and present.changed and present.marks[-1:] == ((self._place(partition), offset),):
+            self._put(id_name(contact.external_id), present._replace(uncertain=True))
 
-    def restarted(self, partition: TopicPartition) -> None:
-        """The partition's offsets began anew (its topic was recreated): the former ones compare with nothing."""
-        for name, entry in self._entries.items():
-            if any(place == partition for place, _ in entry.marks):
-                marks = tuple(mark for mark in entry.marks if mark[0] != partition)
-                self._entries[name] = entry._replace(marks=marks)
+    def restarted(self, partition: TopicPartition, topic_hash: int | None = None) -> None:
+        """The partition's offsets may have begun anew (its topic was recreated): former ones compare with nothing.
+
+        Unless the topic's hash says that it is the same topic still.
+        """
+        self._restarts[partition] = topic_hash
         self._places.pop(partition, None)
 
-    def forget(self, email: str) -> int:
+    def left(self, partition: TopicPartition) -> None:
+        """The partition went to another owner, who may see its topic created anew."""
+        self._places.pop(partition, None)
+
+    def seed(self, contact: Contact) -> bool:
+        """Takes in what somebody says of a person beside the log; False where it adds nothing.
+
+        What events have taught stays, whatever they are going to teach replaces this.
+        """
+        added = False
+        if contact.email is not None and contact.external_id is not None:
+            added |= self._seed(email_name(contact.email), Claim(contact.external_id))
+            added |= self._seed(id_name(contact.external_id), Present(contact.email))
+        for alias, value in contact.aliases:
+            added |= self._seed(f"a:{alias}:{value}", Alias(contact.email, contact.external_id))
+        return added
+
+    def _seed(self, name: str, entry: Person) -> bool:
+        old = self._get(name)
+        if old == entry or (old is not None and old.marks):
+            return False
+        self._put(name, entry)
+        return True
+
+    async def forget(self, email: str) -> int:
         """Erases a person, with all former emails and aliases; returns how many registers that were.
 
-        An email that somebody else has claimed since is theirs, and stays.
+        An email that somebody else has claimed since is theirs, and stays. Looks through the whole store; with one,
+        `flush` it then. Raises StoreFailed.
         """
-        named = _email_name(email)
-        claim = self._claim(email)
+        named = email_name(email)
+        entries = {name: entry async for name, entry in self._all() if _concerns(entry, named) or name == named}
+        claim = cast(Claim | None, entries.get(named))
         external_id = claim.external_id if claim is not None else None
-        mine = {named}
+        mine = set(entries)
         if external_id is not None:
-            mine.add(_id_name(external_id))
-            mine.update(
-                name
-                for name, entry in self._entries.items()
-                if isinstance(entry, Claim | Alias) and entry.external_id == external_id
-            )
-        for name, entry in self._entries.items():
-            # Whoever else was last said to have this email, or came with it.
-            if isinstance(entry, Present | Alias) and entry.email is not None and _email_name(entry.email) == named:
-                mine.add(name)
-        erased = [name for name in mine if self._entries.pop(name, None) is not None]
-        for name, entry in self._entries.items():
-            if isinstance(entry, Claim) and entry.rival is not None and entry.rival == external_id:
-                self._entries[name] = entry._replace(rival=FORGOTTEN)
-        return len(erased)
+            mine.add(id_name(external_id))
+        altered: dict[str, Claim] = {}
+        if external_id is not None:
+            async for name, entry in self._all():
+                if isinstance(entry, Claim | Alias) and entry.external_id == external_id:
+                    mine.add(name)
+                elif isinstance(entry, Claim) and entry.rival is not None and entry.rival == external_id:
+                    altered[name] = entry._replace(rival=FORGOTTEN)
+            if self._store is not None:
+                await self._store.load([id_name(external_id)])
+        erased = 0
+        for name in mine:
+            erased += self._get(name) is not None if name not in entries else 1
+            self._entries.pop(name, None)
+            if self._store is not None:
+                self._store.delete(name)
+        for name, entry in altered.items():
+            self._put(name, entry)
+        return erased
+
+    async def _all(self) -> AsyncIterator[tuple[str, Person]]:
+        if self._store is None:
+            for name, entry in list(self._entries.items()):
+                yield name, entry
+            return
+        for prefix in ENTRY_PREFIXES:
+            async for name, value in self._store.scan(prefix):
+                kept = decoded(name, value)
+                if kept is not None and not isinstance(kept, Generation):
+                    yield name, kept
 
     # Resolving
 
@@ -216,15 +269,15 @@ class Identities:
         if email is None:
             return action
         if action.kind is Kind.TRIGGER:
-            others = (_id_name(claim.external_id), _email_name(email))
+            others = (id_name(claim.external_id), email_name(email))
             return replace(action, contact=contact._replace(also=others))
-        former = (_email_name(contact.email),)
+        former = (email_name(contact.email),)
         return _under(action, contact._replace(email=email, external_id=claim.external_id, also=former))
 
     def _rekeyed(self, external_id: str, former: str) -> str | None:
         """The id's present email, if it is certain and another one than `former`."""
         present = self._present(external_id)
-        if present is None or present.uncertain or _email_name(present.email) == _email_name(former):
+        if present is None or present.uncertain or email_name(present.email) == email_name(former):
             return None
         claim = self._claim(present.email)
         return present.email if claim is not None and claim.external_id == external_id else None
@@ -260,10 +313,10 @@ class Identities:
 
     def _learn_pair(self, external_id: str, email: str, partition: TopicPartition, offset: int) -> None:
         """An upsert gives the id this email."""
-        own, name = _id_name(external_id), _email_name(email)
+        own, name = id_name(external_id), email_name(email)
         present, claim = cast(Present | None, self._get(own)), cast(Claim | None, self._get(name))
-        changed = present is None or _email_name(present.email) != name
-        if present is not None and not changed and present.marks[-1:] == ((partition, offset),):
+        changed = present is None or email_name(present.email) != name
+        if present is not None and not changed and present.marks[-1:] == ((self._place(partition), offset),):
             return  # read again: what became uncertain since stays so
         rival = None
         if claim is not None:
@@ -272,7 +325,7 @@ class Identities:
         if marks is not None:
             self._put(name, Claim(external_id, rival, marks))
         held = self._present(rival) if rival is not None else None
-        uncertain = held is not None and _email_name(held.email) == name
+        uncertain = held is not None and email_name(held.email) == name
         marks = self._marked(present, partition, offset)
         if marks is not None:
             self._put(own, Present(email, uncertain, changed, marks))
@@ -292,37 +345,94 @@ class Identities:
             if marks is not None:
                 self._put(name, Alias(contact.email, external_id, marks))
 
-    def _marked(self, old: Present | Claim | Alias | None, partition: TopicPartition, offset: int) -> Marks | None:
+    def _marked(self, old: Person | None, partition: TopicPartition, offset: int) -> Marks | None:
         """The marks of a register that this record writes; None where something later of its partition wrote it."""
+        place = self._place(partition)
         marks = old.marks if old is not None else ()
-        if marks and marks[-1][0] == partition:
-            place, highest = marks[-1]
-            return None if highest > offset else (*marks[:-1], (place, offset))
-        for place, highest in marks:
-            # A record may speak twice of one person; but where another partition has written since, it is read again.
-            if highest >= offset and place == partition:
-                return None
-        others = tuple(each for each in marks if each[0] != partition)
-        return (*others[1 - PLACES_MAX :], (self._places.setdefault(partition, partition), offset))
+        if outdated(marks, place, offset):
+            return None
+        others = tuple(each for each in marks if each[0] != place)
+        return (*others[1 - PLACES_MAX :], (place, offset))
+
+    def _place(self, partition: TopicPartition) -> TopicPartition:
+        """Under what the partition stands in marks."""
+        place = self._places.get(partition)
+        if place is not None:
+            return place
+        name = f"p:{partition}"
+        if self._store is None:
+            generation = self._generations.get(partition)
+        else:
+            generation = cast(Generation | None, self._fetched(name))
+        if partition in self._restarts:
+            before = generation
+            generation = next_generation(before, self._restarts[partition])
+            if generation != before:
+                if self._store is None:
+                    self._generations[partition] = generation
+                else:
+                    self._keep(name, generation)
+            if self._lacks is None:
+                del self._restarts[partition]
+        number = generation.number if generation is not None else 0
+        place = TopicPartition(f"{partition.topic}#{number}", partition.partition) if number else partition
+        if self._lacks is None:
+            self._places[partition] = place
+        return place
 
     def _present(self, external_id: str) -> Present | None:
-        return cast(Present | None, self._get(_id_name(external_id)))
+        return cast(Present | None, self._get(id_name(external_id)))
 
     def _claim(self, email: str) -> Claim | None:
-        return cast(Claim | None, self._get(_email_name(email)))
+        return cast(Claim | None, self._get(email_name(email)))
 
-    def _get(self, name: str) -> Present | Claim | Alias | None:
+    def _get(self, name: str) -> Person | None:
+        if self._lacks is not None and name in self._rehearsed:
+            return cast(Person, self._rehearsed[name])
         entry = self._entries.get(name)
         if entry is not None:
             self._entries.move_to_end(name)
+        elif self._store is not None:
+            entry = cast(Person | None, self._fetched(name))
+            if entry is not None:
+                self._remember(name, entry)
         return entry
 
-    def _put(self, name: str, entry: Present | Claim | Alias) -> None:
+    def _put(self, name: str, entry: Person) -> None:
+        if self._lacks is None:
+            self._remember(name, entry)
+        if self._store is not None:
+            self._keep(name, entry)
+
+    def _remember(self, name: str, entry: Person) -> None:
         entries = self._entries
         entries[name] = entry
         entries.move_to_end(name)
         if len(entries) > self._entries_max:
             entries.popitem(last=False)
+
+    def _fetched(self, name: str) -> Entry | None:
+        assert self._store is not None
+        if self._lacks is not None:
+            if name in self._rehearsed:
+                return self._rehearsed[name]
+            if not self._store.at_hand(name):
+                self._lacks.add(name)
+                return None
+        value = self._store.get(name)
+        return None if value is None else decoded(name, value)
+
+    def _keep(self, name: str, entry: Entry) -> None:
+        assert self._store is not None
+        if self._lacks is not None:
+            self._rehearsed[name] = entry
+        else:
+            self._store.put(name, encoded(entry))
+
+
+def _concerns(entry: Person, named: str) -> bool:
+    """Whether it says of somebody that this is their email."""
+    return isinstance(entry, Present | Alias) and entry.email is not None and email_name(entry.email) == named
 
 
 def _under(action: Action, contact: Contact) -> Action:

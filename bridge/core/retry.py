@@ -19,6 +19,8 @@ Rules that never break
        that answers first may hide that the email went out an hour ago.
     4. `max_age` is checked when a call is about to leave, not when it was planned.
     5. A track's 404 upserts the contact and tracks again, once.
+    6. An action whose contact has no email that is known asks for it until `unknown_contact_seconds` have passed, where
+       an event that tells it may still come; it makes no call meanwhile.
 
 Ages are wall seconds, because they outlive this process; waits are monotonic seconds. What concerns a doubt (when a
 trigger first left, and until when it may be repeated) is wall seconds of Meisa's clock: instances compare it with each
@@ -71,8 +73,17 @@ class Attempt(NamedTuple):
         return not self.not_before_wall <= wall <= self.not_after_wall
 
 
+class Wait(NamedTuple):
+    """No call can be made: the contact's email is not known. The driver replies, without an outcome, after a while.
+
+    Before it replies it sees to it that `Facts.filled` can be asked.
+    """
+
+    seconds: float
+
+
 class Reply(NamedTuple):
-    """What became of an attempt; `outcome` is None where it was too late to send it."""
+    """What became of an attempt; `outcome` is None where it was too late to send it, and after a Wait."""
 
     outcome: Outcome | None
     now: float
@@ -91,6 +102,9 @@ class Facts(Protocol):
 
     def forget_contact_id(self, contact: Contact) -> None: ...
 
+    def filled(self, action: Action) -> Action | None:
+        """The action under the names that are known of its contact now; None where no further ones can come to be."""
+
     def succeeded_since(self, endpoint: str, now: float) -> bool:
         """Whether a call to the endpoint was answered well after that monotonic moment."""
 
@@ -101,7 +115,7 @@ class Facts(Protocol):
 SENT_LONG_AGO = "it may have been sent, and Meisa no longer remembers its idempotency key"
 PERHAPS_SENT = "a former owner may have sent it: what that one told cannot be read, and the event is old"
 
-Dialogue = Generator[Attempt, Reply, Result]
+Dialogue = Generator[Attempt | Wait, Reply, Result]
 
 
 def deliver(
@@ -164,17 +178,48 @@ class _Delivery:
 
     def run(self) -> Dialogue:
         kind = self.action.kind
+        if self._unnamed() and not (yield from self._named()):
+            return self._unknown_contact(Call(kind.value, dict(self.action.body), key=self.key))
         if kind is Kind.TRACK:
             return (yield from self._track())
         if kind in (Kind.ADD_TAG, Kind.REMOVE_TAG):
             return (yield from self._tag())
         body = dict(self.action.body)
-        contact = self.action.contact
         if kind is Kind.TRIGGER:
             body.setdefault("idempotency_key", self.identity)
-        if contact.email is None:
-            return self._unknown_contact(Call(kind.value, body))
         return (yield from self._plain(Call(kind.value, body, key=self.key)))
+
+    # Whom it is about
+
+    def _unnamed(self) -> bool:
+        """Whether the endpoint needs a name that the action lacks."""
+        contact = self.action.contact
+        if contact.email is not None:
+            return False
+        kind = self.action.kind
+        if kind is Kind.TRACK:
+            return contact.external_id is None
+        return kind not in (Kind.ADD_TAG, Kind.REMOVE_TAG) or self.facts.contact_id(contact) is None
+
+    def _named(self) -> Generator[Wait, Reply, bool]:
+        """Waits until somebody has told the name; False where nobody did in time."""
+        policy = self.policy
+        seconds = 0.0
+        since_wall: float | None = None
+        while True:
+            reply = yield Wait(seconds)
+            filled = self.facts.filled(self.action)
+            if filled is None:
+                return False
+            self.action = filled
+            if not self._unnamed():
+                return True
+            if since_wall is None:
+                since_wall = reply.wall
+            left = policy.unknown_contact_seconds - (reply.wall - since_wall)
+            if left <= 0:
+                return False
+            seconds = min(policy.contact_retry_seconds, left)
 
     # Each endpoint's dialogue
 
@@ -188,8 +233,6 @@ class _Delivery:
         action = self.action
         contact = action.contact
         call = Call("track", action.body, key=self.key)
-        if contact.email is None and contact.external_id is None:
-            return self._unknown_contact(call)
         first_missing_wall: float | None = None
         not_before = 0.0
         upserted = False

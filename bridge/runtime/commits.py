@@ -54,12 +54,16 @@ ASKED_MAX = 256
 
 
 class Commits:
-    """`answered` hears of each partition whose commit was answered; `failed` of an error that ends the service."""
+    """`commit` hands a request to Kafka, once what must last before it does.
+
+    `answered` hears of each partition whose commit was answered; `failed` of an error that ends the service.
+    """
 
     def __init__(
         self,
         *,
         source: Source,
+        commit: Callable[[Sequence[Position]], None],
         clock: Clock,
         meter: Meter,
         delivery: Delivery,
@@ -70,6 +74,7 @@ class Commits:
         failed: Callable[[str], None],
     ) -> None:
         self._source = source
+        self._commit_to_kafka = commit
         self._clock = clock
         self._meter = meter
         self._delivery = delivery
@@ -137,7 +142,7 @@ class Commits:
             if self._unacknowledged_since is None:
                 self._unacknowledged_since = self._clock.now()
             self._asked.append((self._serial, self._endings))
-            self._source.commit(positions)
+            self._commit_to_kafka(positions)
         return bool(positions)
 
     def ask(self) -> None:

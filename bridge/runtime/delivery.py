@@ -11,6 +11,7 @@ Decisions are the machines'; this room only moves items between them. Everything
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections import OrderedDict, deque
@@ -20,7 +21,7 @@ from bridge.core.bulk import LINGER_SECONDS
 from bridge.core.identity import Identities
 from bridge.core.ordering import Ordering, Ticket
 from bridge.core.quota import Quota
-from bridge.core.retry import Policy, Reply, deliver
+from bridge.core.retry import Policy, Reply, Wait, deliver
 from bridge.model import (
     Action,
     Call,
@@ -36,12 +37,13 @@ from bridge.model import (
     TopicPartition,
     Waiting,
 )
-from bridge.ports import Clock, Meisa, Meter
+from bridge.ports import Clock, Meisa, Meter, Store
 from bridge.runtime.clock import MeisaClock
 from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.gates import GateState
 from bridge.runtime.items import LANES, PULLED, Batch, Item, Key, KeyState, Part
+from bridge.runtime.lookups import Lookups, Work
 from bridge.runtime.marks import Marks, NoMarks
 from bridge.runtime.sending import PLACES, Sending
 
@@ -75,10 +77,14 @@ class Delivery:
         part_done: Callable[[Record, Action], None] = lambda record, action: None,
         dice: random.Random | None = None,
         identities: Identities | None = None,
+        store: Store | None = None,
         meisa_clock: MeisaClock | None = None,
         bulk_after_seconds: float = math.inf,
     ) -> None:
         self._identities = identities
+        self._lookups = Lookups(identities, store) if identities is not None and store and not store.local else None
+        self._asking: dict[Item, asyncio.TimerHandle] = {}
+        """Items that wait until their contact is known: what asks again. At most what is admitted."""
         self._bulk_after_seconds = bulk_after_seconds
         self.meisa_clock = meisa_clock or MeisaClock(clock)
         """By which it is judged how old a started trigger is."""
@@ -140,15 +146,45 @@ class Delivery:
             tell=tell or (lambda *done: self.part_done(*done)),
         )
         self._waiting_events[batch.lane] += 1
-        ready = []
-        for action in actions:
+        if self._lookups is None:
             if self._identities is not None:
-                action = self._identities.admit(action, batch.partition, event.record.offset)
+                self._identities.refresh()
+            self._enter(batch, actions)
+        else:
+            self._pending += len(actions)
+            self._lookups.do(
+                Work(
+                    batch.partition,
+                    lambda: self._resolved(batch, actions),
+                    lambda: self._found(batch, actions),
+                    lambda: self._drop(batch, actions),
+                )
+            )
+        return batch.completion
+
+    def _found(self, batch: Batch, actions: Sequence[Action]) -> None:
+        self._pending -= len(actions)  # each counts itself as it enters
+        self._enter(batch, actions)
+
+    def _drop(self, batch: Batch, actions: Sequence[Action]) -> None:
+        self._pending -= len(actions)
+        self._waiting_events[batch.lane] -= 1
+        self.left()
+
+    def _resolved(self, batch: Batch, actions: Sequence[Action]) -> Sequence[Action]:
+        """The actions under the names that their contacts have now."""
+        if self._identities is None:
+            return actions
+        offset = batch.event.record.offset
+        return [self._identities.admit(action, batch.partition, offset) for action in actions]
+
+    def _enter(self, batch: Batch, actions: Sequence[Action]) -> None:
+        ready = []
+        for action in self._resolved(batch, actions):
             ticket = self._admit(Part(batch, action))
             if ticket is not None and ticket.ready:
                 ready.append(ticket)
         self._begin(ready)
-        return batch.completion
 
     def _admit(self, part: Part) -> Ticket[Item] | None:
         """Puts an action behind all of its contact; None where it joined what waits there."""
@@ -230,6 +266,11 @@ class Delivery:
     def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
         """Drops what is unsent of these partitions; what is in flight may still end well."""
         leaving = set(partitions)
+        if self._lookups is not None:
+            self._lookups.withdraw(leaving)
+        if self._identities is not None:
+            for partition in leaving:
+                self._identities.left(partition)
         touched = {item: None for partition in leaving for item in self._items.get(partition, ())}
         for item in touched:
             for part in item.pending:
@@ -253,6 +294,10 @@ class Delivery:
 
     async def close(self) -> None:
         """Cancels the calls that are still in flight: their outcome stays unknown."""
+        for timer in self._asking.values():
+            timer.cancel()
+        if self._lookups is not None:
+            await self._lookups.close()
         await self.sending.close()
 
     async def ask(self, call: Call) -> Outcome | None:
@@ -264,10 +309,10 @@ class Delivery:
         self.keys[name].refused = False
         self.sending.wake()
 
-    def offsets_restarted(self, partition: TopicPartition) -> None:
-        """The topic was created anew: its offsets say nothing any more about what is older."""
+    def offsets_restarted(self, partition: TopicPartition, topic_hash: int | None = None) -> None:
+        """The topic was perhaps created anew: then its offsets say nothing any more about what is older."""
         if self._identities is not None:
-            self._identities.restarted(partition)
+            self._identities.restarted(partition, topic_hash)
 
     # Turns
 
@@ -338,6 +383,9 @@ class Delivery:
         if not self._prune(item):
             self._leave(item)
             return
+        if isinstance(attempt, Wait):
+            self._ask_later(item, attempt.seconds)
+            return
         item.attempt = attempt
         for part in item.pending.group:
             # Whatever held room to be told of this attempt gives it back until the next one leaves.
@@ -346,6 +394,48 @@ class Delivery:
             elif not attempt.in_doubt:
                 part.batch.marks.clear(part.record, part.action)
         self.sending.put(item)
+
+    # Contacts that nobody knows yet
+
+    def _ask_later(self, item: Item, seconds: float) -> None:
+        """Asks for the item's contact after a while: an event that names it may come."""
+        item.attempt = None
+        if seconds > 0:
+            self._asking[item] = asyncio.get_running_loop().call_later(seconds, self._ask_again, item)
+        else:
+            self._ask_again(item)
+
+    def _ask_again(self, item: Item) -> None:
+        self._asking.pop(item, None)
+        if item.out:
+            return
+        part = item.part
+
+        def go() -> None:
+            if not item.out:
+                filled = self.filled(part.action)
+                if filled is not None:
+                    part.action = filled
+                self._go_on(item, Reply(None, self._clock.now(), self._clock.wall()))
+
+        if self._lookups is None:
+            go()
+        else:
+            self._lookups.do(Work(part.partition, lambda: self.filled(part.action), go, lambda: None))
+
+    def _was_refused(self, part: Part) -> None:
+        """An upsert was dead-lettered: what its event says of the contact is uncertain."""
+        identities = self._identities
+        if identities is None:
+            return
+
+        def go() -> None:
+            identities.refused(part.action.contact, part.partition, part.record.offset)
+
+        if self._lookups is None:
+            go()
+        else:
+            self._lookups.do(Work(part.partition, go, go, lambda: None))
 
     def _end(self, item: Item, result: Result) -> None:
         """A call has ended, and with it the actions that it stood for; or it is taken apart, to ask for each."""
@@ -381,8 +471,8 @@ class Delivery:
         batch, action = part.batch, part.action
         batch.results[action.position] = result
         batch.missing -= 1
-        if result.letter is not None and action.kind is Kind.UPSERT and self._identities is not None:
-            self._identities.refused(action.contact, part.partition, part.record.offset)
+        if result.letter is not None and action.kind is Kind.UPSERT:
+            self._was_refused(part)
         if result.ending in (Ending.DELIVERED, Ending.MERGED):
             timestamp_ms = batch.event.record.timestamp_ms
             if timestamp_ms >= 0:
@@ -445,6 +535,10 @@ class Delivery:
     def forget_contact_id(self, contact: Contact) -> None:
         self._contact_ids.forget(contact)
 
+    def filled(self, action: Action) -> Action | None:
+        identities = self._identities
+        return identities.resolve(action) if identities is not None and identities.lasting else None
+
     def succeeded_since(self, endpoint: str, now: float) -> bool:
         return self.sending.succeeded_since(endpoint, now)
 
@@ -482,4 +576,7 @@ class Delivery:
 
     def waiting(self) -> list[Waiting]:
         """Why work waits, each reason with its count of items."""
-        return self.sending.waiting()
+        reasons = self.sending.waiting()
+        if self._asking:
+            reasons.append(Waiting("unknown_contact", len(self._asking)))
+        return reasons + (self._lookups.waiting() if self._lookups is not None else [])

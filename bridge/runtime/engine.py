@@ -34,12 +34,13 @@ from bridge.model import (
     action_id,
 )
 from bridge.pipeline import carry
-from bridge.ports import Clock, Letters, Meter, Source
+from bridge.ports import Clock, Letters, Meter, Source, Store
 from bridge.runtime.burial import Burial
 from bridge.runtime.commits import Commits
 from bridge.runtime.completion import Completion, start
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.intake import PENDING_MAX, Intake
+from bridge.runtime.lasting import Lasting
 from bridge.runtime.marks import PartitionMarks
 from bridge.runtime.partition import Partition
 
@@ -74,6 +75,7 @@ class Engine:
         metadata_bytes_max: int = 4096,
         pending_max: int = PENDING_MAX,
         stop_at: tuple[float, int] = (0.2, 500),
+        store: Store | None = None,
     ) -> None:
         self._group = group
         self._decoders = decoders
@@ -84,8 +86,10 @@ class Engine:
         self._delivery = delivery
         self.partitions: dict[TopicPartition, Partition] = {}
         self._settled = asyncio.Event()
+        self._lasting = Lasting(store, source.commit) if store is not None else None
         self._commits = Commits(
             source=source,
+            commit=self._lasting.commit if self._lasting is not None else source.commit,
             clock=clock,
             meter=meter,
             delivery=delivery,
@@ -224,7 +228,7 @@ class Engine:
             self.partitions[new.partition] = partition
             if new.fresh:
                 # Perhaps of another topic under the same name: what was known by offsets says nothing about these.
-                self._delivery.offsets_restarted(new.partition)
+                self._delivery.offsets_restarted(new.partition, new.topic_hash)
                 offsets.note_start()
                 self._commits.soon(partition)
             self._intake.recover(partition)
@@ -420,6 +424,8 @@ class Engine:
             self._look_timer.cancel()
         await self._source.close()
         self._commits.close()
+        if self._lasting is not None:
+            await self._lasting.close()
         await self.burial.close()
 
     def log_ends(self) -> Mapping[TopicPartition, int]:
@@ -441,6 +447,8 @@ class Engine:
             waiting = sum(len(partition.recovered) for partition in recovering)
             reasons.append(Waiting("recovery", waiting, detail=str(recovering[0].name)))
         reasons += self._commits.waiting()
+        if self._lasting is not None:
+            reasons += self._lasting.waiting()
         if self._broken_places:
             reasons.append(Waiting("broken", len(self._broken_places), detail=sorted(self._broken_places)[0]))
         if self.kafka_trouble:

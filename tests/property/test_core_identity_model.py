@@ -1,5 +1,7 @@
 """The identity table against what the whole history says, and against logs that are read again."""
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,7 +110,7 @@ def test_who_is_forgotten_is_nowhere(history: list[tuple[str, str]], email: str)
     for offset, pair in enumerate(history):
         table.admit(upsert(pair), P, offset)
     owner = next((id for id, each in reversed(history) if each == email), None)
-    table.forget(email)
+    asyncio.run(table.forget(email))
     kept = repr(table._entries)
     assert email not in kept
     assert owner is None or (f"'{owner}'" not in kept and f"x:{owner}" not in kept)

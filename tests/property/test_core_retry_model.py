@@ -31,6 +31,9 @@ class World:
     def forget_contact_id(self, contact: Contact) -> None:
         pass
 
+    def filled(self, action: Action) -> Action | None:
+        return None
+
     def succeeded_since(self, endpoint: str, now: float) -> bool:
         return self.healthy
 

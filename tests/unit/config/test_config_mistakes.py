@@ -233,8 +233,12 @@ MISTAKES = {
         with_("topics", "topics: {a: {format: avro, dedupe: 10m}}"), "MB031", "2:36", "remove it"
     ),
     "schema": Mistake(with_("topics", "topics: {a: {schema: a.json}}"), "MB031", "2:22", "remove it"),
-    "state in sqlite": Mistake(MINIMAL + "state: {url: 'sqlite:///a.db'}\n", "MB031", "5:14", "url: memory"),
-    "state somewhere": Mistake(MINIMAL + "state: {url: 'mysql://a'}\n", "MB009", "5:14", "url: memory"),
+    "state in no file": Mistake(MINIMAL + "state: {url: 'sqlite://'}\n", "MB009", "5:14", "sqlite:///state.db"),
+    "state in a folder": Mistake(MINIMAL + "state: {url: 'sqlite:///a/'}\n", "MB009", "5:14", "names no file"),
+    "state somewhere": Mistake(MINIMAL + "state: {url: 'mysql://a'}\n", "MB009", "5:14", "write memory"),
+    "state behind a password": Mistake(
+        MINIMAL + "state: {url: 'redis://:5up3r53cr3t@a:6379'}\n", "MB012", "5:14", "{env: NAME}"
+    ),
     "quota through redis": Mistake(meisa("quota: {shared: 'redis://a'}"), "MB031", "3:46", "shared: partitions"),
     "quota shared somehow": Mistake(meisa("quota: {shared: group}"), "MB009", "3:46", "shared: partitions"),
     "timeout longer than the window": Mistake(

@@ -1,10 +1,12 @@
 """Who is who: re-keyed emails, aliases, and records that are read again."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from bridge.core.identity import PLACES_MAX, Identities
+from bridge.core.identity import Identities
+from bridge.core.registers import PLACES_MAX
 from bridge.model import Action, Contact, Kind, Record, TopicPartition, action_id
 
 P, Q = TopicPartition("users", 0), TopicPartition("billing", 3)
@@ -427,11 +429,11 @@ def test_forgetting_a_person_erases_all_its_names() -> None:
         log.add(upsert("a@x", "7", stripe="c"))
         log.add(upsert("b@x", "7"))
         log.add(upsert("z@x", "8", stripe="d"))
-        assert log.table.forget(email) == 4
+        assert asyncio.run(log.table.forget(email)) == 4
         assert log.of_id("7") is None and log.email("a@x") == "a@x" and log.of_alias(stripe="c").email is None
         assert log.of_id("8") == log.of_alias(stripe="d").email == "z@x"
         assert "7" not in repr(log.table._entries.items()).replace("7)", "")
-        assert log.table.forget(email) == 0
+        assert asyncio.run(log.table.forget(email)) == 0
 
 
 def test_forgetting_leaves_to_others_what_they_have_claimed_since() -> None:
@@ -441,7 +443,7 @@ def test_forgetting_leaves_to_others_what_they_have_claimed_since() -> None:
     log.add(upsert("a@x", "seven"))
     log.add(upsert("b@x", "seven"))
     log.add(upsert("a@x", "8"))
-    assert log.table.forget("b@x") == 2
+    assert asyncio.run(log.table.forget("b@x")) == 2
     assert "seven" not in repr(log.table._entries)
     assert log.of_id("8") == "a@x" and log.of_alias(stripe="c").email is None
 
@@ -451,7 +453,7 @@ def test_forgetting_an_email_erases_who_was_last_said_to_have_it() -> None:
     log = Log()
     log.add(upsert("b@x", "7"))
     log.add(upsert("b@x", "8"))
-    assert log.table.forget("b@x") == 3
+    assert asyncio.run(log.table.forget("b@x")) == 3
     assert len(log.table) == 0
     log.add(upsert("c@x", stripe="c"))
-    assert log.table.forget("c@x") == 1
+    assert asyncio.run(log.table.forget("c@x")) == 1

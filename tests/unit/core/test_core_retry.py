@@ -1,12 +1,12 @@
 """The dialogue of one action: what each answer means for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from bridge.core.retry import FOREVER, Attempt, Policy, Reply, backoff, deliver
+from bridge.core.retry import FOREVER, Attempt, Policy, Reply, Wait, backoff, deliver
 from bridge.model import Action, Call, Contact, Ending, Handling, Kind, LetterKind, Outcome, Result, Verdict
 
 EVENT_WALL = 1_000_000.0
@@ -31,12 +31,20 @@ class World:
 
     ids: dict[Contact, str] = field(default_factory=dict)
     healthy: bool = True
+    known: dict[Contact, str] | None = None
+    """Emails of those who lack one; None where there is no table that lasts."""
 
     def contact_id(self, contact: Contact) -> str | None:
         return self.ids.get(contact)
 
     def forget_contact_id(self, contact: Contact) -> None:
         self.ids.pop(contact, None)
+
+    def filled(self, action: Action) -> Action | None:
+        if self.known is None:
+            return None
+        email = self.known.get(action.contact)
+        return action if email is None else replace(action, contact=action.contact._replace(email=email))
 
     def succeeded_since(self, endpoint: str, now: float) -> bool:
         return self.healthy
@@ -58,13 +66,34 @@ class Talk:
         self.now = 0.0
         self.result: Result | None = None
         self.attempts: list[Attempt] = []
+        self.asks: list[float] = []
+        """When (monotonic) it asked for its contact."""
+        self.wait: Wait | None = None
         self._advance(lambda: next(self.dialogue))
+        if self.wait is not None:
+            assert self.wait.seconds == 0, "it asks at once"
+            self.ask()
 
-    def _advance(self, step: Callable[[], Attempt]) -> None:
+    def _advance(self, step: Callable[[], Attempt | Wait]) -> None:
+        self.wait = None
         try:
-            self.attempts.append(step())
+            said = step()
         except StopIteration as end:
             self.result = end.value
+            return
+        if isinstance(said, Wait):
+            self.wait = said
+        else:
+            self.attempts.append(said)
+
+    def ask(self, times: int = 1) -> "Talk":
+        """Lets so many of its waits pass."""
+        for _ in range(times):
+            assert self.wait is not None, "it waits for nobody"
+            self.now += self.wait.seconds
+            self.asks.append(self.now)
+            self._advance(lambda: self.dialogue.send(Reply(None, self.now, EVENT_WALL + self.now)))
+        return self
 
     @property
     def attempt(self) -> Attempt:
@@ -328,6 +357,46 @@ def test_without_a_way_to_name_the_contact_nothing_is_sent(what: Action) -> None
     result = Talk(what).ended()
     assert result.letter is LetterKind.UNKNOWN_CONTACT
     assert result.attempts == 0
+
+
+UNNAMED = action(Kind.ENROLL, email=None, external_id="7", sequence_slug="s")
+
+
+def test_an_unknown_contact_is_asked_for_until_its_time_is_over() -> None:
+    """At once, then every few seconds, and exactly at the end; no call is made, and it is no attempt."""
+    talk = Talk(UNNAMED, World(known={}), Policy(unknown_contact_seconds=12.0, contact_retry_seconds=5.0))
+    talk.ask(3)
+    assert talk.asks == [0.0, 5.0, 10.0, 12.0]
+    assert not talk.attempts
+    result = talk.ended()
+    assert (result.ending, result.letter, result.attempts) == (
+        Ending.DEAD_LETTERED,
+        LetterKind.UNKNOWN_CONTACT,
+        0,
+    )
+    assert result.request == {"sequence_slug": "s"}
+
+
+@pytest.mark.parametrize("kind", [Kind.ENROLL, Kind.REMOVE_TAG, Kind.TRIGGER])
+def test_a_contact_that_becomes_known_is_met(kind: Kind) -> None:
+    """The action goes on as one that had the email from the beginning."""
+    what = action(kind, email=None, external_id="7", tag_name="vip")
+    world = World(known={})
+    talk = Talk(what, world).ask(2)
+    world.known = {what.contact: "late@example.com"}
+    talk.ask()
+    assert talk.attempt.call.endpoint in (kind.value, "upsert")
+    if kind is Kind.REMOVE_TAG:
+        assert talk.attempt.call.body == {"email": "late@example.com", "external_id": "7"}
+        talk.answer(DELIVERED)
+    assert talk.answer(DELIVERED).ended().ending is Ending.DELIVERED
+
+
+def test_what_its_endpoint_can_name_waits_for_nobody() -> None:
+    """A track by external_id, and a tag whose contact's id at Meisa is known."""
+    assert Talk(action(Kind.TRACK, email=None, external_id="7", event_name="e"), World(known={})).attempts
+    tag = action(Kind.REMOVE_TAG, email=None, external_id="7", tag_name="v")
+    assert Talk(tag, World(ids={tag.contact: "c-1"}, known={})).attempts
 
 
 # Tags
