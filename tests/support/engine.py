@@ -23,6 +23,7 @@ from bridge.model import (
     TopicPartition,
     action_id,
 )
+from bridge.ports import Store
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from tests.support.fakes import CountingMeter, FakeLetters, FakeMeisa, FakeSource
@@ -94,6 +95,7 @@ class House:
         plan: Callable[[Event], Plan] = plan,
         stop_at: tuple[float, int] = (0.2, 500),
         identities: Identities | None = None,
+        store: Store | None = None,
         bulk_after_seconds: float = math.inf,
     ) -> None:
         self.clock = VirtualClock()
@@ -114,6 +116,7 @@ class House:
             key_refused=lambda key, outcome: self.refused_keys.append(key),
             dice=random.Random(1),  # the same waits in every run
             identities=identities,
+            store=store,
             bulk_after_seconds=bulk_after_seconds,
         )
         self.engine = Engine(
@@ -130,6 +133,7 @@ class House:
             window_max=window_max,
             pending_max=pending_max,
             stop_at=stop_at,
+            store=store,
         )
         self.source.start(self.engine)
         self.delivery.open()

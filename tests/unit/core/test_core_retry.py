@@ -399,6 +399,13 @@ def test_what_its_endpoint_can_name_waits_for_nobody() -> None:
     assert Talk(tag, World(ids={tag.contact: "c-1"}, known={})).attempts
 
 
+def test_a_tag_whose_contact_is_gone_and_has_no_email_is_dead_lettered() -> None:
+    """The id at Meisa that was known is nobody's any more, and without an email no upsert can learn it anew."""
+    tag = action(Kind.REMOVE_TAG, email=None, external_id="7", tag_name="v")
+    result = Talk(tag, World(ids={tag.contact: "c-1"}, known={})).answer(GONE).ended()
+    assert result.letter is LetterKind.UNKNOWN_CONTACT
+
+
 # Tags
 
 
