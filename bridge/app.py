@@ -25,7 +25,7 @@ from bridge.kafka.replays import KafkaLogs
 from bridge.meisa.assumed import Assumptions
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
-from bridge.model import Call, Event, Outcome, Record, Verdict, action_id
+from bridge.model import Call, Event, Kind, Outcome, Record, Verdict, action_id
 from bridge.observe.metrics import Metrics
 from bridge.ports import Store
 from bridge.replay.service import Replays
@@ -34,6 +34,7 @@ from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.status import Status
+from bridge.runtime.suppression import SuppressionSync
 from bridge.state import open_store
 from bridge.web.server import AdminServer
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 DEFAULT_KEY = "default"
+SPARED_KINDS = {Kind.TRIGGER, Kind.ENROLL}
+"""What the suppression list is about: without rules that do this it is not read."""
 START_SECONDS = 10.0
 """How long a start waits for a broker before it says that there is none."""
 DRAIN_SHARE = 0.8
@@ -107,6 +110,7 @@ class Bridge:
         )
         self.client.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
         self.keys = RefusedKeys(self.client, self.delivery, self.client.refresh_keys)
+        self.suppressions = SuppressionSync(self.delivery, list(secrets(settings)), clock)
         shutdown = settings.delivery.shutdown_timeout
         self._drain_seconds = shutdown * DRAIN_SHARE
         self.source = KafkaSource(
@@ -159,6 +163,7 @@ class Bridge:
             self.metrics.totals,
             self.metrics.dead_letters_by_kind,
             retention=self.source.retention_seconds,
+            saved=lambda: self.metrics.calls_saved,
         )
         self.metrics.snapshot = self.status.snapshot
         admin = settings.admin
@@ -193,6 +198,8 @@ class Bridge:
             await asyncio.gather(*asked)
             self.delivery.open()
         self.replays.start()
+        if self._book.handlers or SPARED_KINDS & self._book.kinds():  # what handlers yield nobody knows before
+            self.suppressions.start()
         log.info(
             "started: events are taken in and delivered from here",
             admin=self.admin.url,
@@ -242,6 +249,7 @@ class Bridge:
         self.status.state = "draining"
         log.info("stopping: calls in flight are awaited, then the group is left", in_flight=self.delivery.in_flight)
         await self.keys.close()
+        await self.suppressions.close()
         await self.replays.hold()
         await self.engine.stop(self._drain_seconds)
         await self.replays.close()

@@ -268,6 +268,8 @@ class Verdict(StrEnum):
     """Never an attempt."""
     WITHHELD = "withheld"
     """Kept back by the bridge itself right before the first byte; never an attempt, and known not to have been sent."""
+    SPARED = "spared"
+    """Not made, and never to be: how it would end is known. Never an attempt."""
     UNKNOWN = "unknown"
     """Sent, and no whole answer came: it may have been carried out."""
 

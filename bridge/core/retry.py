@@ -360,6 +360,8 @@ class _Delivery:
                     return dead(LetterKind.REJECTED, outcome, call, self.attempts)
                 not_before = reply.now + policy.scope_retry_seconds
                 continue
+            if verdict is Verdict.SPARED:
+                return outcome
             self.attempts += 1
             if verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.NEEDS_CONTACT):
                 return outcome

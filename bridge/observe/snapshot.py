@@ -94,6 +94,10 @@ class Snapshot:
     """Topics that pause because too many of their events were dead-lettered."""
     totals: Mapping[str, int] = field(default_factory=dict)
     """Events finished since the start, by outcome."""
+    calls_saved: Mapping[str, int] = field(default_factory=dict)
+    """Calls since the start that were not needed, by what saved them."""
+    suppressed_addresses: int | None = None
+    """On Meisa's suppression list; None while no list is fresh enough to spare a call."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     """Dead letters written since the start, by kind."""
 

@@ -21,7 +21,8 @@ from bridge.core.bulk import LINGER_SECONDS
 from bridge.core.identity import Identities
 from bridge.core.ordering import Ordering, Ticket
 from bridge.core.quota import Quota
-from bridge.core.retry import Policy, Reply, Wait, deliver
+from bridge.core.retry import Attempt, Policy, Reply, Wait, deliver
+from bridge.core.suppression import Suppressions
 from bridge.model import (
     Action,
     Call,
@@ -45,7 +46,7 @@ from bridge.runtime.gates import GateState
 from bridge.runtime.items import LANES, PULLED, Batch, Item, Key, KeyState, Part
 from bridge.runtime.lookups import Lookups, Work
 from bridge.runtime.marks import Marks, NoMarks
-from bridge.runtime.sending import PLACES, Sending
+from bridge.runtime.sending import PLACES, SPARED, Sending
 
 JOINING = (Kind.UPSERT, Kind.ADD_TAG)
 """Kinds that may join an upsert that waits (core/pending.py says which of them do)."""
@@ -81,6 +82,8 @@ class Delivery:
         meisa_clock: MeisaClock | None = None,
         bulk_after_seconds: float = math.inf,
     ) -> None:
+        self.suppressions = Suppressions()
+        """Who is spared a call; stale until somebody fills it (runtime/suppression.py)."""
         self._identities = identities
         self._lookups = Lookups(identities, store) if identities is not None and store and not store.local else None
         self._asking: dict[Item, asyncio.TimerHandle] = {}
@@ -108,6 +111,7 @@ class Delivery:
             scope_wait_seconds=policy.scope_wait_seconds,
             random=self._dice.random,
             replied=lambda item, reply: self._replied(item, reply),
+            spared=self._spared,
             lowest=self._lowest,
             key_refused=key_refused,
         )
@@ -304,6 +308,10 @@ class Delivery:
         """Makes a call that belongs to no action (a ping), within its key's quota; None where that has no room now."""
         return await self.sending.ask(call)
 
+    async def ask_in_turn(self, call: Call) -> tuple[Outcome, float]:
+        """Makes a call that belongs to no action and can wait (see runtime/sending.py)."""
+        return await self.sending.ask_in_turn(call)
+
     def key_works(self, name: str) -> None:
         """A refused key was accepted again."""
         self.keys[name].refused = False
@@ -393,7 +401,18 @@ class Delivery:
                 self._unclaim(part)
             elif not attempt.in_doubt:
                 part.batch.marks.clear(part.record, part.action)
+        if self._spared(item, attempt):
+            self._go_on(item, Reply(SPARED, self._clock.now(), self._clock.wall()))
+            return
         self.sending.put(item)
+
+    def _spared(self, item: Item, attempt: Attempt) -> bool:
+        """Whether Meisa would refuse the call as suppressed. One in doubt is made: its answer tells more."""
+        return (
+            not attempt.in_doubt
+            and len(item.pending) == 1
+            and self.suppressions.spares(item.part.action, self._clock.now())
+        )
 
     # Contacts that nobody knows yet
 
@@ -449,6 +468,8 @@ class Delivery:
                 self._leave(item)
             return
         parts = item.pending.next()
+        if result.detail == SPARED.detail and result.status is None:
+            self._meter.saved("suppressed", 1)
         if result.letter is not None and item.kind is Kind.UPSERT and item.body is not None:
             result = result._replace(request=item.body)
         if len(parts) > 1 and result.letter is None:

@@ -15,6 +15,8 @@ its way. Decisions are the machines'; this room only moves items between them. E
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -38,6 +40,11 @@ PLACES = (FIRST, Lane.TRANSACTIONAL, PULLED, Lane.SYNC, Lane.BULK)
 BULK_AFTER = 9
 """So many calls go before the bulk lane's next one while it has some: a tenth is its share whatever else there is."""
 
+TURN_SECONDS = 1.0
+"""Before a call that found no room, though its turn had come, takes its turn anew."""
+SPARED = Outcome(
+    Verdict.SPARED, message="the address is on Meisa's suppression list; no call was made", detail="suppressed"
+)
 GUARDRAIL_SECONDS_MAX = 60.0
 """A contact's longest wait for a sending guardrail that names no time."""
 
@@ -57,6 +64,7 @@ class Sending:
         scope_wait_seconds: float,
         random: Callable[[], float],
         replied: Callable[[Item, Reply], None],
+        spared: Callable[[Item, Attempt], bool],
         lowest: Callable[[], Iterable[Item]],
         key_refused: Callable[[str, Outcome], None],
     ) -> None:
@@ -67,12 +75,15 @@ class Sending:
         self._max_in_flight = max_in_flight
         self._scope_wait_seconds = scope_wait_seconds
         self._replied = replied
+        self._spared = spared
         self._lowest = lowest
         self.key_refused = key_refused
         self.may_leave: Callable[[], bool] = lambda: True
         self.keys = {name: Key(name, quota, Dispatch(PLACES, last_after=BULK_AFTER)) for name, quota in quotas.items()}
         self._key_order = sorted(self.keys)
         self._calls: set[asyncio.Task[None]] = set()
+        self._turns: dict[str, deque[asyncio.Future[None]]] = {name: deque() for name in self.keys}
+        """Calls that belong to no action and wait for a slot of the common share; a few for each key."""
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._last_success: dict[str, float] = {}
         self._gates: Gates[Item] = Gates(random)
@@ -128,6 +139,13 @@ class Sending:
             key = self.keys[name]
             if key.refused:
                 continue
+            if self._turns[name]:
+                at = key.quota.earliest(now)
+                if at <= now:
+                    self._turns[name].popleft().set_result(None)
+                    self.wake()  # behind the one who was called, who takes the slot
+                    continue
+                wake_at = min(wake_at, at)
             while len(self._calls) < self._max_in_flight and self._send_next(key, now):
                 pass
             if len(self._calls) >= self._max_in_flight:
@@ -171,6 +189,10 @@ class Sending:
         attempt = item.attempt
         assert attempt is not None
         if self._too_late(key, item, attempt):
+            return True
+        if self._spared(item, attempt):
+            self._unsent(key, item)
+            self._replied(item, Reply(SPARED, now, self._clock.wall()))
             return True
         # What progress must be able to tell comes before all that others could use: a slot, or the turn to probe.
         if not self._can_be_told(item):
@@ -409,10 +431,31 @@ class Sending:
                 item.held_since = self._clock.wall()
             self._give_up_scope(key, call.endpoint, outcome, now)
 
-    async def ask(self, call: Call) -> Outcome | None:
+    async def ask_in_turn(self, call: Call) -> tuple[Outcome, float]:
+        """As `ask`, in the share of the quota that everybody uses, once there is room: its turn comes before theirs.
+
+        Returns the outcome, and a moment (monotonic) before the call left.
+        """
+        while True:
+            turn = asyncio.get_running_loop().create_future()
+            self._turns[call.key].append(turn)
+            self.wake()
+            try:
+                await turn
+            finally:
+                if not turn.done() or turn.cancelled():
+                    with contextlib.suppress(ValueError):
+                        self._turns[call.key].remove(turn)
+            asked_at = self._clock.now()
+            outcome = await self.ask(call, urgent=False)
+            if outcome is not None:
+                return outcome, asked_at
+            await asyncio.sleep(TURN_SECONDS)  # somebody else was quicker, or may not tell yet
+
+    async def ask(self, call: Call, *, urgent: bool = True) -> Outcome | None:
         """Makes a call that belongs to no action (a ping), within its key's quota; None where that has no room now."""
         quota = self.keys[call.key].quota
-        if not quota.acquire(self._clock.now(), urgent=True):
+        if not quota.acquire(self._clock.now(), urgent=urgent):
             return None
         sent_now, sent_wall = self._clock.now(), self._clock.wall()
         try:
@@ -421,7 +464,7 @@ class Sending:
             quota.unanswered(self._clock.now())
             raise
         now = self._clock.now()
-        count(quota, outcome, now, urgent=True)
+        count(quota, outcome, now, urgent=urgent)
         self._meisa_clock.observe(sent_wall, self._clock.wall(), outcome.date_wall_seconds)
         self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
         if outcome.verdict is Verdict.THROTTLED:

@@ -28,6 +28,7 @@ class Status:
         totals: Callable[[], Mapping[str, int]],
         dead_letters: Callable[[], Mapping[str, int]],
         retention: Callable[[TopicPartition, int], float | None] = lambda partition, frontier: None,
+        saved: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._engine = engine
         self._delivery = delivery
@@ -35,6 +36,7 @@ class Status:
         self._totals = totals
         self._dead_letters = dead_letters
         self._retention = retention
+        self._saved = saved
         self._started_wall = clock.wall()
         self.state = "starting"
 
@@ -93,5 +95,7 @@ class Status:
             ),
             stopped_topics=tuple(engine.burial.stopped_topics()),
             totals=dict(self._totals()),
+            calls_saved=dict(self._saved()),
+            suppressed_addresses=len(delivery.suppressions) if delivery.suppressions.fresh(now) else None,
             dead_letters=dict(self._dead_letters()),
         )

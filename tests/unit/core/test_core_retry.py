@@ -418,6 +418,15 @@ def test_a_tag_rides_on_an_upsert_where_the_email_is_known(known: dict[Contact, 
     assert talk.answer(DELIVERED).ended().ending is Ending.DELIVERED
 
 
+def test_a_call_that_is_spared_is_no_attempt() -> None:
+    """It was never made: a letter about it counts none."""
+    spared = Outcome(Verdict.SPARED, message="on the list", detail="suppressed")
+    result = Talk(action(Kind.TRIGGER, trigger_key="k")).answer(spared).ended()
+    assert (result.ending, result.attempts, result.status) == (Ending.SUPPRESSED, 0, None)
+    result = Talk(action(Kind.TRIGGER, trigger_key="k", on_suppressed="dead_letter")).answer(spared).ended()
+    assert (result.letter, result.message, result.attempts) == (LetterKind.REJECTED, "on the list", 0)
+
+
 def test_a_tag_that_may_share_no_call_still_needs_one_only() -> None:
     """`coalesce: false`: by Meisa's id where that is known, else by an upsert of its own."""
     what = action(Kind.ADD_TAG, tag_name="vip", coalesce=False)
