@@ -54,9 +54,6 @@ JOINING = (Kind.UPSERT, Kind.ADD_TAG)
 PULLED_URGENT_MAX = 3
 """Calls that an urgent action pulls before it which may use the reserve."""
 
-JOINING = (Kind.UPSERT, Kind.ADD_TAG)
-"""Kinds that may join an upsert that waits (core/pending.py says which of them do)."""
-
 REFUSES_ALL = (401, 403)
 """Of the key, whatever a call says: to take a merged call apart would only ask again."""
 

@@ -418,6 +418,14 @@ def test_a_tag_rides_on_an_upsert_where_the_email_is_known(known: dict[Contact, 
     assert talk.answer(DELIVERED).ended().ending is Ending.DELIVERED
 
 
+def test_a_doubt_that_is_a_guess_does_not_outlive_the_events_age() -> None:
+    """Nobody knows whether it ever left: both the idempotency window and its `max_age` bound it."""
+    for max_age, limit in ((100.0, EVENT_WALL + 100.0), (1e9, EVENT_WALL + POLICY.idempotency_window_seconds)):
+        what = action(Kind.TRIGGER, trigger_key="k", max_age_seconds=max_age)
+        attempt = next(deliver(what, "id-1", EVENT_WALL, POLICY, World(), "default", EVENT_WALL, unsure=True))
+        assert (attempt.not_after_wall, attempt.in_doubt) == (limit, True)
+
+
 def test_a_call_that_is_spared_is_no_attempt() -> None:
     """It was never made: a letter about it counts none."""
     spared = Outcome(Verdict.SPARED, message="on the list", detail="suppressed")

@@ -17,7 +17,7 @@ from tests.mutations.table import Mutation, load
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "hard-cases.md"
 CASES = range(1, 33)
-NOT_BUILT = {28, 29, 30}
+NOT_BUILT = {30}
 """As a whole; they say so on the page."""
 
 _HEADING = re.compile(r"^## (\d+)\. (.+)$", re.MULTILINE)
