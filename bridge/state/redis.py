@@ -22,6 +22,8 @@ from typing import Any, Final
 
 from redis import asyncio as client
 from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from bridge.errors import StartFailed, StoreFailed
 from bridge.ports import Merge
@@ -58,7 +60,11 @@ class RedisStore:
         self._known_version = False
         try:
             self._redis: Any = client.Redis.from_url(
-                url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, max_connections=4
+                url,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+                max_connections=4,
+                retry=Retry(NoBackoff(), 1),  # a connection may have died since; more is for the caller to say
             )
         except ValueError as error:
             raise StartFailed(f"state.url is no URL of a Redis: {str(error).partition(chr(10))[0]}") from None

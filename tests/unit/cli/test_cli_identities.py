@@ -122,6 +122,20 @@ def test_a_file_that_is_none_is_told(folder: Path, content: str | bytes, says: s
     assert result.exit_code == status and f"people.csv{says}" in result.stderr and result.stdout == ""
 
 
+def test_rules_that_need_the_table_are_right_where_it_lasts(folder: Path) -> None:
+    """And refused in memory, with what to do."""
+    (folder / "rules").mkdir()
+    (folder / "rules" / "a.yaml").write_text(
+        "rules:\n  - name: paid\n    match: paid\n    do:\n"
+        "      - enroll: {sequence_slug: s}\n        contact: {stripe: '${data.customer}'}\n"
+    )
+    check = ["check", "--offline", "-c", "bridge.yaml"]
+    assert CliRunner().invoke(main, check, env={"KEY": "meisa_live_1"}).exit_code == 0
+    (folder / "bridge.yaml").write_text(CONFIG)
+    refused = CliRunner().invoke(main, check, env={"KEY": "meisa_live_1"})
+    assert refused.exit_code == 1 and "MB150" in refused.stdout and "sqlite:///" in refused.stdout
+
+
 def test_a_header_alone_imports_nobody(folder: Path) -> None:
     assert import_("email,external_id\n").stdout == "imported 0 of 0 rows\n"
 
