@@ -10,8 +10,9 @@ import asyncio
 import random
 import zlib
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from benchmarks.trace import Arrival
 from bridge.core.identity import Identities
@@ -28,6 +29,7 @@ from tests.support.world_meisa import WorldMeisa
 
 LIMITS = ((60, 60.0), (1000, 3600.0))
 RESERVE = 0.1
+BULK_AFTER_SECONDS = 3600.0
 BATCH = 500
 TICK_SECONDS = 0.2
 """Between two fetches of a partition."""
@@ -84,6 +86,27 @@ class Log:
         return self._next is None and not any(self._waiting)
 
 
+class TopicMeter(CountingMeter):
+    """Also tells how many events of a topic are finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finished_of: Counter[str] = Counter()
+
+    def finished(self, topic: str, outcome: str) -> None:
+        super().finished(topic, outcome)
+        self.finished_of[topic] += 1
+
+
+class Email(NamedTuple):
+    """One email's way, in seconds from the benchmark's beginning."""
+
+    happened: float
+    taken: float
+    """When its event was taken in: from then on it waits for nothing but its turn."""
+    answered: float
+
+
 class House:
     """Build it inside the virtual loop. `taken` holds what was planned, and when, if `remember` says so."""
 
@@ -97,18 +120,18 @@ class House:
         remember: bool = False,
     ) -> None:
         self.clock = VirtualClock()
-        self.meter = CountingMeter()
+        self.meter = TopicMeter()
         self.meisa = WorldMeisa(self.clock, log_limit=1000)
         self.meisa.answered = self._answered
         self.logs = logs
         self.taken: list[tuple[float, Action]] = []
-        self.urgent: list[tuple[float, float]] = []
-        """Of each email: when it was taken in, and how long it took from there to Meisa's answer, in seconds."""
+        self.emails: list[Email] = []
+        """Those that Meisa has answered."""
         self.wanted = 0
         """Events that a rule made something of."""
         self._remember = remember
         self._book = book
-        self._due: dict[str, float] = {}
+        self._due: dict[str, tuple[float, float]] = {}
         self.source = FakeSource()
         self.delivery = Delivery(
             self.meisa,
@@ -119,6 +142,7 @@ class House:
             identify=lambda record, action: action_id("group", record, action),
             dice=random.Random(3),
             identities=Identities(),
+            bulk_after_seconds=BULK_AFTER_SECONDS,
         )
         self.engine = Engine(
             group="group",
@@ -144,19 +168,20 @@ class House:
             if self._remember:
                 self.taken.append((self.clock.now(), action))
             if action.kind is Kind.TRIGGER:
-                self._due[event.id] = self.clock.now()
+                happened = event.time_wall_seconds - self.clock.WALL_AT_START
+                self._due[event.id] = (happened, self.clock.now())
         return plan
 
     def _answered(self, call: Call) -> None:
         if call.endpoint == "trigger":
-            taken = self._due.pop(str((call.body or {})["variables"]["event"]), None)
-            if taken is not None:
-                self.urgent.append((taken, self.clock.now() - taken))
+            due = self._due.pop(str((call.body or {})["variables"]["event"]), None)
+            if due is not None:
+                self.emails.append(Email(*due, self.clock.now()))
 
-    def overdue(self) -> list[float]:
-        """How long each email that has not left has waited since it was taken in, in seconds."""
+    def waiting_emails(self) -> list[Email]:
+        """Those that were taken in and have no answer yet, as if it came now."""
         now = self.clock.now()
-        return [now - taken for taken in self._due.values()]
+        return [Email(*due, now) for due in self._due.values()]
 
     async def pour(self) -> None:
         """Feeds what is there, until there is nothing more to come."""
@@ -184,6 +209,10 @@ class House:
         """Returns once nothing is pending."""
         while self.delivery.pending:
             await asyncio.sleep(1.0)
+
+    def finished(self, topic: str) -> int:
+        """Events of the topic that are done with."""
+        return self.meter.finished_of[topic]
 
     @property
     def slots(self) -> list[float]:

@@ -69,7 +69,7 @@ class Arrival(NamedTuple):
 
 def trace(traffic: Traffic, wall_at_start: float) -> Iterator[Arrival]:
     """The records in the order of their times; events carry wall times that follow from `wall_at_start`."""
-    rng = random.Random(f"trace {traffic.seed}")
+    rng = _dice(traffic)
     moments = _moments(rng, traffic)
     is_wanted = [rng.random() >= traffic.unwanted for _ in moments]
     walls = [wall_at_start + at for at, wanted in zip(moments, is_wanted, strict=True) if wanted]
@@ -105,6 +105,15 @@ def trace(traffic: Traffic, wall_at_start: float) -> Iterator[Arrival]:
 def book(text: str | None = None) -> RuleBook:
     """The rules of the benchmarks, or others."""
     return rules.load_text(RULES.read_text(encoding="utf-8") if text is None else text)
+
+
+def times(traffic: Traffic) -> list[float]:
+    """When the records of `trace` arrive."""
+    return _moments(_dice(traffic), traffic)
+
+
+def _dice(traffic: Traffic) -> random.Random:
+    return random.Random(f"trace {traffic.seed}")
 
 
 def _moments(rng: random.Random, traffic: Traffic) -> list[float]:

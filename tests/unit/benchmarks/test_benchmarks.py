@@ -1,0 +1,89 @@
+"""The benchmarks measure what they say: a trace repeats, figures are computed right, every section runs."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from benchmarks import absorption, day, plot, savings
+from benchmarks.__main__ import main
+from benchmarks.day import Day, Hour, percentile
+from benchmarks.house import Email
+from benchmarks.trace import Traffic, times, trace
+from tests.support.virtual import run
+
+TRAFFIC = Traffic(2_000, 100, span_seconds=86_400.0, shape="day", unwanted=0.5, newcomers=0.5)
+
+
+def test_a_trace_is_the_same_for_the_same_numbers_and_in_the_order_of_its_times() -> None:
+    first = list(trace(TRAFFIC, 0.0))
+    assert first == list(trace(TRAFFIC, 0.0))
+    assert first != list(trace(replace(TRAFFIC, seed=8), 0.0))
+    assert [arrival.at for arrival in first] == sorted(arrival.at for arrival in first) == times(TRAFFIC)
+    assert len(first) == 2_000
+
+
+def test_a_day_is_busy_in_office_hours_and_quiet_at_night() -> None:
+    at = [arrival.at / 3600 for arrival in trace(TRAFFIC, 0.0)]
+    assert sum(9 <= hour < 12 for hour in at) > 4 * sum(0 <= hour < 3 for hour in at)
+
+
+def test_nobody_wants_what_is_said_to_be_unwanted_and_known_people_do_not_sign_up() -> None:
+    types = [orjson.loads(arrival.value)["type"] for arrival in trace(TRAFFIC, 0.0)]
+    wanted = [arrival.wanted for arrival in trace(TRAFFIC, 0.0)]
+    assert [each != "page.viewed" for each in types] == wanted
+    assert 800 < sum(wanted) < 1_050
+    assert 30 < types.count("user.signed_up") < 70
+
+
+def test_percentiles_are_the_smallest_value_that_covers_the_share() -> None:
+    assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 2.0
+    assert percentile([1.0, 2.0, 3.0, 4.0], 0.99) == 4.0
+    assert math.isnan(percentile([], 0.5))
+
+
+def test_emails_that_still_wait_count_with_what_they_have_waited() -> None:
+    made = Day("d", 1000, [Hour(1, 10, 0, [Email(0.0, 5.0, 6.0)], 0.0)], [Email(0.0, 100.0, 3600.0)])
+    assert made.delays(since_taken=True) == [1.0, 3500.0]
+    assert made.delays(since_taken=False) == [6.0, 3600.0]
+    assert "1 of them still waiting" in list(day.table(made))[-1]
+
+
+def test_a_plot_is_an_image_with_a_panel_for_each_figure() -> None:
+    """Hours without an email have no delay: the line leaves them out."""
+    made = Day("<day>", 1000, [Hour(1, 900, 5, [Email(0.0, 5.0, 6.0)], 60.0), Hour(2, 100, 5, [], 60.0)])
+    image = ElementTree.fromstring(plot.days([made, made]))
+    kinds = [each.tag.rpartition("}")[2] for each in image.iter()]
+    assert kinds.count("polyline") == 4
+    assert kinds.count("rect") == 1 + 2 * 2
+
+
+@pytest.mark.parametrize("mode", absorption.MODES)
+def test_absorption_takes_every_event_in(mode: str) -> None:
+    """Asserted inside: what is only held back must not count."""
+    rate = run(absorption.absorb(mode, 600))
+    assert rate.events == 600
+    assert (rate.contacts > 0) == (mode == "merged")
+
+
+def test_a_backlog_of_state_needs_no_call_more_than_the_optimum() -> None:
+    """No scheduler could merge more where everything is known before the first call; enrollments apart."""
+    found = savings.backlog(400, 60)
+    assert found.made["upsert"] == found.fewest.upserts
+    assert found.fewest.calls <= found.calls < found.actions
+
+
+def test_live_traffic_never_beats_its_bound() -> None:
+    found = savings.live(3.0, 0.2)
+    assert found.fewest.calls <= found.calls <= found.actions
+
+
+def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["nights"])
+    assert ended.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
