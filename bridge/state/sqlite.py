@@ -38,6 +38,9 @@ CHECKPOINT_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 0.1
 """Between questions whether another process has written; each takes some microseconds."""
 
+UNKNOWN: Final = -1
+"""No data_version is negative."""
+
 SCAN_ROWS: Final = 1_000
 """Read at once while scanning."""
 
@@ -57,9 +60,9 @@ class SqliteStore:
         self._look_at = 0.0
         self._db = _open(path, patience_seconds)
         self._seen = self._data_version()
-        """As `refresh` last saw it."""
-        self._merged = self._seen
-        """As `flush` last saw it."""
+        """As it was when those who keep values were last told to read again; UNKNOWN where they must be told next."""
+        self._overtaken = False
+        """Somebody else has written since some of the changes were put."""
 
     # Reading
 
@@ -70,7 +73,10 @@ class SqliteStore:
         self._look_at = now + LOOK_SECONDS
         with self._told("read"):
             before, self._seen = self._seen, self._data_version()
-        return before != self._seen
+        if before == self._seen:
+            return False
+        self._overtaken = bool(self._changes)
+        return True
 
     def at_hand(self, name: str) -> bool:
         return True
@@ -129,8 +135,8 @@ class SqliteStore:
         with self._told("written"):
             db.execute("BEGIN IMMEDIATE")
             try:
-                version = self._data_version()
-                changes = self._changes if version == self._merged else self._merged_changes()
+                overtaken = self._overtaken or self._data_version() != self._seen
+                changes = self._merged_changes() if overtaken else self._changes
                 db.executemany(
                     "INSERT INTO register (name, value) VALUES (?, ?) "
                     "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -142,7 +148,9 @@ class SqliteStore:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
-        self._merged = version
+        if overtaken:
+            # What is stored now is not what was put: until all is read again, further changes stand on old values.
+            self._look_at, self._seen, self._overtaken = 0.0, UNKNOWN, False
         self._changes.clear()
         if time.monotonic() >= self._checkpoint_at and (self._checkpoint is None or not self._checkpoint.is_alive()):
             self._checkpoint_at = time.monotonic() + CHECKPOINT_SECONDS
@@ -155,7 +163,6 @@ class SqliteStore:
         for name, value in self._changes.items():
             stored = None if value is None else self._stored(name)
             made[name] = value if value is None or stored is None else self._merge(name, stored, value)
-        self._look_at, self._seen = 0.0, -1  # whoever keeps values reads them again
         return made
 
     async def close(self) -> None:

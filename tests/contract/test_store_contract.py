@@ -162,6 +162,30 @@ async def test_two_writings_of_one_name_are_merged(store: Store, second: Store) 
 
 
 @lasting
+async def test_what_is_written_again_from_old_values_is_merged_again(store: Store, second: Store) -> None:
+    """A reader that has not been told to read again may stand on what was there before the others' writing."""
+    store.put("x:1", b"a")
+    second.put("x:1", b"b")
+    await second.flush()
+    await store.flush()
+    store.put("x:1", b"c")
+    await store.flush()
+    assert await everything(second) == {"x:1": b"b+a+c"}
+
+
+@lasting
+async def test_what_was_put_before_others_wrote_is_merged_even_after_reading_again(store: Store, second: Store) -> None:
+    store.refresh()
+    store.put("x:1", b"mine")
+    second.put("x:1", b"theirs")
+    await second.flush()
+    while not store.refresh():  # a second at most
+        pass
+    await store.flush()
+    assert await everything(second) == {"x:1": b"theirs+mine"}
+
+
+@lasting
 async def test_who_keeps_values_is_told_that_others_have_written(store: Store, second: Store) -> None:
     """Not necessarily at once, but without end: every later question of a reader who asks again says so in time."""
     await store.load(["x:1"])
