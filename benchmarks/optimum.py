@@ -6,7 +6,8 @@ What may share a call is what the rules of delivery allow (bridge/core/pending.p
   none in the later one), and never two different values of a preserved path; `coalesce: false`, a `max_age` or a
   missing email forbids it;
 - an add_tag with a name counts as such an upsert: it rides on `tag_names`;
-- enrollments without metadata and trigger_source, of any contacts, with the same slug and override, 500 a call;
+- enrollments without metadata and trigger_source, of any contacts, with the same slug and override, 500 a call (one
+  that repeats its contact's last one needs no further address);
 - everything else is a call of its own, and like an enrollment a barrier in its contact's order.
 
 `backlog`: all is known at once. The scheduler may choose any order that keeps each contact's own, and wait for as long
@@ -123,8 +124,8 @@ def backlog(trace: Iterable[Step]) -> Fewest:
         if slug is None:
             found.others[action.kind.value] += 1
         else:
-            enrolled[slug] += 1
             if not contact or last_slug.get(contact) != slug:
+                enrolled[slug] += 1
                 blocks[contact, slug] += 1
         if contact:
             last_slug[contact] = slug
