@@ -26,7 +26,7 @@ def days(all_days: Sequence[Day]) -> str:
 def _column(day: Day, x: int) -> list[str]:
     hours = [hour.number for hour in day.hours]
     used = [hour.calls / day.limit * 100 for hour in day.hours]
-    slow = [percentile(delays(hour.emails, since_taken=True), 0.99) for hour in day.hours]
+    slow = [percentile(delays(hour.emails), 0.99) for hour in day.hours]
     oldest = [hour.oldest_seconds / HOUR for hour in day.hours]
     return [
         f'<text x="{x + LEFT}" y="18" font-size="14">{escape(day.name)}</text>',

@@ -48,9 +48,15 @@ def test_percentiles_are_the_smallest_value_that_covers_the_share() -> None:
 
 def test_emails_that_still_wait_count_with_what_they_have_waited() -> None:
     made = Day("d", 1000, [Hour(1, 10, 0, [Email(0.0, 5.0, 6.0)], 0.0)], [Email(0.0, 100.0, 3600.0)])
-    assert made.delays(since_taken=True) == [1.0, 3500.0]
-    assert made.delays(since_taken=False) == [6.0, 3600.0]
-    assert "1 of them still waiting" in list(day.table(made))[-1]
+    assert day.delays(made.emails) == [1.0, 3500.0]
+    assert "2 emails, 1 of them still waiting: p50 1.00 s, p99 3500.00 s" in list(day.table(made))[-1]
+
+
+def test_emails_of_events_that_were_history_when_they_were_read_are_told_apart() -> None:
+    """They count as bulk: that they wait with it says nothing of what is urgent."""
+    made = Day("d", 1000, [Hour(9, 10, 0, [Email(0.0, 3601.0, 9000.0), Email(0.0, 3599.0, 3600.0)], 0.0)])
+    assert day.delays(made.emails) == [1.0]
+    assert "1 late" in list(day.table(made))[-1]
 
 
 def test_a_plot_is_an_image_with_a_panel_for_each_figure() -> None:
