@@ -57,6 +57,7 @@ def backlog(count: int, users: int, *, milestones: float = 1.0, first: bool = Tr
     """All events are in the topic when the bridge starts; `first`: they are read before calls may leave."""
     traffic = Traffic(count, users, start=-3600.0, milestones=milestones, newcomers=NEWCOMERS)
     name = f"backlog, {count:,} events" + ("" if first else ", calls leave while it is read")
+    name += ", mostly log-ins" if milestones < 1 else ""
     return run(_measure(name, trace(traffic, VirtualClock.WALL_AT_START), first, live=False), VirtualLoop())
 
 
