@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -74,7 +75,7 @@ def _day(*, long: bool, svg: Path | None) -> None:
     from benchmarks import day, plot
 
     days = []
-    for made in (day.shared, day.beside):
+    for made in (day.shared, day.beside, partial(day.beside, independent=True)):
         days.append(made(day.DAY_HOURS if long else day.SHORT_HOURS))
         print(f"\n## A day: {days[-1].name}\n")
         for line in day.table(days[-1]):

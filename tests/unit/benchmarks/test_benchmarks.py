@@ -68,6 +68,18 @@ def test_a_plot_is_an_image_with_a_panel_for_each_figure() -> None:
     assert kinds.count("rect") == 1 + 2 * 2
 
 
+def test_an_independent_email_waits_for_nothing_of_its_contact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small day in full: a backlog, a topic of its own for email, and every figure of the hour."""
+    monkeypatch.setattr(day, "EVENTS", 24 * 1_000)
+    made = day.beside(1, independent=True)
+    waited = day.delays(made.emails)
+    assert len(waited) > 5
+    assert max(waited) < day.P99_SECONDS_WANTED
+    assert made.hours[0].calls > len(waited)
+    assert made.hours[0].behind == 0
+    assert len(list(day.table(made))) == 5
+
+
 @pytest.mark.parametrize("mode", absorption.MODES)
 def test_absorption_takes_every_event_in(mode: str) -> None:
     """Asserted inside: what is only held back must not count."""
