@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ import structlog
 from bridge import rules
 from bridge.core.identity import Identities
 from bridge.core.progress import decode as decode_progress
-from bridge.core.quota import Quota
 from bridge.core.registers import merged
 from bridge.core.retry import Policy
+from bridge.core.shares import Shares
 from bridge.decode import Envelope, decoder_for
 from bridge.errors import Problem, ProblemsFound, StartFailed, StoreFailed, UserError
 from bridge.kafka.admin import probe
@@ -33,6 +34,7 @@ from bridge.runtime.clock import SystemClock
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
+from bridge.runtime.spend import Spend
 from bridge.runtime.status import Status
 from bridge.runtime.suppression import SuppressionSync
 from bridge.state import open_store
@@ -49,6 +51,8 @@ SPARED_KINDS = {Kind.TRIGGER, Kind.ENROLL}
 """What the suppression list is about: without rules that do this it is not read."""
 START_SECONDS = 10.0
 """How long a start waits for a broker before it says that there is none."""
+PING_AGAIN_SECONDS = 0.02
+"""Between looks whether the first call may leave: the group's assignment takes seconds, the commit milliseconds."""
 DRAIN_SHARE = 0.8
 """Of `shutdown_timeout` for calls in flight and the last commit; the rest is for leaving the group and closing."""
 
@@ -89,9 +93,10 @@ class Bridge:
         )
         limits = [(meisa.quota.per_minute, 60.0), (meisa.quota.per_hour, 3600.0)]
         group = settings.kafka.group_id
+        quotas = {name: Shares(limits, reserve=meisa.quota.reserve) for name in secrets(settings)}
         self.delivery = Delivery(
             self.client,
-            {name: Quota(limits, reserve=meisa.quota.reserve) for name in secrets(settings)},
+            quotas,
             clock=clock,
             meter=self.metrics,
             policy=Policy(
@@ -154,6 +159,14 @@ class Bridge:
             metadata_bytes_max=settings.kafka.offset_metadata_max_bytes,
             failed=failed,
             stop_at=(settings.dead_letters.stop_at.share, settings.dead_letters.stop_at.of),
+            spend=Spend(
+                quotas,
+                limits,
+                clock=clock,
+                meisa_clock=self.delivery.meisa_clock,
+                counts=self.source.partition_counts,
+                timeout_seconds=meisa.timeout,
+            ),
             store=self.store,
         )
         self.status = Status(
@@ -189,13 +202,14 @@ class Bridge:
         except StoreFailed as error:
             raise StartFailed(str(error)) from None
         self.source.start(self.engine)
-        self.status.state = "joining"
+        self.status.state, self.status.introduced = "joining", False
         async with _together() as group:
             # A busy port is told at once; what takes time there (imports) must not delay the first call.
             group.create_task(self.admin.start())
             asked = [group.create_task(self._find_kafka())]
             asked += [group.create_task(self._introduce(name)) for name in secrets(self._settings)]
             await asyncio.gather(*asked)
+            self.status.introduced = True
             self.delivery.open()
         self.replays.start()
         if self._book.handlers or SPARED_KINDS & self._book.kinds():  # what handlers yield nobody knows before
@@ -224,7 +238,7 @@ class Bridge:
             log.warning("a topic does not exist (yet); its events are read once it does", topic=name)
 
     async def _introduce(self, key: str) -> None:
-        outcome = await self.delivery.ask(Call("ping", key=key))
+        outcome = await self._ping(key)
         problem = introduction(self._settings, key, outcome) or not_meisa(self._settings, outcome)
         if problem:
             raise StartFailed(problem)
@@ -243,6 +257,17 @@ class Bridge:
                 action=kind,
                 scope=ENDPOINTS[kind].scope,
             )
+
+    async def _ping(self, key: str) -> Outcome | None:
+        """The first call of a key. It counts like all others, so it needs a share of the quota: partitions, and an
+        acknowledged commit that permits it. None where there is none in time, as in a member without partitions."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            outcome = await self.delivery.ask(Call("ping", key=key))
+            spare = self.engine.joined and not self.engine.partitions
+            if outcome is not None or spare or time.monotonic() >= deadline:
+                return outcome
+            await asyncio.sleep(PING_AGAIN_SECONDS)
 
     async def stop(self) -> None:
         """Drains, commits, leaves the group, and closes everything; within `shutdown_timeout`."""

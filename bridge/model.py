@@ -383,6 +383,8 @@ class Assigned:
     """The committed offset that `metadata` belongs to, where reading starts at another one."""
     topic_hash: int | None = None
     """Four bytes of a hash of the topic's id, which a topic created anew does not keep; None where it is not known."""
+    former: tuple[int, str] | None = None
+    """What was committed for a former topic of this name, with its text: only the quota's spend still counts."""
 
 
 @dataclass(slots=True)

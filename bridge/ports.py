@@ -74,6 +74,12 @@ class Source(Protocol):
     def log_ends(self) -> Mapping[TopicPartition, int]:
         """The offset after the last record of owned partitions, as the broker last told; for lag."""
 
+    def partition_counts(self) -> Mapping[str, int]:
+        """How many partitions each topic has that the group reads, as the brokers last told.
+
+        Known of every topic when the first partition is assigned; until then, and where a topic does not exist, absent.
+        """
+
     def standstill(self) -> float:
         """The longest time in seconds without a poll since this was asked last; by either clock.
 

@@ -21,7 +21,8 @@ The form
     7        `seen`, the offset after the highest taken in, and `since`, when the frontier's record was first read
     8        `unsure_below`: a former owner's progress up to there could not be read
     9        a hash of the topic's id: four bytes
-    10-15    reserved for quota spend and the assignment id, SPEND_BYTES together with their heads
+    10       the quota's spend, as core/shares.py writes it
+    11-15    reserved for the assignment id; with tag 10 at most SPEND_BYTES, heads included
 
 Rules that never break
     1. What is written never exceeds its limit, in bytes; the broker would refuse the whole commit.
@@ -51,7 +52,7 @@ from typing import NamedTuple
 PREFIX = "mb1:"
 _OURS = re.compile(r"mb\d{1,4}:")
 
-_STORED, _DEFLATED, _RUNS, _STARTED, _DELIVERED, _UNCLAIMED, _SEEN, _UNSURE, _TOPIC = range(1, 10)
+_STORED, _DEFLATED, _RUNS, _STARTED, _DELIVERED, _UNCLAIMED, _SEEN, _UNSURE, _TOPIC, _SPEND = range(1, 11)
 
 _CHECK_BYTES = 4
 _DIGEST_BYTES = 4
@@ -111,6 +112,8 @@ class Progress(NamedTuple):
     """Below it a trigger may have been sent of which nothing is told."""
     topic: int | None = None
     """Four bytes of a hash of the topic's id."""
+    spend: bytes | None = None
+    """What of the quota's share of this partition is used (core/shares.py); None where nothing is told of it."""
 
 
 def digest(action_id: str) -> int:
@@ -182,6 +185,9 @@ def encode(
         best = _encode_delivered(offset, unclaimed, room - 4)
         if best:
             _section(body, _UNCLAIMED, best)
+    if progress.spend is not None:
+        assert len(progress.spend) <= SPEND_BYTES - 3
+        _section(body, _SPEND, progress.spend)
     if not body:
         return ""
     return PREFIX + base64.b85encode(bytes(body) + _check(offset, body)).decode("ascii")
@@ -236,6 +242,8 @@ def _read(offset: int, body: _Reader) -> Progress:
             progress = progress._replace(unsure_below=offset + reader.distance())
         elif tag == _TOPIC:
             progress = progress._replace(topic=reader.fixed(_TOPIC_BYTES))
+        elif tag == _SPEND:
+            progress = progress._replace(spend=reader.bytes(reader.left))
     return progress._replace(delivered=delivered)
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 EXACT_MAX = 10_000
@@ -56,6 +56,12 @@ class WindowUse(NamedTuple):
     seconds: float
     limit: int
     used: int
+
+
+class Slot:
+    """What a booked call takes from, where that has parts (core/shares.py)."""
+
+    __slots__ = ()
 
 
 class _Window:
@@ -182,6 +188,20 @@ class _Window:
             heapq.heappush(self._ends, end)
         self._past += count
 
+    def reshare(self, now: float, limit: int, ends: Iterable[tuple[float, int]]) -> None:
+        """Another limit from now on, and these calls have ended, in place of those that were known.
+
+        The pace goes on as if both had always been so: what comes unused may leave in a burst, what comes used may not.
+        """
+        self._fill(now)
+        tokens = self._tokens + self.used(now) - self._burst
+        self._ends, self._counts, self._past = [], {}, 0
+        for at, count in ends:
+            self.remember(at, count)
+        self.resize(limit)
+        if self._burst is not math.inf:
+            self._tokens = min(self._burst, max(0.0, tokens - self.used(now) + self._burst))
+
     def earliest(self, now: float, urgent: bool) -> float:
         """When there is room again; NEVER where that depends on an answer that has not come."""
         spare = 0 if urgent else self.spare
@@ -215,11 +235,15 @@ class Quota:
         if not 0 <= reserve < 1:
             raise ValueError("the reserve is a share from 0 to below 1")
         self._windows = [_Window(limit, seconds, reserve) for limit, seconds in limits]
-        self._unanswered_seconds = unanswered_seconds
+        self.unanswered_seconds = unanswered_seconds
         self._brake_first, self._brake_max = brake_seconds, brake_seconds_max
         self._brake_next = brake_seconds
         self._braked_until = -math.inf
         self.in_flight = 0
+        self.slot = Slot()
+        """Of the call that was booked last; whoever ends it gives it back."""
+        self.untold = False
+        """Calls wait for a commit that permits them."""
 
     def acquire(self, now: float, *, urgent: bool = False) -> bool:
         """Books one call that leaves now; False where it may not."""
@@ -239,15 +263,19 @@ class Quota:
         """Whether our own count has room in every window, whatever the server says."""
         return all(window.room(now, urgent=True) for window in self._windows)
 
-    def answered(self, now: float) -> None:
+    def answered(self, now: float, slot: Slot | None = None) -> None:
         """A call's answer came at `now`."""
-        self._ended(now)
+        self._ended(now, slot)
 
-    def unanswered(self, now: float) -> None:
+    def unanswered(self, now: float, slot: Slot | None = None) -> None:
         """A call was given up at `now` without an answer: the server may count it later still."""
-        self._ended(now + self._unanswered_seconds)
+        self._ended(now + self.unanswered_seconds, slot)
 
-    def unsent(self, *, urgent: bool = False) -> None:
+    def leaves(self, slot: Slot) -> bool:
+        """Whether a call that was booked may still leave."""
+        return True
+
+    def unsent(self, *, urgent: bool = False, slot: Slot | None = None) -> None:
         """A booked call never left: it counts nowhere."""
         self.in_flight -= 1
         for window in self._windows:
@@ -255,7 +283,7 @@ class Quota:
             if not urgent:
                 window.pay(-1.0)
 
-    def _ended(self, at: float) -> None:
+    def _ended(self, at: float, slot: Slot | None) -> None:
         self.in_flight -= 1
         for window in self._windows:
             window.end(at)
@@ -293,6 +321,21 @@ class Quota:
         """So many calls ended then, made by somebody whose share of the limits is ours now."""
         for window in self._windows:
             window.remember(ended_at, count)
+
+    def reshare(self, now: float, limits: Sequence[int], ends: Sequence[Iterable[tuple[float, int]]]) -> None:
+        """Shares came or went: the limit of each window, and what has ended in it."""
+        for window, limit, each in zip(self._windows, limits, ends, strict=True):
+            window.reshare(now, limit, each)
+
+    def take_untold(self) -> bool:
+        """Whether calls wait for a commit that permits them, since this was asked last."""
+        untold, self.untold = self.untold, False
+        return untold
+
+    @property
+    def none_owned(self) -> bool:
+        """Whether not a single call is ours in some window."""
+        return any(window.limit == 0 for window in self._windows)
 
     def accepted(self) -> None:
         """The server took a call: the next brake without Retry-After starts small again."""

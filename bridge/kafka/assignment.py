@@ -97,6 +97,7 @@ class Assignment:
     def add(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         """Starts reading; blocks for as long as it takes to learn from where, within bounds."""
         found = self._resolve(consumer, partitions, ASK_SECONDS)
+        self._count_partitions(consumer, partitions)
         offsets = {beginning.partition: beginning.offset for beginning in found.beginnings}
         consumer.incremental_assign([KafkaPartition(*tp, offsets.get(tp, EARLIEST)) for tp in partitions])
         # Without a position a partition is assigned, so that the group moves on, but not read.
@@ -114,6 +115,18 @@ class Assignment:
                 "wait, and the question is repeated",
             )
         self._announce(found.beginnings)
+
+    def _count_partitions(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Of topics that are new, or have grown, since they were counted: for brokers that do not describe topics."""
+        known = self.topics.partitions
+        for topic in sorted({tp.topic for tp in partitions if tp.partition >= known.get(tp.topic, 0)}):
+            try:
+                told = consumer.list_topics(topic, timeout=TOPIC_SECONDS).topics.get(topic)
+            except KafkaException as error:
+                log.debug("the partitions of a topic are not told", topic=topic, error=reason(error.args[0]))
+                continue
+            if told is not None and told.error is None:
+                self.topics.note_partitions({topic: len(told.partitions)})
 
     def forget(self, partitions: Partitions) -> None:
         gone = list(partitions)
@@ -154,6 +167,7 @@ class Assignment:
                     b.fresh,
                     b.lost_from,
                     self._hashes.get(b.partition.topic),
+                    (b.of_another, b.former_metadata) if b.of_another is not None else None,
                 )
                 for b in beginnings
             ]

@@ -168,6 +168,9 @@ class KafkaSource:
         """Until retention may delete what stands at `frontier`; None where nothing does, or where that is not known."""
         return self._assignment.ages.seconds_left(partition, frontier, time.time())
 
+    def partition_counts(self) -> Mapping[str, int]:
+        return self._assignment.topics.partitions
+
     def standstill(self) -> float:
         return self._pulse.longest_gap()
 
@@ -270,6 +273,7 @@ class KafkaSource:
                 continue
             for topic in cluster.missing(*self._topics):
                 self._notices.say(*faults.no_such_topic(topic))  # with KIP-848 nobody else tells
+            self._assignment.topics.note_partitions(cluster.topics)
             if cluster.describes:
                 self._assignment.topics.connect(self._bootstrap_servers, self._properties)
             offered = CONSUMER if cluster.consumer_protocol else CLASSIC

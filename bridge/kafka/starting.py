@@ -33,6 +33,8 @@ class Beginning(NamedTuple):
     """The offset is not what is committed: it is what `start` says, or the log's start."""
     of_another: int | None = None
     """The committed offset, where it belongs to a former topic of this name: it means nothing here."""
+    former_metadata: str = ""
+    """The text beside that one."""
 
 
 Stale = Callable[[int, str, int], bool]
@@ -122,7 +124,7 @@ def resolve(
     why = ""
     unresolved: list[TopicPartition] = []
     known: dict[TopicPartition, tuple[int, str]] = {}
-    former: dict[TopicPartition, int] = {}
+    former: dict[TopicPartition, tuple[int, str]] = {}
     wanted: dict[TopicPartition, int] = {}
     present = hashes()
     for partition in partitions:
@@ -131,7 +133,7 @@ def resolve(
             why = reason(answer.error) if answer is not None and answer.error is not None else "no answer"
             unresolved.append(partition)
         elif answer.offset >= 0 and _stale(stale, answer, present.get(partition.topic)):
-            former[partition] = answer.offset
+            former[partition] = (answer.offset, answer.metadata or "")
             wanted[partition] = EARLIEST
         elif answer.offset >= 0:
             known[partition] = (answer.offset, answer.metadata or "")
@@ -150,7 +152,10 @@ def resolve(
         beginnings.append(Beginning(partition, max(offset, low), metadata, lost_from, fresh=lost_from is not None))
     for partition in wanted:
         if partition in found:
-            beginnings.append(Beginning(partition, found[partition], fresh=True, of_another=former.get(partition)))
+            another, text = former.get(partition, (None, ""))
+            beginnings.append(
+                Beginning(partition, found[partition], fresh=True, of_another=another, former_metadata=text)
+            )
         else:
             why = why or KafkaError(KafkaError._TIMED_OUT).str()
             unresolved.append(partition)

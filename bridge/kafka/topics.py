@@ -48,6 +48,8 @@ class Topics:
         self._ask_ids_at = 0.0
         self._ask_configs_at = 0.0
         self._answers = True
+        self.partitions: dict[str, int] = {}
+        """How many partitions each topic has, as far as it was told. Replaced as a whole."""
         self.retention_seconds: dict[str, float] = {}
         """How long records are kept at least; absent where it is not known or without end. Replaced as a whole."""
 
@@ -57,6 +59,10 @@ class Topics:
             config = {**shared(bootstrap_servers, properties), "error_cb": lambda error: None}
             self._client = AdminClient(config, logger=Silence())  # what it would say the consumer says too
             self._ask_ids(time.monotonic())
+
+    def note_partitions(self, counts: Mapping[str, int]) -> None:
+        """What was learnt otherwise: of a broker that does not answer the questions here, or at the very beginning."""
+        self.partitions = {**self.partitions, **{name: counts[name] for name in self._names if name in counts}}
 
     def close(self) -> None:
         self._client = None
@@ -79,6 +85,7 @@ class Topics:
                 self._answers = False
                 log.debug("the cluster does not tell the topics' ids in time", seconds=seconds)
                 break
+            self.note_partitions({name: len(description.partitions)})
             if (found := _hash(description.topic_id)) is not None and self._is_now(name, found):
                 answers[name] = found
         return answers

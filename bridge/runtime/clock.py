@@ -31,6 +31,11 @@ class MeisaClock:
         self._skew = skew or Skew()
         self.now = clock.now
 
+    @property
+    def known(self) -> bool:
+        """Whether an answer has told Meisa's time."""
+        return self._skew.known
+
     def wall(self) -> float:
         return self._clock.wall() + self._skew.correction_seconds
 

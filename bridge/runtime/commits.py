@@ -22,6 +22,7 @@ from bridge.model import Position, TopicPartition, Waiting
 from bridge.ports import Clock, Meter, Source
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.partition import Partition
+from bridge.runtime.spend import Spend
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,9 @@ class Commits:
         answered: Callable[[Partition], None],
         settled: asyncio.Event,
         failed: Callable[[str], None],
+        spend: Spend | None = None,
     ) -> None:
+        self._spend = spend
         self._source = source
         self._commit_to_kafka = commit
         self._clock = clock
@@ -126,17 +129,24 @@ class Commits:
         """Asks for a commit of every partition that has news; True where there was one."""
         positions = []
         self._serial += 1
+        spend = self._spend
+        if spend is not None:
+            self._plan(spend)
         for partition in partitions:
             due = partition.offsets.commit_due()
             if due is None:
                 continue
             progress, unclaimed = partition.offsets.progress(partition.topic_hash)
+            if spend is not None:
+                progress = progress._replace(spend=spend.tell(partition.name))
             try:
                 metadata = encode(due, progress, self._limit_bytes, unclaimed)
             except DoesNotFit as error:
                 self._give_up(partition, error)
                 continue
             partition.offsets.commit_requested(due, metadata)
+            if spend is not None:
+                spend.asked(partition.name, metadata)
             positions.append(Position(partition.name, due, metadata, partition.epoch, self._serial))
         if positions:
             if self._unacknowledged_since is None:
@@ -144,6 +154,22 @@ class Commits:
             self._asked.append((self._serial, self._endings))
             self._commit_to_kafka(positions)
         return bool(positions)
+
+    def _plan(self, spend: Spend) -> None:
+        """What calls may take of the quota is news that a commit has to tell before they leave."""
+
+        def tellable(name: TopicPartition) -> bool:
+            partition = self._partitions.get(name)
+            return partition is not None and partition.offsets.frontier is not None
+
+        for name in spend.plan(tellable):
+            self._partitions[name].offsets.note_start()
+
+    def short(self) -> None:
+        """Calls wait for a commit that permits them."""
+        if self._spend is not None:
+            self._spend.short = True
+            self.now()
 
     def ask(self) -> None:
         """A commit without news, as a question whether the partitions are ours."""
@@ -175,6 +201,8 @@ class Commits:
             partition = self._partitions.get(position.partition)
             if partition is not None and partition.epoch == position.epoch:
                 partition.offsets.commit_settled(position.offset, position.metadata, acknowledged=error is None)
+                if self._spend is not None:
+                    self._spend.settled(position.partition, position.metadata, acknowledged=error is None)
                 self._answered(partition)
         self._last_ok = error is None
         if error is None:
@@ -185,8 +213,12 @@ class Commits:
         if error:
             log.warning("a commit was refused; it is tried again, and nothing is lost", error=error)
         self._settled.set()
+        hurry = any(partition.marks or partition.sights for partition in self._staying())
+        if self._spend is not None and self._spend.short:
+            hurry = True
+            self._spend.short = False
+            self._delivery.wake()
         if self._timer is None and any(each.offsets.commit_due() is not None for each in self._staying()):
-            hurry = any(partition.marks or partition.sights for partition in self._staying())
             self._arm(AFTER_REFUSAL_SECONDS if error else MARK_INTERVAL_SECONDS if hurry else COMMIT_INTERVAL_SECONDS)
 
     def heard_of_kafka(self) -> None:

@@ -43,6 +43,7 @@ from bridge.runtime.intake import PENDING_MAX, Intake
 from bridge.runtime.lasting import Lasting
 from bridge.runtime.marks import PartitionMarks
 from bridge.runtime.partition import Partition
+from bridge.runtime.spend import Spend
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +77,10 @@ class Engine:
         pending_max: int = PENDING_MAX,
         stop_at: tuple[float, int] = (0.2, 500),
         store: Store | None = None,
+        spend: Spend | None = None,
     ) -> None:
+        """`spend` keeps the shares of the quota."""
+        self._spend = spend
         self._group = group
         self._decoders = decoders
         self.plan = plan  # a station of the line
@@ -98,6 +102,7 @@ class Engine:
             answered=lambda partition: self._marks.answer(partition),
             settled=self._settled,
             failed=failed,
+            spend=spend,
         )
         self.burial = Burial(
             letters,
@@ -128,6 +133,9 @@ class Engine:
         delivery.marks = self._marks
         delivery.left = self._left
         delivery.may_leave = self._commits.may_leave
+        delivery.sending.short = self._commits.short
+        if spend is not None:
+            spend.wake = delivery.wake
         self._revoke_seconds = revoke_seconds
         self._failed = failed
         self._window_max = window_max or window_limit(metadata_bytes_max)
@@ -232,6 +240,9 @@ class Engine:
                 offsets.note_start()
                 self._commits.soon(partition)
             self._intake.recover(partition)
+        if self._spend is not None and partitions:
+            self._spend.assigned(partitions)
+            self._commits.short()  # the first call need not wait
         self.joined = True
         self.kafka_trouble = ""
         if self._look_timer is None:
@@ -308,6 +319,10 @@ class Engine:
             partition.held.clear()
             self._marks.drop(partition)
         names = [partition.name for partition in leaving]
+        if self._spend is not None:
+            self._spend.closing(names)
+            for partition in leaving:
+                partition.offsets.note_start()  # the last commit tells the spend as it is
         commit_seconds = min(COMMIT_SECONDS_AT_REVOCATION, self._revoke_seconds / 4)
         try:
             async with asyncio.timeout(self._revoke_seconds - commit_seconds):
@@ -387,6 +402,8 @@ class Engine:
         self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         now = self._clock.now()
         self._commits.look(now)
+        if self._spend is not None:
+            self._spend.refresh()
         ends = self._source.log_ends()
         for partition in list(self.partitions.values()):
             self._marks.make_room(partition)
@@ -409,6 +426,8 @@ class Engine:
         for name in names:
             self.partitions.pop(name, None)
         self.burial.forget(names)
+        if self._spend is not None:
+            self._spend.gone(names)
         self._intake.room_made()
         if not self.partitions:
             self._commits.nothing_owned()

@@ -10,7 +10,7 @@ from bridge.core.bulk import BULK_MAX, bulkable
 from bridge.core.dispatch import Dispatch
 from bridge.core.ordering import Ticket
 from bridge.core.pending import Pending, mergeable
-from bridge.core.quota import Quota, WindowUse
+from bridge.core.quota import Quota, Slot, WindowUse
 from bridge.core.retry import Attempt, Dialogue
 from bridge.model import Action, Event, Kind, Lane, Record, Result, TopicPartition
 from bridge.runtime.completion import Completion
@@ -21,6 +21,9 @@ FIRST = "first"
 """Before all lanes: what holds back a partition whose window is nearly full (runtime/sending.py)."""
 PULLED = "pulled"
 """Behind the urgent, before the rest: what an urgent action of the same contact waits for (runtime/delivery.py)."""
+
+
+NO_SLOT = Slot()
 
 
 class Batch:
@@ -117,6 +120,7 @@ class Item:
         "probe",
         "pulled",
         "sequence",
+        "slot",
         "throttles",
         "ticket",
         "urgent",
@@ -147,6 +151,8 @@ class Item:
         """What its last call said."""
         self.urgent = False
         """Its slot is one that only urgent calls may have."""
+        self.slot = NO_SLOT
+        """What its booked call takes from."""
         self.leaving = False
         """It has a slot of the quota and is about to leave, or has left: nothing joins it."""
         self.in_flight = False

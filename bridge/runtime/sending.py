@@ -23,7 +23,7 @@ from typing import Any
 import structlog
 
 from bridge.core.dispatch import Dispatch
-from bridge.core.quota import NEVER, Quota
+from bridge.core.quota import NEVER, Quota, Slot
 from bridge.core.retry import Attempt, Reply
 from bridge.model import Call, Kind, Lane, Outcome, TopicPartition, Verdict, Waiting
 from bridge.ports import Clock, Meisa, Meter
@@ -79,6 +79,8 @@ class Sending:
         self._lowest = lowest
         self.key_refused = key_refused
         self.may_leave: Callable[[], bool] = lambda: True
+        self.short: Callable[[], None] = lambda: None
+        """Hears that calls wait for a commit that permits them (runtime/spend.py)."""
         self.keys = {name: Key(name, quota, Dispatch(PLACES, last_after=BULK_AFTER)) for name, quota in quotas.items()}
         self._key_order = sorted(self.keys)
         self._calls: set[asyncio.Task[None]] = set()
@@ -149,16 +151,22 @@ class Sending:
             while len(self._calls) < self._max_in_flight and self._send_next(key, now):
                 pass
             if len(self._calls) >= self._max_in_flight:
+                self._ask_permission()
                 return  # an answer wakes the pump
             deadline = key.dispatch.next_deadline()
             if deadline is not None:
                 wake_at = min(wake_at, deadline)
             for lane in key.dispatch.ready_lanes():
                 wake_at = min(wake_at, key.quota.earliest(now, urgent=lane == Lane.TRANSACTIONAL))
+        self._ask_permission()
         wake_at = min(wake_at, self._gates.next_deadline())  # only now: this very round may have parked something
         if wake_at != NEVER:
             # A millisecond late rather than early: a timer that fires early would spin until the moment has come.
             self._timer = asyncio.get_running_loop().call_later(max(0.0, wake_at - now) + 0.001, self.wake)
+
+    def _ask_permission(self) -> None:
+        if any([key.quota.take_untold() for key in self.keys.values()]):
+            self.short()
 
     def _lowest_first(self) -> None:
         """What holds back a window that is nearly full goes before all lanes, or intake would stop for its sake."""
@@ -181,10 +189,10 @@ class Sending:
         item = key.dispatch.next(now, booked)
         if item is None:
             return False
-        item.urgent = urgent
+        item.urgent, item.slot = urgent, key.quota.slot
         self._together.taken(item)
         if item.out:
-            key.quota.unsent(urgent=urgent)
+            key.quota.unsent(urgent=urgent, slot=item.slot)
             return True
         attempt = item.attempt
         assert attempt is not None
@@ -196,7 +204,7 @@ class Sending:
             return True
         # What progress must be able to tell comes before all that others could use: a slot, or the turn to probe.
         if not self._can_be_told(item):
-            key.quota.unsent(urgent=item.urgent)
+            key.quota.unsent(urgent=item.urgent, slot=item.slot)
             return True
         shared = self._together.company(key, item, now)
         if shared is not None:
@@ -289,7 +297,7 @@ class Sending:
         if self._gates.probe(key.name, endpoint, self._clock.now()):
             item.probe = True
             return True
-        key.quota.unsent(urgent=item.urgent)
+        key.quota.unsent(urgent=item.urgent, slot=item.slot)
         if item.held_since is None:
             item.held_since = self._clock.wall()
         self._gates.park(key.name, endpoint, item, item.held_since)
@@ -321,7 +329,7 @@ class Sending:
             if not item.trigger:
                 self._queue([item])  # what was not permitted has gone; the rest has not been asked for
             return
-        if self.held or not self.may_leave():
+        if self.held or not self.may_leave() or not key.quota.leaves(item.slot):
             self._unsent(key, item)
             self._untold(item, attempt)
             self._queue([item])
@@ -348,7 +356,7 @@ class Sending:
 
     def _unsent(self, key: Key, item: Item) -> None:
         item.leaving = False
-        key.quota.unsent(urgent=item.urgent)
+        key.quota.unsent(urgent=item.urgent, slot=item.slot)
         assert item.attempt is not None
         self._gates.unsent(key.name, item.attempt.call.endpoint, probe=item.probe)
         item.probe = False
@@ -382,7 +390,7 @@ class Sending:
         try:
             outcome = await self._meisa.send(call)
         except asyncio.CancelledError:
-            key.quota.unanswered(self._clock.now())
+            key.quota.unanswered(self._clock.now(), item.slot)
             raise
         except Exception as error:
             # The port promises not to raise. If it does it is a bug, and the call may have been carried out.
@@ -399,7 +407,7 @@ class Sending:
     def _book(self, key: Key, call: Call, item: Item, outcome: Outcome, now: float) -> None:
         """What an answer means for its key and its endpoint."""
         quota = key.quota
-        count(quota, outcome, now, urgent=item.urgent)
+        count(quota, outcome, now, urgent=item.urgent, slot=item.slot)
         verdict = outcome.verdict
         contact = item.ticket.keys[0] if item.ticket is not None and item.ticket.keys else str(item.sequence)
         probe, item.probe = item.probe, False
@@ -456,15 +464,17 @@ class Sending:
         """Makes a call that belongs to no action (a ping), within its key's quota; None where that has no room now."""
         quota = self.keys[call.key].quota
         if not quota.acquire(self._clock.now(), urgent=urgent):
+            self._ask_permission()
             return None
+        slot = quota.slot
         sent_now, sent_wall = self._clock.now(), self._clock.wall()
         try:
             outcome = await self._meisa.send(call)
         except BaseException:
-            quota.unanswered(self._clock.now())
+            quota.unanswered(self._clock.now(), slot)
             raise
         now = self._clock.now()
-        count(quota, outcome, now, urgent=urgent)
+        count(quota, outcome, now, urgent=urgent, slot=slot)
         self._meisa_clock.observe(sent_wall, self._clock.wall(), outcome.date_wall_seconds)
         self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
         if outcome.verdict is Verdict.THROTTLED:
@@ -574,19 +584,21 @@ class Sending:
             else:
                 lanes = key.dispatch.ready_lanes()
                 at = min(key.quota.earliest(now, urgent=lane == Lane.TRANSACTIONAL) for lane in lanes)
-                if at > now:
+                if key.quota.none_owned:
+                    reasons.append(Waiting("quota_share", queued, None, f"{key.name}: none of it is ours"))
+                elif at > now:
                     reasons.append(Waiting("quota", queued, at, key.name))
         return reasons
 
 
-def count(quota: Quota, outcome: Outcome, now: float, *, urgent: bool) -> None:
+def count(quota: Quota, outcome: Outcome, now: float, *, urgent: bool, slot: Slot) -> None:
     """Books a call's end."""
     if outcome.status is not None:
-        quota.answered(now)
+        quota.answered(now, slot)
     elif outcome.sent:
-        quota.unanswered(now)
+        quota.unanswered(now, slot)
     else:
-        quota.unsent(urgent=urgent)
+        quota.unsent(urgent=urgent, slot=slot)
 
 
 def _status_label(outcome: Outcome) -> str:

@@ -39,6 +39,8 @@ class Status:
         self._saved = saved
         self._started_wall = clock.wall()
         self.state = "starting"
+        self.introduced = True
+        """False while the service starts and has not asked for its keys yet."""
 
     def snapshot(self) -> Snapshot:
         engine, delivery = self._engine, self._delivery
@@ -72,12 +74,12 @@ class Status:
             for key in delivery.key_states()
             for window in key.windows
         ]
-        member = engine.joined and self.state in ("starting", "joining")
+        member = engine.joined and self.introduced and self.state in ("starting", "joining")
         return Snapshot(
             version=__version__,
             started_at_wall_seconds=self._started_wall,
             taken_at_wall_seconds=wall,
-            in_group=engine.joined and self.state != "draining",
+            in_group=engine.joined and self.introduced and self.state != "draining",
             group_state="member" if member else self.state,
             refused_keys=tuple(key.name for key in delivery.key_states() if key.refused),
             partitions=tuple(sorted(partitions, key=lambda each: (each.topic, each.partition))),

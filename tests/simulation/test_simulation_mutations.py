@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from bridge.core import shares
 from bridge.core.offsets import PartitionOffsets
 from bridge.core.ordering import Ordering
 from bridge.core.quota import Quota
+from bridge.core.shares import Cell
 from bridge.model import LetterKind
 from bridge.runtime.commits import Commits
 from bridge.runtime.completion import Completion
@@ -129,6 +131,7 @@ def test_a_member_that_sends_although_nothing_is_acknowledged_is_caught(monkeypa
     monkeypatch.setattr(Delivery, "hold", lambda self: None)
     monkeypatch.setattr(Delivery, "may_leave", property(lambda self: None, lambda self, asked: None))
     monkeypatch.setattr(Engine, "still_ours", lambda self: True)
+    monkeypatch.setattr(Cell, "permitted", property(lambda self: 1))  # the quota would stop it, too
     caught("2", unacknowledged())
 
 
@@ -239,25 +242,21 @@ def quota() -> list[Scenario]:
 
 def test_a_quota_that_forgets_unanswered_calls_is_caught(monkeypatch: Patch) -> None:
     """A call without an answer may be counted by Meisa all the same."""
-    monkeypatch.setattr(Quota, "unanswered", lambda self, now: self.unsent())
+    monkeypatch.setattr(Quota, "unanswered", lambda self, now, slot=None: self.unsent(slot=slot))
     caught("4", quota())
 
 
 def test_a_quota_that_is_one_too_wide_is_caught(monkeypatch: Patch) -> None:
     """Eleven calls where ten are allowed."""
-    init = Quota.__init__
-
-    def wide(self: Quota, limits: Any, **options: Any) -> None:
-        init(self, [(limit + 1, seconds) for limit, seconds in limits], **options)
-
-    monkeypatch.setattr(Quota, "__init__", wide)
+    share_of = shares.share_of
+    monkeypatch.setattr(shares, "share_of", lambda limit, index, count: share_of(limit + 1, index, count))
     caught("4", quota())
 
 
 def test_a_window_that_begins_when_the_call_leaves_is_caught(monkeypatch: Patch) -> None:
     """Meisa counts later than that: its window reaches further."""
     answered = Quota.answered
-    monkeypatch.setattr(Quota, "answered", lambda self, now: answered(self, now - 1.0))
+    monkeypatch.setattr(Quota, "answered", lambda self, now, slot=None: answered(self, now - 1.0, slot))
     scenarios = quota()
     for scenario in scenarios:
         scenario.latency = 1.0

@@ -57,7 +57,7 @@ def replayed() -> list[Scenario]:
             contacts=1,
             horizon=60.0,
             backlog=1.0,
-            limits=[(1, 1.0)],
+            limits=[(30, 30.0)],
             bad_upserts=0.0,
             only="sync",
             variety=False,

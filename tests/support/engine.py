@@ -9,6 +9,7 @@ from typing import Any
 from bridge.core.identity import Identities
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy
+from bridge.core.shares import Shares
 from bridge.errors import DecodeError
 from bridge.model import (
     Action,
@@ -26,6 +27,7 @@ from bridge.model import (
 from bridge.ports import Store
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
+from bridge.runtime.spend import Spend
 from tests.support.fakes import CountingMeter, FakeLetters, FakeMeisa, FakeSource
 from tests.support.virtual import VirtualClock
 
@@ -97,6 +99,7 @@ class House:
         identities: Identities | None = None,
         store: Store | None = None,
         bulk_after_seconds: float = math.inf,
+        shared: bool = False,
     ) -> None:
         self.clock = VirtualClock()
         self.meisa = meisa or FakeMeisa()
@@ -105,9 +108,11 @@ class House:
         self.meter = CountingMeter()
         self.refused_keys: list[str] = []
         self.failures: list[str] = []
+        limits = limits or [(1_000_000, 60.0)]
+        shares = {"default": Shares(limits, reserve=reserve)} if shared else {}
         self.delivery = Delivery(
             self.meisa,
-            {"default": Quota(limits or [(1_000_000, 60.0)], reserve=reserve)},
+            shares or {"default": Quota(limits, reserve=reserve)},
             clock=self.clock,
             meter=self.meter,
             policy=policy or Policy(),
@@ -133,6 +138,15 @@ class House:
             window_max=window_max,
             pending_max=pending_max,
             stop_at=stop_at,
+            spend=Spend(
+                shares,
+                limits,
+                clock=self.clock,
+                meisa_clock=self.delivery.meisa_clock,
+                counts=self.source.partition_counts,
+            )
+            if shared
+            else None,
             store=store,
         )
         self.source.start(self.engine)

@@ -66,6 +66,7 @@ class FakeSource:
         self.unanswered: list[Sequence[Position]] = []
         self.owned: list[TopicPartition] = []
         self.epoch = 0
+        self.counts: dict[str, int] = {}
         self.closed = False
 
     def start(self, listener: SourceListener) -> None:
@@ -119,6 +120,9 @@ class FakeSource:
 
     def log_ends(self) -> dict[TopicPartition, int]:
         return {}
+
+    def partition_counts(self) -> dict[str, int]:
+        return self.counts
 
     def _settle(self, positions: Sequence[Position]) -> None:
         assert self.listener is not None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bridge.core.progress import decode
 from bridge.model import Position, Record, TopicPartition
 from tests.support.simulation import events
-from tests.support.simulation.ledger import LOST, Ledger
+from tests.support.simulation.ledger import LOST, OURS, Ledger
 from tests.support.simulation.world import World
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class PartitionLog:
     owner: SimSource | None = None
     target: SimSource | None = None
     committed: tuple[int, str] | None = None
+    forgotten_of: SimSource | None = None
+    """Who alone knows what was used of the quota, because the offsets went with the topic."""
 
     @property
     def topic_hash(self) -> int:
@@ -45,6 +47,12 @@ def of_former_topic(offset: int, metadata: str, topic_hash: int) -> bool:
     progress = decode(offset, metadata) if metadata else None
     topic = getattr(progress, "topic", None)
     return topic is not None and topic != topic_hash
+
+
+def _work(offset: int, metadata: str) -> tuple[int, object]:
+    """What a commit tells of records."""
+    progress = decode(offset, metadata)
+    return offset, metadata if progress is None else progress._replace(spend=None)
 
 
 class Broker:
@@ -83,7 +91,10 @@ class Broker:
         log.records, log.low, log.next_offset = [], 0, 0
         log.generation += 1
         if not (offsets_stay and log.committed and of_former_topic(*log.committed, log.topic_hash)):
+            if log.committed is not None and log.owner is None:
+                self.world.forget_spend()
             log.committed = None  # also where nothing would tell of which topic they are
+            log.forgotten_of = log.owner
         self.ledger.recreated(name)
         if log.owner is not None:
             log.owner.recreated(name)
@@ -163,13 +174,27 @@ class Broker:
         offset = max(committed, log.low)
         if metadata and self.world.faults_on and self._dice.random() < self.world.scenario.metadata_damage:
             metadata = self._damage(metadata)
+            if not OURS.match(metadata):
+                self.world.forget_spend()
             self.world.say("broker", f"the text beside {offset} of {log.name} is damaged: {metadata[:60]!r}")
         moved = None if offset == committed else committed
         fresh = log.committed is None or moved is not None
+        former = None
+        if log.committed is None and log.forgotten_of not in (None, target):
+            self.world.forget_spend()
         if of_former_topic(committed, metadata, log.topic_hash):
             self.world.say("broker", f"{log.name} is another topic than that of which {committed} was committed")
+            former = (committed, metadata)
             offset, metadata, fresh, moved = log.low, "", True, None
-        target.assigned(log.name, offset, metadata, fresh=fresh, committed=moved, topic_hash=log.topic_hash)
+        target.assigned(
+            log.name,
+            offset,
+            metadata,
+            fresh=fresh,
+            committed=moved,
+            topic_hash=log.topic_hash,
+            former=former,
+        )
 
     def offer(self, source: SimSource) -> None:
         """Gives what could not be given while the member was out of reach."""
@@ -219,9 +244,11 @@ class Broker:
                 former = log.committed is not None and of_former_topic(*log.committed, log.topic_hash)
                 if offset < before and not former:
                     self.world.break_promise(LOST, f"{source.name} takes {name} back from {before} to {offset}")
-                if log.committed != (offset, metadata):  # a commit without news is a question, no movement
+                # A commit without news is a question, and one of what calls may use of the quota no movement either.
+                if log.committed is None or _work(*log.committed) != _work(offset, metadata):
                     self.world.last_effect = self.world.now
                 log.committed = (offset, metadata)
+                log.forgotten_of = None
                 self.ledger.committed(source.name, name, offset, metadata)
             self.world.say("broker", f"{source.name} commits {name} {offset} {metadata[:40]} {error or ''}")
             answers.append((position, error))

@@ -18,7 +18,7 @@ from bridge.meisa.judge import Judge, Reply
 from bridge.model import Call, Outcome, Verdict, email_key
 from tests.support.simulation.events import OWN
 from tests.support.simulation.ledger import Ledger, Sent
-from tests.support.simulation.scenario import KNOWN_GAPS, Window
+from tests.support.simulation.scenario import Window
 from tests.support.simulation.world import World
 
 IDEMPOTENCY_SECONDS = 3600.0
@@ -51,7 +51,6 @@ class SimMeisa:
         self._poison_5xx = set(chosen[2 : 2 + scenario.poison_5xx])
         self._suppressed = set(chosen[3 : 3 + scenario.suppressed])
         self._small = sorted(scenario.calls.items())
-        self._checks_quota = not (scenario.owners_change and "shared_quota" in KNOWN_GAPS)
         self.calls = 0
 
     # What a call meets
@@ -110,7 +109,7 @@ class SimMeisa:
             while times and times[0] <= now - seconds:
                 times.popleft()
             if len(times) >= limit:
-                if self._checks_quota:
+                if now >= self.world.spend_unknown_until:
                     self.world.break_promise("4 never over quota", f"more than {limit} calls within {seconds:g} s")
                 return Answer(429, {"error": "quota"}, self._dice.choice((None, "5")))
         for _, _, times in self._log:

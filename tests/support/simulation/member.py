@@ -7,13 +7,14 @@ import asyncio
 from collections.abc import Callable
 
 from bridge.core.identity import Identities
-from bridge.core.quota import Quota
 from bridge.core.retry import Policy
+from bridge.core.shares import Shares
 from bridge.decode import decoder_for
 from bridge.model import action_id
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
+from bridge.runtime.spend import Spend
 from tests.support.fakes import CountingMeter
 from tests.support.simulation.broker import Broker
 from tests.support.simulation.events import GROUP, TOPIC, rule_book
@@ -44,9 +45,10 @@ class Member:
         world, scenario = self.world, self.world.scenario
         port = MeisaPort(meisa, self.name)
         meter = CountingMeter()
+        quotas = {"default": Shares(scenario.limits, reserve=scenario.reserve)}
         self.delivery = Delivery(
             port,
-            {"default": Quota(scenario.limits, reserve=scenario.reserve)},
+            quotas,
             clock=world.clock,
             meter=meter,
             policy=Policy(
@@ -76,6 +78,13 @@ class Member:
             metadata_bytes_max=scenario.metadata_bytes_max,
             pending_max=scenario.pending_max,
             stop_at=scenario.stop_at,
+            spend=Spend(
+                quotas,
+                scenario.limits,
+                clock=world.clock,
+                meisa_clock=self.delivery.meisa_clock,
+                counts=self.source.partition_counts,
+            ),
         )
         port.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
 

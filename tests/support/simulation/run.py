@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from bridge.core import shares
 from bridge.runtime import commits
 from tests.support.simulation.broker import Broker
 from tests.support.simulation.events import partition_name
@@ -304,7 +305,7 @@ def simulate(seed: int | Scenario) -> Report:
             world.failed.cancel()
             story.cancel()
 
-    with _logs(world), _untold_max(scenario.untold_max):
+    with _logs(world), _bounds(scenario):
         try:
             run(until_broken(), loop)
         except RuntimeError as error:
@@ -332,13 +333,14 @@ def simulate(seed: int | Scenario) -> Report:
 
 
 @contextlib.contextmanager
-def _untold_max(count: int) -> Iterator[None]:
-    """A bound that is reached with few records."""
-    former, commits.UNTOLD_MAX = commits.UNTOLD_MAX, count
+def _bounds(scenario: Scenario) -> Iterator[None]:
+    """Bounds that are reached with few records."""
+    untold_max, commits.UNTOLD_MAX = commits.UNTOLD_MAX, scenario.untold_max
+    ahead_min, shares.AHEAD_MIN = shares.AHEAD_MIN, scenario.ahead_min
     try:
         yield
     finally:
-        commits.UNTOLD_MAX = former
+        commits.UNTOLD_MAX, shares.AHEAD_MIN = untold_max, ahead_min
 
 
 @contextlib.contextmanager

@@ -92,6 +92,9 @@ class SimSource:
         """The process was stopped for so long: nobody polled."""
         self._stood = max(self._stood, seconds)
 
+    def partition_counts(self) -> Mapping[str, int]:
+        return {name.topic: len(self.broker.logs) for name in self.broker.logs}
+
     def log_ends(self) -> Mapping[TopicPartition, int]:
         # Where nothing is left to read, the position is the end: what retention removed is no lag.
         ends = {}
@@ -197,6 +200,7 @@ class SimSource:
         fresh: bool,
         topic_hash: int,
         committed: int | None = None,
+        former: tuple[int, str] | None = None,
     ) -> None:
         self._epoch += 1
         self.epochs[name] = self._epoch
@@ -208,7 +212,7 @@ class SimSource:
         self.broker.ledger.assigned(
             self.name, name, self._epoch, offset, offset if committed is None else committed, metadata
         )
-        self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh, committed, topic_hash)])
+        self._tell("assigned", [Assigned(name, self._epoch, offset, metadata, fresh, committed, topic_hash, former)])
         self.fetch_soon()
 
     def told_to_revoke(self, names: tuple[TopicPartition, ...]) -> None:

@@ -36,6 +36,8 @@ class World:
         self.last_effect = 0.0
         """When something was last achieved anywhere, for liveness."""
         self.trace: deque[tuple[float, str, str]] = deque(maxlen=TRACE_MAX)
+        self.spend_unknown_until = 0.0
+        """Nobody can know what was used of the quota: its text is gone, with the topic's offsets or by another tool."""
         self._digest = hashlib.blake2b(digest_size=16)
         self._context = copy_context()  # of no process: what the outside does survives every crash
 
@@ -70,6 +72,11 @@ class World:
             self.broken = PromiseBroken(promise, text)
             if not self.failed.done():
                 self.failed.set_result(None)
+
+    def forget_spend(self) -> None:
+        """For as long as what was used may count, and calls given up may still come."""
+        longest = max(seconds for _, seconds in self.scenario.limits)
+        self.spend_unknown_until = max(self.spend_unknown_until, self.now + longest + 100.0)
 
     def later(self, seconds: float, what: Callable[..., Any], *arguments: Any) -> None:
         """The outside does something later, whoever was killed meanwhile."""

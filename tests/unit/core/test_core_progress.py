@@ -463,3 +463,15 @@ def test_restoring_is_for_the_beginning() -> None:
     machine.take(0)
     with pytest.raises(AssertionError, match="too late"):
         machine.restore(Progress(0))
+
+
+def test_the_quotas_spend_is_told_as_it_is_beside_whatever_else_there_is() -> None:
+    """Also where nothing else is to be told, and where all other room is taken; None where nobody told any."""
+    spend = bytes(range(SPEND_BYTES - 3))
+    alone = decode(8, encode(8, Progress(8, spend=spend), 512))
+    assert alone is not None and alone.spend == spend
+    crowd = {9 + place: {1, 2} for place in range(400)}
+    told = encode(8, Progress(8, seen=9_000, spend=spend), 4096, crowd)
+    found = decode(8, told)
+    assert len(told) <= 4096 and found is not None and found.spend == spend and found.seen == 9_000
+    assert decode(8, encode(8, Progress(8, seen=9), 512)) == Progress(8, seen=9)

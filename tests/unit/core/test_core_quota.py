@@ -241,3 +241,12 @@ def test_whether_our_own_count_has_room_does_not_ask_the_brake() -> None:
     assert quota.has_room(0.0)
     spend(quota, 2, 300.0)
     assert not quota.has_room(301.0)
+
+
+def test_a_quota_of_its_own_lets_whatever_was_booked_leave() -> None:
+    """Nobody else owns a part of it, and no commit has to permit it."""
+    quota = Quota([(1, 60.0)])
+    assert quota.acquire(0.0)
+    assert quota.leaves(quota.slot)
+    assert not quota.take_untold()
+    assert not quota.none_owned

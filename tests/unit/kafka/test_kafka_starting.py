@@ -49,7 +49,7 @@ def begin(
 def test_a_commit_for_a_former_topic_is_not_followed() -> None:
     """Its successor is read from its beginning, though it is longer, whatever `start` says; the text is dropped."""
     found = begin(Log({0: (10, "for 1"), 1: (10, "for 2")}, low=3), lambda: {"t": 2})
-    assert found[HERE] == Beginning(HERE, 3, fresh=True, of_another=10)
+    assert found[HERE] == Beginning(HERE, 3, fresh=True, of_another=10, former_metadata="for 1")
     assert found[THERE] == Beginning(THERE, 10, "for 2")
 
 

@@ -49,7 +49,7 @@ class Admin:
         topic_id = SimpleNamespace(
             get_most_significant_bits=lambda: high, get_least_significant_bits=lambda: -high if high else 0
         )
-        return SimpleNamespace(topic_id=topic_id)
+        return SimpleNamespace(topic_id=topic_id, partitions=[None] * 3)
 
     def _settings(self, name: str) -> Any:
         if name not in self.settings:
@@ -103,6 +103,15 @@ def test_a_broker_that_lags_behind_is_not_believed() -> None:
     admin.ids["t"] = 2
     assert hash_of(topics)
     assert topics.take_anew() == set()
+
+
+def test_partitions_are_counted_for_the_shares_of_the_quota() -> None:
+    """Of what is told by this question, and of what was learnt otherwise; of no topic that is not read."""
+    topics = Topics(["t", "u"])
+    topics.note_partitions({"t": 4, "other": 1})
+    assert topics.partitions == {"t": 4}
+    topics.note_partitions({"u": 2, "t": 5})
+    assert topics.partitions == {"t": 5, "u": 2}
 
 
 def test_a_broker_without_ids_tells_nothing() -> None:
