@@ -1,4 +1,4 @@
-"""`make bench`: measures and prints. Short by default; docs/benchmarks.md says what is measured, and what was found.
+"""`make bench`: measures and prints. Short by default; docs/benchmarks.md says what is measured, and how.
 
     python -m benchmarks                         # all sections, short
     python -m benchmarks throughput --events 2000 --case bridge-uniform
