@@ -24,6 +24,7 @@ CODES = {
     "MB202": "a topic does not exist",
     "MB203": "the dead-letter topic does not exist",
     "MB204": "a property of `kafka.properties` cannot be used",
+    "MB205": "the topics have more partitions than a minute has calls (a warning)",
     "MB211": "Meisa cannot be reached, or does not answer properly",
     "MB212": "Meisa refuses the key, or it is of the other environment",
     "MB213": "a key lacks a scope that rules need",
@@ -54,11 +55,25 @@ def _kafka(settings: Settings, create: bool) -> list[Problem]:
     except StartFailed as error:
         return [settings.place("kafka", "bootstrap_servers").problem("MB201", str(error))]
     letters = settings.dead_letters.topic
-    return [
+    problems = [
         problem
         for name in cluster.missing(*settings.topics, letters)
         for problem in _missing_topic(settings, name, is_letters=name == letters, create=create)
     ]
+    return [*problems, *_shares(settings, sum(cluster.topics.get(name, 0) for name in settings.topics))]
+
+
+def _shares(settings: Settings, partitions: int) -> Iterator[Problem]:
+    """Each partition owns a whole number of calls: beyond the limit some own none (core/shares.py)."""
+    calls = settings.meisa.quota.per_minute
+    if partitions > calls:
+        yield settings.place("meisa", "quota", "per_minute").problem(
+            "MB205",
+            f"the topics have {partitions} partitions, which share {calls} calls a minute: {partitions - calls} of "
+            "them own none, and an instance that has only such ones sends nothing",
+            "run one instance, or read fewer partitions",
+            severity="warning",
+        )
 
 
 def _missing_topic(settings: Settings, name: str, *, is_letters: bool, create: bool) -> Iterator[Problem]:

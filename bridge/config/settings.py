@@ -190,7 +190,9 @@ class Quota(Section):
         description="The share of each window that only the transactional lane may use; 0 turns it off.",
     )
     shared: Text = Field(
-        "partitions", description="How instances of the group share the quota: partitions, or redis://… (not yet)."
+        "partitions",
+        description="How instances of the group share the quota: partitions (each owns an equal part of it, idle ones "
+        "too), or redis://… (not yet).",
     )
 
 

@@ -57,6 +57,8 @@ KEYS = ("default", *Kind)
 _UNITS = 3600
 """Into which the place of a commit on its grid is rounded (down, which is the safe side)."""
 _WALL_BYTES = 4
+_EVEN_MAX = 1_000
+"""Into how many moments unknown spend is divided at most."""
 
 
 class Before(Enum):
@@ -239,7 +241,7 @@ class Books:
                     if told is Before.UNREADABLE:
                         cell.remember(now + unanswered_seconds, cell.whole)
                         continue
-                    count = min(cell.share or cell.whole, EXACT_MAX)
+                    count = min(cell.share or cell.whole, _EVEN_MAX)
                     size = -(-(cell.share or cell.whole) // count)
                     for number in range(count):
                         cell.remember(now - cell.seconds * number / count, size)

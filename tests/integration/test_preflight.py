@@ -187,3 +187,14 @@ async def test_a_topic_that_cannot_be_created_is_told_at_its_place(real_kafka: C
     assert [problem[:2] for problem in problems] == [("MB203", 14)]
     assert "could not be created: " in problems[0][3]
     real_kafka.produce(topic, b"an event")
+
+
+async def test_more_partitions_than_calls_of_a_minute_is_a_warning(
+    embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """Some of them own no call; one instance that has all of them is in order."""
+    place = Place(embedded_kafka, tmp_path, sandbox.base_url)
+    place.sections["meisa"]["quota"] = {"per_minute": 1, "per_hour": 100}
+    problems = await asyncio.to_thread(check_online, place.settings())
+    assert [(each.code, each.severity) for each in problems] == [("MB205", "warning")]
+    assert "2 partitions, which share 1 calls a minute: 1 of them own none" in problems[0].message
