@@ -14,6 +14,7 @@ import structlog
 from bridge import rules
 from bridge.core.identity import Identities
 from bridge.core.progress import decode as decode_progress
+from bridge.core.quota import NEVER
 from bridge.core.registers import merged
 from bridge.core.retry import Policy
 from bridge.core.shares import Shares
@@ -264,9 +265,13 @@ class Bridge:
         deadline = time.monotonic() + START_SECONDS
         while True:
             outcome = await self.delivery.ask(Call("ping", key=key))
-            spare = self.engine.joined and not self.engine.partitions
-            if outcome is not None or spare or time.monotonic() >= deadline:
+            if outcome is not None or time.monotonic() >= deadline:
                 return outcome
+            if self.engine.joined and not self.engine.partitions:
+                return None  # a spare member
+            now = time.monotonic()
+            if now < self.delivery.keys[key].quota.earliest(now, urgent=True) < NEVER:
+                return None  # all is used: work waits for longer than a start may
             await asyncio.sleep(PING_AGAIN_SECONDS)
 
     async def stop(self) -> None:

@@ -65,6 +65,7 @@ class Service:
         self.group = unique("group")
         self.folder = folder
         self.bridges: list[Child] = []
+        self.quota = "{per_minute: 1000000, per_hour: 60000000}"
         self._observer: Consumer | None = None
         (folder / "rules.yaml").write_text(counted(), encoding="utf-8")
 
@@ -85,7 +86,7 @@ meisa:
   base_url: {self.sandbox.url}/api/v1
   environment: test
   api_key: {{env: MEISA_API_KEY}}
-  quota: {{per_minute: 1000000, per_hour: 60000000}}
+  quota: {self.quota}
 rules: [rules.yaml]
 dead_letters: {{topic: {self.letters_topic}}}
 admin: {{listen: "127.0.0.1:{port}"}}
