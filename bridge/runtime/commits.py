@@ -3,7 +3,7 @@
 The theory
     An acknowledged commit is two things: what an earlier owner did is told, and the group's word that the partitions
     are still ours. Without such a word another member may own them already, so calls stop leaving: after a standstill
-    of this process at once, after most of a session timeout without an answer, and when more was done than an
+    of this process at once, after half of a session timeout without an answer, and when more was done than an
     unanswered request may leave untold.
 
 What may still go wrong: calls that left before the word failed to come are repeated by the next owner.
@@ -34,9 +34,10 @@ MARK_INTERVAL_SECONDS = 0.005
 AFTER_REFUSAL_SECONDS = 1.0
 """During a rebalance the broker refuses for seconds."""
 
-ACK_PATIENCE_SHARE = 0.75
+ACK_PATIENCE_SHARE = 0.5
 """Of the session timeout: without an acknowledged commit for so long another member may soon own the partitions. The
-group counts from the last heartbeat, which may be a heartbeat interval older than the last acknowledgement."""
+group counts from the last heartbeat, which is up to an interval older than the last acknowledgement, and intervals are
+up to a third of the timeout: two thirds are left, and a busy machine may be late itself."""
 
 STANDSTILL_SECONDS = 2.0
 """Without a poll for so long this process may have been suspended. A false alarm costs one commit (8 ms)."""
@@ -231,7 +232,7 @@ class Commits:
             self._waits_for_kafka = True
             self._delivery.hold()
             log.error(
-                "Kafka has acknowledged no commit for most of a session timeout, so another instance may own the "
+                "Kafka has acknowledged no commit for half of a session timeout, so another instance may own the "
                 "partitions: no call leaves until it does",
                 seconds=round(now - since),
             )
