@@ -57,3 +57,17 @@ def test_a_slot_is_booked_only_for_a_lane_that_has_an_item() -> None:
     assert machine.next(0.0, may_go) == "n"
     assert machine.next(0.0, may_go) is None
     assert asked == ["normal"]
+
+
+def test_an_item_that_is_moved_goes_in_its_new_lane_once() -> None:
+    """Also while it waits for its moment; what it leaves behind in the old lane is nothing."""
+    machine = dispatch(("a", "normal", 1, 0), ("b", "normal", 2, 0), ("c", "normal", 3, 5.0))
+    assert machine.move("b", sequence=2, lane="urgent")
+    assert machine.move("c", sequence=3, lane="urgent")
+    assert not machine.move("b", sequence=2, lane="urgent")
+    assert not machine.move("x", sequence=9, lane="urgent")
+    assert take_all(machine, 0.0) == ["b", "a"]
+    assert take_all(machine, 5.0) == ["c"]
+    machine = dispatch(("a", "normal", 1, 0), ("b", "normal", 2, 0))
+    machine.move("a", sequence=1, lane="urgent")
+    assert take_all(machine, 0.0) == ["a", "b"]
