@@ -271,9 +271,8 @@ class Commits:
 
     def _say_so(self, now: float) -> None:
         """Tells an operator once, where the wait is more than the few milliseconds of an answer."""
-        since = min(
-            (self._asked[0].at if self._asked else now), now if self._waits_since is None else self._waits_since
-        )
+        assert self._waits_since is not None
+        since = min(self._asked[0].at, self._waits_since) if self._asked else self._waits_since
         if not self._said_so and now - since > self._patience:
             self._said_so = True
             log.error(
