@@ -65,10 +65,6 @@ class Ordering(Generic[T]):
         """
         return self.enter(item, self.joined(keys))
 
-    def joined(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """All the names of a contact that has these, linked from now on; for `last` and `enter`."""
-        return self._joined(keys)
-
     def last(self, names: tuple[str, ...]) -> Ticket[T] | None:
         """The ticket behind which nothing stands in any queue of these names; None where there is no single one."""
         last: Ticket[T] | None = None
@@ -165,7 +161,8 @@ class Ordering(Generic[T]):
         """Names that have a queue."""
         return len(self._queues)
 
-    def _joined(self, keys: Sequence[str]) -> tuple[str, ...]:
+    def joined(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """All the names of a contact that has these, linked from now on; for `last` and `enter`."""
         groups = self._groups
         if len(keys) == 1:
             name = keys[0]

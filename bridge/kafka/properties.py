@@ -102,7 +102,7 @@ _SHARED: dict[str, Any] = {
     "log.connection.close": False,
 }
 
-_SOURCE: dict[str, Any] = {
+READS: dict[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     # An offset that the log does not have is an error for us to decide (delivery.md, 7), never a silent jump.
@@ -112,6 +112,11 @@ _SOURCE: dict[str, Any] = {
     "enable.partition.eof": True,
     # A mistyped topic must be reported, not created.
     "allow.auto.create.topics": False,
+}
+"""What holds for whatever reads, in the group and beside it."""
+
+_SOURCE: dict[str, Any] = {
+    **READS,
     # Prefetch: 10,000 records hide a broker's round trip of some 30 ms at 265,000 records/s. 16 MiB bounds what that
     # costs in memory when records are large (librdkafka's own bound is 64 MiB); one fetch may exceed it by its size.
     "queued.min.messages": 10_000,

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from bridge.errors import LogFailed
-from bridge.kafka.properties import LibrdkafkaLog, checked, for_letters, reason, shared
+from bridge.kafka.properties import READS, LibrdkafkaLog, checked, for_letters, reason, shared
 from bridge.model import Record
 
 ASK_SECONDS = 5.0
@@ -32,13 +32,8 @@ THREADS = 6
 """Readings at once; one more waits its turn."""
 
 _READING: dict[str, Any] = {
+    **READS,
     "group.id": "meisa-bridge-beside-the-group",  # librdkafka wants one; nothing is joined and nothing committed
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "auto.offset.reset": "error",
-    "isolation.level": "read_committed",
-    "enable.partition.eof": True,
-    "allow.auto.create.topics": False,
     # One reading at a time is in a hurry for as long as it lasts; between readings nothing is fetched.
     "queued.min.messages": 2_000,
     "queued.max.messages.kbytes": 16_384,

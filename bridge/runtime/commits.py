@@ -2,8 +2,10 @@
 
 The theory
     An acknowledged commit is two things: what an earlier owner did is told, and the group's word that the partitions
-    are still ours. Without such a word another member may own them already, so calls stop leaving: after a standstill
-    of this process at once, after most of a session timeout without an answer, and when more was done than an
+    were still ours when it was asked for. A word that is half a session timeout old proves nothing any more: another
+    member may own them already. So before a call leaves there must be a younger one, whatever went on meanwhile: after
+    an idle time, too, a commit is asked for first, because a fetch brings records also to a member that was expelled.
+    After a standstill of this process only a new word counts. And calls stop leaving when more was done than an
     unanswered request may leave untold.
 
 What may still go wrong: calls that left before the word failed to come are repeated by the next owner.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -35,9 +38,10 @@ MARK_INTERVAL_SECONDS = 0.005
 AFTER_REFUSAL_SECONDS = 1.0
 """During a rebalance the broker refuses for seconds."""
 
-ACK_PATIENCE_SHARE = 0.75
-"""Of the session timeout: without an acknowledged commit for so long another member may soon own the partitions. The
-group counts from the last heartbeat, which may be a heartbeat interval older than the last acknowledgement."""
+ACK_PATIENCE_SHARE = 0.5
+"""Of the session timeout: when the last acknowledged commit was asked for so long ago, another member may own them. The
+group counts from the last heartbeat, which is up to an interval older than the last acknowledgement, and intervals are
+up to a third of the timeout: two thirds are left, and a busy machine may be late itself."""
 
 STANDSTILL_SECONDS = 2.0
 """Without a poll for so long this process may have been suspended. A false alarm costs one commit (8 ms)."""
@@ -52,6 +56,16 @@ successor to repeat. At half of it a commit is asked for at once, so that the bo
 
 ASKED_MAX = 256
 """Requests remembered until they are answered: one under way per partition, and those of a revocation."""
+
+
+class Request(NamedTuple):
+    """A commit that was asked for."""
+
+    serial: int
+    at: float
+    """Monotonic."""
+    endings: int
+    """How many actions had ended by then."""
 
 
 class Commits:
@@ -91,12 +105,15 @@ class Commits:
         self._serial = 0
         self._proof_after = 0
         """Only the acknowledgement of a later request proves that the partitions are still ours."""
-        self._unacknowledged_since: float | None = None
-        self._waits_for_kafka = False
+        self._proven_at = 0.0
+        """When (monotonic) the partitions were ours for certain."""
+        self._waits_since: float | None = None
+        """Since when calls are held until the partitions are known to be ours."""
+        self._said_so = False
         self._endings = 0
         self._endings_told = 0
-        self._asked: deque[tuple[int, int]] = deque(maxlen=ASKED_MAX)
-        """Requests: their serial, and how many endings there were then."""
+        self._asked: deque[Request] = deque(maxlen=ASKED_MAX)
+        """Those that no acknowledgement has reached yet, oldest first."""
         self._too_much_untold = False
         self.stopping = False
 
@@ -149,9 +166,7 @@ class Commits:
                 spend.asked(partition.name, metadata)
             positions.append(Position(partition.name, due, metadata, partition.epoch, self._serial))
         if positions:
-            if self._unacknowledged_since is None:
-                self._unacknowledged_since = self._clock.now()
-            self._asked.append((self._serial, self._endings))
+            self._asked.append(Request(self._serial, self._clock.now(), self._endings))
             self._commit_to_kafka(positions)
         return bool(positions)
 
@@ -206,9 +221,7 @@ class Commits:
                 self._answered(partition)
         self._last_ok = error is None
         if error is None:
-            self._note_told(max((position.serial for position in positions), default=0))
-            if any(position.serial > self._proof_after for position in positions):
-                self.heard_of_kafka()
+            self._acknowledged(max((position.serial for position in positions), default=0))
         self._meter.committed("error" if error else "ok")
         if error:
             log.warning("a commit was refused; it is tried again, and nothing is lost", error=error)
@@ -221,19 +234,34 @@ class Commits:
         if self._timer is None and any(each.offsets.commit_due() is not None for each in self._staying()):
             self._arm(AFTER_REFUSAL_SECONDS if error else MARK_INTERVAL_SECONDS if hurry else COMMIT_INTERVAL_SECONDS)
 
-    def heard_of_kafka(self) -> None:
-        """The group's word that what we own is ours: an acknowledged commit, or an assignment when we owned nothing."""
-        self._unacknowledged_since = None
-        if self._waits_for_kafka:
-            self._waits_for_kafka = False
-            log.info("Kafka acknowledges commits again; calls leave again")
+    def _acknowledged(self, serial: int) -> None:
+        """What was asked for up to this serial is told, and was asked for by the owner."""
+        asked_at = None
+        while self._asked and self._asked[0].serial <= serial:
+            request = self._asked.popleft()
+            asked_at = request.at
+            self._endings_told = max(self._endings_told, request.endings)
+        if asked_at is not None and serial > self._proof_after:
+            self.proven(asked_at)
+        if self._too_much_untold and self.untold < UNTOLD_MAX:
+            self._too_much_untold = False
+            self._delivery.wake()
+
+    def proven(self, at: float) -> None:
+        """What is owned was ours at that moment: an acknowledged commit, or an assignment when we owned nothing."""
+        self._proven_at = max(self._proven_at, at)
+        if self._waits_since is not None and self._clock.now() - self._proven_at <= self._patience:
+            self._waits_since = None
+            if self._said_so:
+                log.info("Kafka acknowledges commits again; calls leave again")
+            self._said_so = False
             if not self.stopping:
                 self._delivery.open()
 
     def nothing_owned(self) -> None:
         """Nothing can be acknowledged any more, and nothing told."""
-        self._unacknowledged_since = None
         self._endings_told = self._endings
+        self._asked.clear()
 
     # Whether calls may leave
 
@@ -247,40 +275,59 @@ class Commits:
         if not self._partitions:
             return True
         if seconds <= STANDSTILL_SECONDS:
-            return not self.unheard_of(self._clock.now())
+            return self._known_to_be_ours(self._clock.now())
         log.warning(
             "this process stood still, so another instance may own the partitions: no call leaves until Kafka has "
             "acknowledged a commit",
             seconds=round(seconds, 1),
         )
-        self._waits_for_kafka = True
-        self._delivery.hold()
+        self._said_so = True
         self._proof_after = self._serial
-        self.ask()
+        self._hold(self._clock.now())
         return False
 
-    def unheard_of(self, now: float) -> bool:
-        """Whether Kafka has acknowledged nothing for so long that calls must not leave."""
-        since = self._unacknowledged_since
-        if since is None or now - since <= self._source.session_seconds * ACK_PATIENCE_SHARE:
+    @property
+    def _patience(self) -> float:
+        return self._source.session_seconds * ACK_PATIENCE_SHARE
+
+    def _known_to_be_ours(self, now: float) -> bool:
+        if self._waits_since is not None:
             return False
-        if not self._waits_for_kafka:
-            self._waits_for_kafka = True
-            self._delivery.hold()
+        if now - self._proven_at <= self._patience:
+            return True
+        self._hold(now)
+        return False
+
+    def _hold(self, now: float) -> None:
+        """Nothing leaves until a commit that is asked for from now on is acknowledged."""
+        if self._waits_since is None:
+            self._waits_since = now
+        self._delivery.hold()
+        self.ask()
+        self._say_so(now)
+
+    def _say_so(self, now: float) -> None:
+        """Tells an operator once, where the wait is more than the few milliseconds of an answer."""
+        assert self._waits_since is not None
+        since = min(self._asked[0].at, self._waits_since) if self._asked else self._waits_since
+        if not self._said_so and now - since > self._patience:
+            self._said_so = True
             log.error(
-                "Kafka has acknowledged no commit for most of a session timeout, so another instance may own the "
+                "Kafka has acknowledged no commit for half of a session timeout, so another instance may own the "
                 "partitions: no call leaves until it does",
                 seconds=round(now - since),
             )
-        return True
 
     def look(self, now: float) -> None:
         """Now and then: is somebody else possibly the owner."""
-        self.unheard_of(now)
-        if self._waits_for_kafka or (self._delivery.pending and self._unacknowledged_since is None):
-            # A partition that came back with nothing to tell would ask nothing, and so would work that waits for its
-            # quota: it must not go on when the way to Kafka was cut meanwhile.
+        if self._waits_since is not None:
+            self._say_so(now)
             self.ask()
+        elif self._delivery.pending:
+            # Work that waits for its quota would find the last word too old each time.
+            self.ask()
+            if self._asked and now - self._asked[0].at > self._patience:
+                self._known_to_be_ours(now)
 
     # How much is untold
 
@@ -308,13 +355,6 @@ class Commits:
         if self._too_much_untold and not any(each.offsets.commit_under_way for each in self._staying()):
             self.ask()
 
-    def _note_told(self, serial: int) -> None:
-        while self._asked and self._asked[0][0] <= serial:
-            self._endings_told = max(self._endings_told, self._asked.popleft()[1])
-        if self._too_much_untold and self.untold < UNTOLD_MAX:
-            self._too_much_untold = False
-            self._delivery.wake()
-
     def _give_up(self, partition: Partition, error: DoesNotFit) -> None:
         message = (
             f"the progress of {partition.name} does not fit into kafka.offset_metadata_max_bytes ({error}): set it "
@@ -325,7 +365,7 @@ class Commits:
 
     def waiting(self) -> list[Waiting]:
         """Why calls wait for commits."""
-        if self._waits_for_kafka:
+        if self._waits_since is not None:
             return [Waiting("commits", 0, detail="Kafka acknowledges none")]
         if self._too_much_untold:
             return [Waiting("commits", self.untold, detail="endings that no acknowledged commit tells of")]

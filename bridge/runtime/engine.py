@@ -223,7 +223,7 @@ class Engine:
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         if not self.partitions:
-            self._commits.heard_of_kafka()
+            self._commits.proven(self._clock.now())
         for new in partitions:
             offsets = PartitionOffsets(
                 start=new.offset,

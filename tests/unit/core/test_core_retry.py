@@ -497,3 +497,16 @@ def test_an_attempt_is_too_late_outside_its_span_of_wall_time() -> None:
     attempt = Attempt(Call("trigger"), 0.0, not_after_wall=100.0, not_before_wall=10.0)
     assert [attempt.too_late(wall) for wall in (9.0, 10.0, 100.0, 101.0)] == [True, False, False, True]
     assert not Attempt(Call("upsert"), 0.0).too_late(1e18)
+
+
+@pytest.mark.parametrize(("max_age", "limit"), [(60.0, EVENT_WALL + 60.0), (None, EVENT_WALL - 100.0 + 3300.0)])
+def test_what_perhaps_never_left_may_not_leave_when_it_is_too_old_either(max_age: float | None, limit: float) -> None:
+    """A former owner may have sent it, nobody knows: its key and its own age both bound it; then it is parked."""
+    what = action(Kind.TRIGGER, max_age_seconds=max_age)
+    talk = deliver(what, "id-1", EVENT_WALL, POLICY, World(), started_wall=EVENT_WALL - 100.0, unsure=True)
+    attempt = next(talk)
+    assert attempt.not_after_wall == limit
+    with pytest.raises(StopIteration) as end:
+        talk.send(Reply(None, 1.0, limit + 1.0))
+    assert end.value.value.letter is LetterKind.UNKNOWN_OUTCOME
+    assert "cannot be read" in end.value.value.message
