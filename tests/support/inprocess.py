@@ -152,9 +152,9 @@ class Place:
 
 
 def calls(server: SandboxServer, *endpoints: str) -> Sequence[Any]:
-    """The ledger's entries, without pings unless they are asked for."""
+    """The ledger's entries; unless they are asked for, only those that events caused."""
     return [
         entry
         for entry in server.sandbox.ledger.entries
-        if (entry.endpoint in endpoints if endpoints else entry.endpoint != "ping")
+        if (entry.endpoint in endpoints if endpoints else entry.endpoint not in ("ping", "unsubscribed"))
     ]
