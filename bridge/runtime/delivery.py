@@ -11,7 +11,6 @@ Decisions are the machines'; this room only moves items between them. Everything
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections import OrderedDict, deque
@@ -44,8 +43,9 @@ from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.gates import GateState
 from bridge.runtime.items import LANES, PULLED, Batch, Item, Key, KeyState, Part
-from bridge.runtime.lookups import Lookups, Work
+from bridge.runtime.lookups import Work
 from bridge.runtime.marks import Marks, NoMarks
+from bridge.runtime.names import Names
 from bridge.runtime.sending import PLACES, SPARED, Sending
 
 JOINING = (Kind.UPSERT, Kind.ADD_TAG)
@@ -81,10 +81,7 @@ class Delivery:
     ) -> None:
         self.suppressions = Suppressions()
         """Who is spared a call; stale until somebody fills it (runtime/suppression.py)."""
-        self._identities = identities
-        self._lookups = Lookups(identities, store) if identities is not None and store and not store.local else None
-        self._asking: dict[Item, asyncio.TimerHandle] = {}
-        """Items that wait until their contact is known: what asks again. At most what is admitted."""
+        self._names = Names(identities, store, self._asked_again)
         self._bulk_after_seconds = bulk_after_seconds
         self.meisa_clock = meisa_clock or MeisaClock(clock)
         """By which it is judged how old a started trigger is."""
@@ -147,13 +144,12 @@ class Delivery:
             tell=tell or (lambda *done: self.part_done(*done)),
         )
         self._waiting_events[batch.lane] += 1
-        if self._lookups is None:
-            if self._identities is not None:
-                self._identities.refresh()
+        if self._names.at_hand:
+            self._names.refresh()
             self._enter(batch, actions)
         else:
             self._pending += len(actions)
-            self._lookups.do(
+            self._names.do(
                 Work(
                     batch.partition,
                     lambda: self._resolved(batch, actions),
@@ -173,11 +169,7 @@ class Delivery:
         self.left()
 
     def _resolved(self, batch: Batch, actions: Sequence[Action]) -> Sequence[Action]:
-        """The actions under the names that their contacts have now."""
-        if self._identities is None:
-            return actions
-        offset = batch.event.record.offset
-        return [self._identities.admit(action, batch.partition, offset) for action in actions]
+        return self._names.resolved(actions, batch.partition, batch.event.record.offset)
 
     def _enter(self, batch: Batch, actions: Sequence[Action]) -> None:
         ready = []
@@ -267,11 +259,7 @@ class Delivery:
     def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
         """Drops what is unsent of these partitions; what is in flight may still end well."""
         leaving = set(partitions)
-        if self._lookups is not None:
-            self._lookups.withdraw(leaving)
-        if self._identities is not None:
-            for partition in leaving:
-                self._identities.left(partition)
+        self._names.withdraw(leaving)
         touched = {item: None for partition in leaving for item in self._items.get(partition, ())}
         for item in touched:
             for part in item.pending:
@@ -295,19 +283,16 @@ class Delivery:
 
     async def close(self) -> None:
         """Cancels the calls that are still in flight: their outcome stays unknown."""
-        for timer in self._asking.values():
-            timer.cancel()
-        if self._lookups is not None:
-            await self._lookups.close()
+        await self._names.close()
         await self.sending.close()
 
     async def ask(self, call: Call) -> Outcome | None:
         """Makes a call that belongs to no action (a ping), within its key's quota; None where that has no room now."""
-        return await self.sending.ask(call)
+        return await self.sending.asking.ask(call)
 
     async def ask_in_turn(self, call: Call) -> tuple[Outcome, float]:
-        """Makes a call that belongs to no action and can wait (see runtime/sending.py)."""
-        return await self.sending.ask_in_turn(call)
+        """Makes a call that belongs to no action and can wait (see runtime/asking.py)."""
+        return await self.sending.asking.ask_in_turn(call)
 
     def key_works(self, name: str) -> None:
         """A refused key was accepted again."""
@@ -316,8 +301,7 @@ class Delivery:
 
     def offsets_restarted(self, partition: TopicPartition, topic_hash: int | None = None) -> None:
         """The topic was perhaps created anew: then its offsets say nothing any more about what is older."""
-        if self._identities is not None:
-            self._identities.restarted(partition, topic_hash)
+        self._names.restarted(partition, topic_hash)
 
     # Turns
 
@@ -389,7 +373,7 @@ class Delivery:
             self._leave(item)
             return
         if isinstance(attempt, Wait):
-            self._ask_later(item, attempt.seconds)
+            self._names.ask_later(item, attempt.seconds)
             return
         item.attempt = attempt
         for part in item.pending.group:
@@ -411,47 +395,9 @@ class Delivery:
             and self.suppressions.spares(item.part.action, self._clock.now())
         )
 
-    # Contacts that nobody knows yet
-
-    def _ask_later(self, item: Item, seconds: float) -> None:
-        """Asks for the item's contact after a while: an event that names it may come."""
-        item.attempt = None
-        if seconds > 0:
-            self._asking[item] = asyncio.get_running_loop().call_later(seconds, self._ask_again, item)
-        else:
-            self._ask_again(item)
-
-    def _ask_again(self, item: Item) -> None:
-        self._asking.pop(item, None)
-        if item.out:
-            return
-        part = item.part
-
-        def go() -> None:
-            if not item.out:
-                filled = self.filled(part.action)
-                if filled is not None:
-                    part.action = filled
-                self._go_on(item, Reply(None, self._clock.now(), self._clock.wall()))
-
-        if self._lookups is None:
-            go()
-        else:
-            self._lookups.do(Work(part.partition, lambda: self.filled(part.action), go, lambda: None))
-
-    def _was_refused(self, part: Part) -> None:
-        """An upsert was dead-lettered: what its event says of the contact is uncertain."""
-        identities = self._identities
-        if identities is None:
-            return
-
-        def go() -> None:
-            identities.refused(part.action.contact, part.partition, part.record.offset)
-
-        if self._lookups is None:
-            go()
-        else:
-            self._lookups.do(Work(part.partition, go, go, lambda: None))
+    def _asked_again(self, item: Item) -> None:
+        """The item waited for its contact's name; perhaps it has it now."""
+        self._go_on(item, Reply(None, self._clock.now(), self._clock.wall()))
 
     def _end(self, item: Item, result: Result) -> None:
         """A call has ended, and with it the actions that it stood for; or it is taken apart, to ask for each."""
@@ -490,7 +436,7 @@ class Delivery:
         batch.results[action.position] = result
         batch.missing -= 1
         if result.letter is not None and action.kind is Kind.UPSERT:
-            self._was_refused(part)
+            self._names.refused(part)
         if result.ending in (Ending.DELIVERED, Ending.MERGED):
             timestamp_ms = batch.event.record.timestamp_ms
             if timestamp_ms >= 0:
@@ -554,8 +500,7 @@ class Delivery:
         self._contact_ids.forget(contact)
 
     def filled(self, action: Action) -> Action | None:
-        identities = self._identities
-        return identities.resolve(action) if identities is not None and identities.lasting else None
+        return self._names.filled(action)
 
     def succeeded_since(self, endpoint: str, now: float) -> bool:
         return self.sending.succeeded_since(endpoint, now)
@@ -594,7 +539,4 @@ class Delivery:
 
     def waiting(self) -> list[Waiting]:
         """Why work waits, each reason with its count of items."""
-        reasons = self.sending.waiting()
-        if self._asking:
-            reasons.append(Waiting("unknown_contact", len(self._asking)))
-        return reasons + (self._lookups.waiting() if self._lookups is not None else [])
+        return self.sending.waiting() + self._names.waiting()

@@ -15,18 +15,17 @@ its way. Decisions are the machines'; this room only moves items between them. E
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import structlog
 
 from bridge.core.dispatch import Dispatch
-from bridge.core.quota import NEVER, Quota, Slot
+from bridge.core.quota import NEVER, Quota
 from bridge.core.retry import Attempt, Reply
 from bridge.model import Call, Kind, Lane, Outcome, TopicPartition, Verdict, Waiting
 from bridge.ports import Clock, Meisa, Meter
+from bridge.runtime.asking import Asking, count, status_label
 from bridge.runtime.clock import MeisaClock
 from bridge.runtime.gates import Gates, GateState
 from bridge.runtime.items import FIRST, PULLED, Item, Key, KeyState, Part
@@ -40,8 +39,6 @@ PLACES = (FIRST, Lane.TRANSACTIONAL, PULLED, Lane.SYNC, Lane.BULK)
 BULK_AFTER = 9
 """So many calls go before the bulk lane's next one while it has some: a tenth is its share whatever else there is."""
 
-TURN_SECONDS = 1.0
-"""Before a call that found no room, though its turn had come, takes its turn anew."""
 SPARED = Outcome(
     Verdict.SPARED, message="the address is on Meisa's suppression list; no call was made", detail="suppressed"
 )
@@ -84,8 +81,15 @@ class Sending:
         self.keys = {name: Key(name, quota, Dispatch(PLACES, last_after=BULK_AFTER)) for name, quota in quotas.items()}
         self._key_order = sorted(self.keys)
         self._calls: set[asyncio.Task[None]] = set()
-        self._turns: dict[str, deque[asyncio.Future[None]]] = {name: deque() for name in self.keys}
-        """Calls that belong to no action and wait for a slot of the common share; a few for each key."""
+        self.asking = Asking(
+            meisa,
+            self.keys,
+            clock=clock,
+            meisa_clock=meisa_clock,
+            meter=meter,
+            wake=self.wake,
+            untold=self._ask_permission,
+        )
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._last_success: dict[str, float] = {}
         self._gates: Gates[Item] = Gates(random)
@@ -141,10 +145,10 @@ class Sending:
             key = self.keys[name]
             if key.refused:
                 continue
-            if self._turns[name]:
+            if self.asking.wants(name):
                 at = key.quota.earliest(now)
                 if at <= now:
-                    self._turns[name].popleft().set_result(None)
+                    self.asking.call(name)
                     self.wake()  # behind the one who was called, who takes the slot
                     continue
                 wake_at = min(wake_at, at)
@@ -267,10 +271,10 @@ class Sending:
     @staticmethod
     def _claimed(item: Item, again: Callable[[], None]) -> bool:
         group = item.pending.group
-        for count, part in enumerate(group):
+        for told, part in enumerate(group):
             if part.batch.shared and not part.batch.marks.claim(part.record, part.action, again):
-                item.pending.cut(count)
-                return count > 0
+                item.pending.cut(told)
+                return told > 0
         return True
 
     def _untold(self, item: Item, attempt: Attempt) -> None:
@@ -400,7 +404,7 @@ class Sending:
             outcome = Outcome(Verdict.UNKNOWN, message=f"internal error: {type(error).__name__}")
         now = self._clock.now()
         self._book(key, call, item, outcome, now)
-        self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
+        self._meter.called(call.endpoint, status_label(outcome), now - sent_now)
         self._meisa_clock.observe(sent_wall, self._clock.wall(), outcome.date_wall_seconds)
         return outcome, sent_wall
 
@@ -438,48 +442,6 @@ class Sending:
             if item.held_since is None:
                 item.held_since = self._clock.wall()
             self._give_up_scope(key, call.endpoint, outcome, now)
-
-    async def ask_in_turn(self, call: Call) -> tuple[Outcome, float]:
-        """As `ask`, in the share of the quota that everybody uses, once there is room: its turn comes before theirs.
-
-        Returns the outcome, and a moment (monotonic) before the call left.
-        """
-        while True:
-            turn = asyncio.get_running_loop().create_future()
-            self._turns[call.key].append(turn)
-            self.wake()
-            try:
-                await turn
-            finally:
-                if not turn.done() or turn.cancelled():
-                    with contextlib.suppress(ValueError):
-                        self._turns[call.key].remove(turn)
-            asked_at = self._clock.now()
-            outcome = await self.ask(call, urgent=False)
-            if outcome is not None:
-                return outcome, asked_at
-            await asyncio.sleep(TURN_SECONDS)  # somebody else was quicker, or may not tell yet
-
-    async def ask(self, call: Call, *, urgent: bool = True) -> Outcome | None:
-        """Makes a call that belongs to no action (a ping), within its key's quota; None where that has no room now."""
-        quota = self.keys[call.key].quota
-        if not quota.acquire(self._clock.now(), urgent=urgent):
-            self._ask_permission()
-            return None
-        slot = quota.slot
-        sent_now, sent_wall = self._clock.now(), self._clock.wall()
-        try:
-            outcome = await self._meisa.send(call)
-        except BaseException:
-            quota.unanswered(self._clock.now(), slot)
-            raise
-        now = self._clock.now()
-        count(quota, outcome, now, urgent=urgent, slot=slot)
-        self._meisa_clock.observe(sent_wall, self._clock.wall(), outcome.date_wall_seconds)
-        self._meter.called(call.endpoint, _status_label(outcome), now - sent_now)
-        if outcome.verdict is Verdict.THROTTLED:
-            quota.throttled(now, outcome.retry_after_seconds)
-        return outcome
 
     # Endpoints that are held (runtime/gates.py)
 
@@ -589,19 +551,3 @@ class Sending:
                 elif at > now:
                     reasons.append(Waiting("quota", queued, at, key.name))
         return reasons
-
-
-def count(quota: Quota, outcome: Outcome, now: float, *, urgent: bool, slot: Slot) -> None:
-    """Books a call's end."""
-    if outcome.status is not None:
-        quota.answered(now, slot)
-    elif outcome.sent:
-        quota.unanswered(now, slot)
-    else:
-        quota.unsent(urgent=urgent, slot=slot)
-
-
-def _status_label(outcome: Outcome) -> str:
-    if outcome.status is not None:
-        return str(outcome.status)
-    return "never_sent" if not outcome.sent else "unanswered"
