@@ -34,8 +34,8 @@ The bounds
 
 Left over
     Who writes fields without any event (a person in Meisa's dashboard, an automation, another program) is not seen
-    here: `believed_seconds` bounds for how long that goes unnoticed. So it does for a contact whose events go to another
-    partition of their topic than before, because partitions were added.
+    here: `believed_seconds` bounds for how long that goes unnoticed. So it does for a contact whose events go to
+    another partition of their topic than before, because partitions were added.
 """
 
 from __future__ import annotations
