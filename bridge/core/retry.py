@@ -67,10 +67,12 @@ class Attempt(NamedTuple):
     """Whether an earlier attempt may have sent it: the mark that says since when must stay."""
     not_before_wall: float = -FOREVER
     """In doubt: an earlier time shows that clocks differ by too much to tell the mark's age."""
+    not_after: float = FOREVER
+    """In doubt: the mark is at least as old as what this process has known of it (monotonic), whatever clocks say."""
 
-    def too_late(self, wall: float) -> bool:
+    def too_late(self, now: float, wall: float) -> bool:
         """`wall` is Meisa's clock for an attempt in doubt, else this machine's."""
-        return not self.not_before_wall <= wall <= self.not_after_wall
+        return now > self.not_after or not self.not_before_wall <= wall <= self.not_after_wall
 
 
 class Wait(NamedTuple):
@@ -127,14 +129,16 @@ def deliver(
     key: str = "default",
     started_wall: float | None = None,
     *,
+    read_at: float = 0.0,
     unsure: bool = False,
 ) -> Dialogue:
     """The dialogue of one action. `identity` is its action id, `event_wall` its event's time.
 
     `started_wall` is when, by Meisa's clock, a trigger first left before a restart of this process: it may have been
-    sent then. `unsure` says that nobody knows whether it left at all; then its `max_age` holds too.
+    sent then, and in any case before this process read it (`read_at`, monotonic). `unsure` says that nobody knows
+    whether it left at all; then its `max_age` holds too.
     """
-    return _Delivery(action, identity, event_wall, policy, facts, key, started_wall, unsure).run()
+    return _Delivery(action, identity, event_wall, policy, facts, key, started_wall, read_at, unsure).run()
 
 
 def dead(kind: LetterKind, outcome: Outcome | None, call: Call | None, attempts: int, message: str = "") -> Result:
@@ -161,6 +165,7 @@ class _Delivery:
         facts: Facts,
         key: str,
         started_wall: float | None,
+        read_at: float,
         unsure: bool,
     ) -> None:
         self.action = action
@@ -175,6 +180,8 @@ class _Delivery:
         self.unsure = unsure
         self.doubt_wall = started_wall
         """When a trigger first left that may have been sent."""
+        self.doubt_at = read_at
+        """A moment (monotonic) that was later."""
 
     def run(self) -> Dialogue:
         kind = self.action.kind
@@ -324,16 +331,17 @@ class _Delivery:
         scope_missing_wall: float | None = None
         last: Outcome | None = None
         while True:
-            limit, earliest = self.expires_wall, -FOREVER
+            limit, earliest, not_after = self.expires_wall, -FOREVER, FOREVER
             if self.doubt_wall is not None:
                 # While in doubt only the idempotency window counts: an expired trigger that may have been sent is
                 # not known to be unsent.
                 limit = self.doubt_wall + policy.idempotency_window_seconds
+                not_after = self.doubt_at + policy.idempotency_window_seconds
                 if self.unsure:
                     # Perhaps it never left: then its event must not be older than it may be either.
                     limit = min(limit, self.expires_wall)
                 earliest = self.doubt_wall - policy.doubt_ahead_seconds
-            reply = yield Attempt(call, not_before, limit, self.doubt_wall is not None, earliest)
+            reply = yield Attempt(call, not_before, limit, self.doubt_wall is not None, earliest, not_after)
             self.now, self.wall = reply.now, reply.wall
             outcome = reply.outcome
             if outcome is None:
@@ -349,7 +357,7 @@ class _Delivery:
             last = outcome
             verdict = outcome.verdict
             if trigger and self.doubt_wall is None and outcome.sent and verdict in (Verdict.RETRY, Verdict.UNKNOWN):
-                self.doubt_wall = reply.sent_wall
+                self.doubt_wall, self.doubt_at = reply.sent_wall, reply.now
             if verdict in (Verdict.THROTTLED, Verdict.KEY_REFUSED, Verdict.WITHHELD):
                 not_before = 0.0  # the driver holds it back
                 continue

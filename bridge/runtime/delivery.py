@@ -138,6 +138,7 @@ class Delivery:
         batch = Batch(
             event,
             actions,
+            read_at=self._clock.now(),
             alone=alone,
             old=self._clock.wall() - event.time_wall_seconds > self._bulk_after_seconds,
             marks=marks or self.marks,
@@ -343,6 +344,7 @@ class Delivery:
             self,
             action.kind.value if action.kind.value in self.keys else "default",
             part.batch.marks.started_wall(event.record, action) if item.trigger else None,
+            read_at=part.batch.read_at,
             unsure=item.trigger and part.batch.marks.unsure(event.record, action),
         )
         self._go_on(item, None)

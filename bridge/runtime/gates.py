@@ -48,6 +48,8 @@ class _Gate(Generic[T]):
     parked: deque[tuple[T, float]] = field(default_factory=deque)
     """Items with the wall time at which they were parked."""
     message: str = ""
+    scope_missing_since: float | None = None
+    """Since when (wall) the scope has been missing, as far as answers told; an outage says nothing of it."""
 
 
 class Gates(Generic[T]):
@@ -68,7 +70,7 @@ class Gates(Generic[T]):
         self._gates[key, endpoint].parked.append((item, wall))
 
     def answered(
-        self, key: str, endpoint: str, contact: Hashable, outcome: Outcome, now: float, *, probe: bool
+        self, key: str, endpoint: str, contact: Hashable, outcome: Outcome, now: float, wall: float, *, probe: bool
     ) -> list[T]:
         """Books what an answer says of its endpoint; returns items that need not wait any more."""
         verdict = outcome.verdict
@@ -79,6 +81,8 @@ class Gates(Generic[T]):
             gate = gate or self._new(key, endpoint)
             was = gate.breaker.reason
             if verdict is Verdict.SCOPE_MISSING:
+                if gate.scope_missing_since is None:
+                    gate.scope_missing_since = wall
                 gate.breaker.scope_missing(now, probe=probe)
             else:
                 gate.breaker.failed(now, contact, probe=probe)
@@ -108,11 +112,6 @@ class Gates(Generic[T]):
             gate.parked.popleft()[0] for gate in self._gates.values() if gate.parked and gate.breaker.probe_at <= now
         ]
 
-    def parked_since(self, key: str, endpoint: str) -> list[tuple[T, float]]:
-        """All that is parked, with the wall time since when."""
-        gate = self._gates.get((key, endpoint))
-        return list(gate.parked) if gate is not None else []
-
     def unpark(self, key: str, endpoint: str, wanted: Callable[[T, float], bool]) -> list[T]:
         """Takes out the parked items that `wanted(item, parked_wall)` names."""
         gate = self._gates.get((key, endpoint))
@@ -122,6 +121,12 @@ class Gates(Generic[T]):
         if taken:
             gate.parked = deque((item, wall) for item, wall in gate.parked if not wanted(item, wall))
         return taken
+
+    def scope_missing_since(self, key: str, endpoint: str) -> float:
+        """Since when (wall) answers have said that the scope is missing; infinite where none does."""
+        gate = self._gates.get((key, endpoint))
+        since = gate.scope_missing_since if gate is not None else None
+        return math.inf if since is None else since
 
     def held(self) -> list[tuple[str, str]]:
         """Keys and endpoints that have parked items."""
@@ -146,6 +151,7 @@ class Gates(Generic[T]):
         if gate.breaker.reason is not None:
             log.info("the endpoint works again; its work goes on", endpoint=endpoint, key=key, waiting=len(gate.parked))
         gate.breaker.worked()
+        gate.scope_missing_since = None
         freed = [item for item, _ in gate.parked]
         gate.parked.clear()
         return freed

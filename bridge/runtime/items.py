@@ -38,6 +38,7 @@ class Batch:
         "missing",
         "old",
         "partition",
+        "read_at",
         "results",
         "shared",
         "tell",
@@ -48,6 +49,7 @@ class Batch:
         event: Event,
         actions: Sequence[Action],
         *,
+        read_at: float,
         alone: bool,
         old: bool,
         marks: Marks,
@@ -63,6 +65,8 @@ class Batch:
         """Actions that are still in the queues, ended or not."""
         self.shared = len(actions) > 1 or not alone
         """Whether one of its actions may be carried out while its event goes on: progress must tell it."""
+        self.read_at = read_at
+        """Monotonic."""
         self.old = old
         """Too old, when it was read, for anybody to wait for it: all of it goes in the last lane."""
         lane = min((action.handling.lane for action in actions), key=LANES.index, default=Lane.SYNC)

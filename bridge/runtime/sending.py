@@ -315,7 +315,7 @@ class Sending:
         return True
 
     def _is_too_late(self, attempt: Attempt) -> bool:
-        return attempt.too_late((self._meisa_clock if attempt.in_doubt else self._clock).wall())
+        return attempt.too_late(self._clock.now(), (self._meisa_clock if attempt.in_doubt else self._clock).wall())
 
     async def _send_told(self, key: Key, item: Item, attempt: Attempt) -> None:
         """Sends once a commit has told what it must; the slot of the quota is held meanwhile."""
@@ -424,7 +424,8 @@ class Sending:
             item.hold_until = now + seconds
             self._gates.guardrail(key.name, call.endpoint, contact, outcome, now, seconds, probe=probe)
             return
-        freed = self._gates.answered(key.name, call.endpoint, contact, outcome, now, probe=probe)
+        wall = self._clock.wall()
+        freed = self._gates.answered(key.name, call.endpoint, contact, outcome, now, wall, probe=probe)
         if verdict is Verdict.THROTTLED:
             until = quota.throttled(now, outcome.retry_after_seconds)
             log.info("Meisa throttles the key; its calls wait", key=key.name, seconds=round(until - now, 1))
@@ -469,7 +470,10 @@ class Sending:
     def _give_up_scope(self, key: Key, endpoint: str, outcome: Outcome, now: float) -> None:
         """Lets those that have waited for the scope since `scope_wait` end with the answer that the probe got."""
         wall = self._clock.wall()
-        waited = self._gates.unpark(key.name, endpoint, lambda item, since: wall - since >= self._scope_wait_seconds)
+        missing_since = self._gates.scope_missing_since(key.name, endpoint)
+        waited = self._gates.unpark(
+            key.name, endpoint, lambda item, since: wall - max(since, missing_since) >= self._scope_wait_seconds
+        )
         for item in waited:
             if not item.out:
                 self._replied(item, Reply(outcome, now, wall, since_wall=wall - self._scope_wait_seconds))

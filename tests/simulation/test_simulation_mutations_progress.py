@@ -167,7 +167,7 @@ def skewed() -> list[Scenario]:
 def test_clocks_that_differ_are_caught(monkeypatch: Patch) -> None:
     """The next owner's clock makes a mark look younger than it is, or even like one of the future."""
     monkeypatch.setattr(MeisaClock, "observe", lambda self, *walls: None)
-    monkeypatch.setattr(Attempt, "too_late", lambda self, wall: wall > self.not_after_wall)
+    monkeypatch.setattr(Attempt, "too_late", lambda self, now, wall: wall > self.not_after_wall)
     caught("3", skewed(), "emailed twice")
 
 

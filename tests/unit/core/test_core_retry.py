@@ -495,8 +495,8 @@ def test_an_upsert_that_tells_no_id_is_a_dead_letter() -> None:
 def test_an_attempt_is_too_late_outside_its_span_of_wall_time() -> None:
     """After its limit; in doubt also before the time at which clocks could still agree on the mark's age."""
     attempt = Attempt(Call("trigger"), 0.0, not_after_wall=100.0, not_before_wall=10.0)
-    assert [attempt.too_late(wall) for wall in (9.0, 10.0, 100.0, 101.0)] == [True, False, False, True]
-    assert not Attempt(Call("upsert"), 0.0).too_late(1e18)
+    assert [attempt.too_late(0.0, wall) for wall in (9.0, 10.0, 100.0, 101.0)] == [True, False, False, True]
+    assert not Attempt(Call("upsert"), 0.0).too_late(1e18, 1e18)
 
 
 @pytest.mark.parametrize(("max_age", "limit"), [(60.0, EVENT_WALL + 60.0), (None, EVENT_WALL - 100.0 + 3300.0)])
@@ -510,3 +510,21 @@ def test_what_perhaps_never_left_may_not_leave_when_it_is_too_old_either(max_age
         talk.send(Reply(None, 1.0, limit + 1.0))
     assert end.value.value.letter is LetterKind.UNKNOWN_OUTCOME
     assert "cannot be read" in end.value.value.message
+
+
+def test_a_mark_is_at_least_as_old_as_what_was_known_of_it() -> None:
+    """Clocks that differ may show it younger: what this process itself has waited since it read of it counts too."""
+    started = deliver(
+        action(Kind.TRIGGER), "id-1", EVENT_WALL, POLICY, World(), started_wall=EVENT_WALL + 1200.0, read_at=50.0
+    )
+    attempt = next(started)
+    assert isinstance(attempt, Attempt)
+    assert not attempt.too_late(50.0 + 3300.0, EVENT_WALL + 1200.0)
+    assert attempt.too_late(50.0 + 3301.0, EVENT_WALL + 1200.0)
+
+
+def test_what_was_tried_here_is_as_old_as_its_first_try() -> None:
+    """Whatever the clock says later, even one that was set back."""
+    attempt = Talk(action(Kind.TRIGGER)).answer(UNANSWERED).attempt
+    assert attempt.in_doubt
+    assert attempt.too_late(3400.0, attempt.not_after_wall) and not attempt.too_late(3200.0, attempt.not_after_wall)

@@ -1168,6 +1168,27 @@ def test_a_missing_scope_holds_its_contacts_for_an_hour_then_rejects_them() -> N
     virtually(story())
 
 
+def test_a_403_behind_a_long_outage_begins_its_own_wait() -> None:
+    """What waited for two hours of server errors has not waited for a scope yet: a single 403 ends nothing of it."""
+
+    async def story() -> None:
+        missing = Outcome(Verdict.SCOPE_MISSING, 403, "lacks it")
+        says = {"outcome": UNAVAILABLE}
+        house = House(meisa=FakeMeisa(lambda call: says["outcome"]))
+        house.source.assign(P0)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(50)])
+        await asyncio.sleep(7200)
+        says["outcome"] = missing
+        await asyncio.sleep(3000)
+        assert house.letters.letters == []
+        says["outcome"] = DELIVERED
+        await asyncio.sleep(60)
+        assert house.letters.letters == []
+        assert house.source.committed == {P0: 50}
+
+    virtually(story())
+
+
 def test_a_granted_scope_lets_everything_go_at_once() -> None:
     """The next probe finds it granted."""
 
