@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from bridge.core import lazy_entries
 from bridge.model import TopicPartition, email_key
 
 PLACES_MAX = 4
@@ -116,8 +117,10 @@ def decoded(name: str, value: bytes) -> Entry | None:
 def merged(name: str, stored: bytes, mine: bytes) -> bytes:
     """What stays of a register that two have written: `ports.Merge`. It never moves backwards (rule 1).
 
-    Values that are not the table's are replaced.
+    Values that are neither the table's nor of lazy fields are replaced.
     """
+    if name.startswith(lazy_entries.PREFIX):
+        return lazy_entries.merged(stored, mine)
     if not name.startswith(ENTRY_PREFIXES):
         return mine
     old, new = decoded(name, stored), decoded(name, mine)

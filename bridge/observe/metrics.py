@@ -63,8 +63,8 @@ SAVED = Definition(
     "meisa_bridge_calls_saved_total",
     "counter",
     ("cause",),
-    "Calls that were not needed, by what saved them: merged (upserts and tags of one contact), bulk (enrollments in "
-    "one call) or suppressed (the address is on the suppression list).",
+    "Calls that were not needed, by what saved them: merged (upserts and tags of one contact), lazy (values that rode "
+    "on another call), bulk (enrollments in one call) or suppressed (the address is on the suppression list).",
 )
 CALL_SECONDS = Definition(
     "meisa_bridge_call_duration_seconds",

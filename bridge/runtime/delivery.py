@@ -35,6 +35,7 @@ from bridge.model import (
     Record,
     Result,
     TopicPartition,
+    Verdict,
     Waiting,
 )
 from bridge.ports import Clock, Meisa, Meter, Store
@@ -43,6 +44,7 @@ from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.gates import GateState
 from bridge.runtime.items import LANES, PULLED, Batch, Item, Key, KeyState, Part
+from bridge.runtime.lazy import ALONE, LAZY, NOTHING_LEFT, LazyFields
 from bridge.runtime.lookups import Work
 from bridge.runtime.marks import Marks, NoMarks
 from bridge.runtime.names import Names
@@ -105,9 +107,17 @@ class Delivery:
             scope_wait_seconds=policy.scope_wait_seconds,
             random=self._dice.random,
             replied=lambda item, reply: self._replied(item, reply),
+            body=lambda item: self.lazy.body(item),
             spared=self._spared,
             lowest=self._lowest,
             key_refused=key_refused,
+        )
+        self.lazy = LazyFields(
+            store=store if store is not None and store.lasting else None,
+            clock=clock,
+            meter=meter,
+            send=lambda event, action: self.deliver(event, [action], marks=ALONE),
+            concerns=self._concerns,
         )
         self._ordering: Ordering[Item] = Ordering()
         self._sequence = 0
@@ -178,6 +188,9 @@ class Delivery:
             ticket = self._admit(Part(batch, action))
             if ticket is not None and ticket.ready:
                 ready.append(ticket)
+        if not batch.missing:
+            self.left()  # all of it finished at once
+            batch.completion.complete([result for result in batch.results.values() if result is not None])
         self._begin(ready)
 
     def _admit(self, part: Part) -> Ticket[Item] | None:
@@ -190,8 +203,14 @@ class Delivery:
             if last is not None and not last.item.leaving and last.item.pending.takes(action):
                 self._join(last, part, names)
                 return None
+        if action.handling.lazy and part.batch.marks is self.marks and self.lazy.finishes(part):
+            part.batch.results[action.position] = LAZY
+            part.batch.missing -= 1
+            self._out(part)
+            return None
         self._sequence += 1
         item = Item(part, self._sequence)
+        self.lazy.entered(item)
         self._items.setdefault(part.partition, OrderedDict())[item] = None
         if action.handling.linger_seconds and action.kind is Kind.UPSERT:
             item.linger_until = self._clock.now() + action.handling.linger_seconds
@@ -206,9 +225,7 @@ class Delivery:
         item = ticket.item
         item.pending.add(part)
         self._ordering.extend(ticket, names)
-        if part.partition not in item.partitions:
-            item.partitions += (part.partition,)
-            self._items.setdefault(part.partition, OrderedDict())[item] = None
+        self._concerns(item, part.partition)
         lane = part.lane
         if LANES.index(lane) < LANES.index(item.lane):
             if item.begun:
@@ -219,6 +236,12 @@ class Delivery:
                 self.sending.hurry(item, lane)
             if lane is Lane.TRANSACTIONAL:
                 self._pull(ticket)
+
+    def _concerns(self, item: Item, partition: TopicPartition) -> None:
+        """The item says something of that partition too: a revocation waits for its call."""
+        if partition not in item.partitions:
+            item.partitions += (partition,)
+            self._items.setdefault(partition, OrderedDict())[item] = None
 
     def _pull(self, ticket: Ticket[Item]) -> None:
         """What stands before an urgent action of the same contact goes at once, in order: it must go first anyhow.
@@ -261,6 +284,7 @@ class Delivery:
         """Drops what is unsent of these partitions; what is in flight may still end well."""
         leaving = set(partitions)
         self._names.withdraw(leaving)
+        self.lazy.withdraw(leaving)
         touched = {item: None for partition in leaving for item in self._items.get(partition, ())}
         for item in touched:
             for part in item.pending:
@@ -285,6 +309,7 @@ class Delivery:
     async def close(self) -> None:
         """Cancels the calls that are still in flight: their outcome stays unknown."""
         await self._names.close()
+        await self.lazy.close()
         await self.sending.close()
 
     async def ask(self, call: Call) -> Outcome | None:
@@ -361,6 +386,8 @@ class Delivery:
         if outcome is not None and outcome.contact_id is not None:
             for part in item.pending.group:
                 self._contact_ids.remember(part.action.contact, outcome.contact_id)
+        if outcome is not None and outcome.verdict is Verdict.NEEDS_CONTACT:
+            self.lazy.missing(item.part.action.contact)
         self._go_on(item, reply)
 
     def _go_on(self, item: Item, reply: Reply | None) -> None:
@@ -384,18 +411,22 @@ class Delivery:
                 self._unclaim(part)
             elif not attempt.in_doubt:
                 part.batch.marks.clear(part.record, part.action)
-        if self._spared(item, attempt):
-            self._go_on(item, Reply(SPARED, self._clock.now(), self._clock.wall()))
+        spared = self._spared(item, attempt)
+        if spared is not None:
+            self._go_on(item, Reply(spared, self._clock.now(), self._clock.wall()))
             return
         self.sending.put(item)
 
-    def _spared(self, item: Item, attempt: Attempt) -> bool:
-        """Whether Meisa would refuse the call as suppressed. One in doubt is made: its answer tells more."""
-        return (
-            not attempt.in_doubt
-            and len(item.pending) == 1
-            and self.suppressions.spares(item.part.action, self._clock.now())
-        )
+    def _spared(self, item: Item, attempt: Attempt) -> Outcome | None:
+        """How a call would end that need not be made: Meisa would refuse it as suppressed, or it says nothing any more.
+
+        One in doubt is made: its answer tells more.
+        """
+        if attempt.in_doubt or len(item.pending) != 1:
+            return None
+        if self.lazy.needless(item):
+            return NOTHING_LEFT
+        return SPARED if self.suppressions.spares(item.part.action, self._clock.now()) else None
 
     def _asked_again(self, item: Item) -> None:
         """The item waited for its contact's name; perhaps it has it now."""
@@ -403,16 +434,20 @@ class Delivery:
 
     def _end(self, item: Item, result: Result) -> None:
         """A call has ended, and with it the actions that it stood for; or it is taken apart, to ask for each."""
-        if result.letter is not None and len(item.pending.group) > 1 and result.status not in REFUSES_ALL:
+        refused = result.letter is not None and result.status not in REFUSES_ALL
+        aside = refused and self.lazy.put_aside(item)
+        if aside or (refused and len(item.pending.group) > 1):
             for part in item.pending.group:
                 self._unclaim(part)
             if self._prune(item):
-                item.pending.halve()
+                if not aside:
+                    item.pending.halve()
                 self._start(item)
             else:
                 self._leave(item)
             return
         parts = item.pending.next()
+        self.lazy.ended(item, parts, result)
         if result.detail == SPARED.detail and result.status is None:
             self._meter.saved("suppressed", 1)
         if result.letter is not None and item.kind is Kind.UPSERT and item.body is not None:
@@ -486,6 +521,7 @@ class Delivery:
             if not items:
                 del self._items[partition]
         item.out = True
+        self.lazy.left(item)
         self._waiting_contacts[item.lane] -= 1
         assert item.ticket is not None
         freed = self._ordering.release(item.ticket)

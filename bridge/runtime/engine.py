@@ -134,6 +134,7 @@ class Engine:
         delivery.left = self._left
         delivery.may_leave = self._commits.may_leave
         delivery.sending.short = self._commits.short
+        delivery.lazy.told = self._told
         if spend is not None:
             spend.wake = delivery.wake
         self._revoke_seconds = revoke_seconds
@@ -215,6 +216,13 @@ class Engine:
                 partition.offsets.note_delivered(record.offset, name)
             self._commits.soon(partition)
 
+    def _told(self, name: TopicPartition, offset: int) -> bool:
+        """Whether what this record said may ride on a call: a commit told of it, and nothing newer is to be read."""
+        partition = self.partitions.get(name)
+        if partition is None or partition.closing or partition.recovering:
+            return False
+        return partition.offsets.seen_told(offset)
+
     def _left(self) -> None:
         self._commits.ended()
         self._intake.room_made()
@@ -239,6 +247,7 @@ class Engine:
                 self._delivery.offsets_restarted(new.partition, new.topic_hash)
                 offsets.note_start()
                 self._commits.soon(partition)
+            self._delivery.lazy.assigned(new.partition, new.topic_hash, fresh=new.fresh)
             self._intake.recover(partition)
         if self._spend is not None and partitions:
             self._spend.assigned(partitions)

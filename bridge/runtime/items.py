@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from bridge.core.bulk import BULK_MAX, bulkable
 from bridge.core.dispatch import Dispatch
+from bridge.core.lazy import Ride
 from bridge.core.ordering import Ticket
 from bridge.core.pending import Pending, mergeable
 from bridge.core.quota import Quota, Slot, WindowUse
@@ -107,6 +108,7 @@ class Item:
         "asleep",
         "at",
         "attempt",
+        "bare",
         "begun",
         "body",
         "company",
@@ -123,6 +125,7 @@ class Item:
         "pending",
         "probe",
         "pulled",
+        "ride",
         "sequence",
         "slot",
         "throttles",
@@ -153,6 +156,10 @@ class Item:
         self.attempt: Attempt | None = None
         self.body: Mapping[str, Any] | None = None
         """What its last call said."""
+        self.ride: Ride | None = None
+        """What its last call took along of lazy fields (runtime/lazy.py)."""
+        self.bare = False
+        """It was refused with what it took along, and takes nothing any more."""
         self.urgent = False
         """Its slot is one that only urgent calls may have."""
         self.slot = NO_SLOT

@@ -61,7 +61,8 @@ class Sending:
         scope_wait_seconds: float,
         random: Callable[[], float],
         replied: Callable[[Item, Reply], None],
-        spared: Callable[[Item, Attempt], bool],
+        body: Callable[[Item], Mapping[str, Any]],
+        spared: Callable[[Item, Attempt], Outcome | None],
         lowest: Callable[[], Iterable[Item]],
         key_refused: Callable[[str, Outcome], None],
     ) -> None:
@@ -72,6 +73,7 @@ class Sending:
         self._max_in_flight = max_in_flight
         self._scope_wait_seconds = scope_wait_seconds
         self._replied = replied
+        self._body = body
         self._spared = spared
         self._lowest = lowest
         self.key_refused = key_refused
@@ -202,9 +204,10 @@ class Sending:
         assert attempt is not None
         if self._too_late(key, item, attempt):
             return True
-        if self._spared(item, attempt):
+        spared = self._spared(item, attempt)
+        if spared is not None:
             self._unsent(key, item)
-            self._replied(item, Reply(SPARED, now, self._clock.wall()))
+            self._replied(item, Reply(spared, now, self._clock.wall()))
             return True
         # What progress must be able to tell comes before all that others could use: a slot, or the turn to probe.
         if not self._can_be_told(item):
@@ -369,7 +372,7 @@ class Sending:
         call = attempt.call
         if item.kind is Kind.UPSERT:
             # The attempt says what the contribution said for which it was planned; others joined, or that one went.
-            call = call._replace(body=item.pending.body())
+            call = call._replace(body=self._body(item))
         item.body = call.body
         outcome, sent_wall = await self._call(key, item, call)
         item.in_flight = item.leaving = False
