@@ -29,7 +29,7 @@ from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.model import Call, Event, Kind, Outcome, Record, Verdict, action_id
 from bridge.observe.metrics import Metrics
-from bridge.ports import Store
+from bridge.ports import Clock, Store
 from bridge.replay.service import Replays
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.delivery import Delivery
@@ -38,6 +38,7 @@ from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.spend import Spend
 from bridge.runtime.status import Status
 from bridge.runtime.suppression import SuppressionSync
+from bridge.runtime.unchanged import Unchanged
 from bridge.state import open_store
 from bridge.web.server import AdminServer
 
@@ -112,6 +113,7 @@ class Bridge:
             identities=Identities(store=self.store if self.store.lasting else None),
             store=self.store,
             bulk_after_seconds=settings.delivery.bulk_after,
+            unchanged=unchanged_of(settings, book, clock, lambda: self.source.partition_counts()),
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
         )
         self.client.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
@@ -358,6 +360,21 @@ def secrets(settings: Settings) -> dict[str, Secret]:
     for kind, secret in settings.meisa.keys.items():
         found[kind] = secret
     return found
+
+
+def unchanged_of(
+    settings: Settings, book: RuleBook, clock: Clock, counts: Callable[[], Mapping[str, int]] = dict
+) -> Unchanged:
+    """What needs not be sent because Meisa has it; nothing where no topic is keyed by contact."""
+    writers = book.writers(settings.topics)
+    return Unchanged(
+        clock=clock,
+        topics=[name for name, topic in settings.topics.items() if topic.keyed_by == "contact"],
+        believed_seconds=settings.state.unchanged_for,
+        others=writers.others,
+        rekeyers=writers.rekeyers,
+        counts=counts,
+    )
 
 
 def store_of(settings: Settings, *, patience_seconds: float = 0.05) -> Store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +16,10 @@ from bridge.errors import Problem, ProblemsFound, UsageError
 
 if TYPE_CHECKING:
     from bridge.config import Examined
+    from bridge.rules import RuleBook
+
+FIELDS_TOLD = 5
+"""Of those that several topics write: enough to find the rules."""
 
 
 @click.command(short_help="Tell every problem that can be known before running.")
@@ -82,9 +86,26 @@ def _rule_problems(examined: Examined) -> list[Problem]:
         book = rules.load(sections["rules"], examined.base_dir, sections["handlers"])
     except ProblemsFound as error:
         return placed(error.problems, examined.place)
-    if "state" in sections and sections["state"].url == "memory":
-        return book.needs_identities()
-    return []
+    problems = book.needs_identities() if "state" in sections and sections["state"].url == "memory" else []
+    return [*problems, *_always_sent(examined, book)]
+
+
+def _always_sent(examined: Examined, book: RuleBook) -> Iterator[Problem]:
+    """What is sent although it may be unchanged, because another topic may have written it since."""
+    topics = examined.sections.get("topics", {})
+    writers = book.writers(topics)
+    for name, topic in topics.items():
+        shared = writers.shared(name) if topic.keyed_by == "contact" else []
+        if shared:
+            told = ", ".join("any field" if path == "*" else path for path in shared[:FIELDS_TOLD])
+            more = f" and {len(shared) - FIELDS_TOLD} more" if len(shared) > FIELDS_TOLD else ""
+            yield examined.place("topics", name, "keyed_by").problem(
+                "MB151",
+                f"other topics may write these fields too, so upserts of {name} that set them are sent even if they "
+                f"change nothing: {told}{more}",
+                "name the `topic` in rules that apply to one, and write a field from one topic only",
+                severity="warning",
+            )
 
 
 def _envelope_problems(examined: Examined) -> list[Problem]:

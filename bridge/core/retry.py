@@ -30,7 +30,7 @@ other. A first mark that lies in the future says nothing of its age, so it is tr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -131,14 +131,16 @@ def deliver(
     *,
     read_at: float = 0.0,
     unsure: bool = False,
+    spared_body: Mapping[str, Any] | None = None,
 ) -> Dialogue:
     """The dialogue of one action. `identity` is its action id, `event_wall` its event's time.
 
     `started_wall` is when, by Meisa's clock, a trigger first left before a restart of this process: it may have been
     sent then, and in any case before this process read it (`read_at`, monotonic). `unsure` says that nobody knows
-    whether it left at all; then its `max_age` holds too.
+    whether it left at all; then its `max_age` holds too. `spared_body` is what its event's upsert said that was not
+    sent, because Meisa was believed to have it.
     """
-    return _Delivery(action, identity, event_wall, policy, facts, key, started_wall, read_at, unsure).run()
+    return _Delivery(action, identity, event_wall, policy, facts, key, started_wall, read_at, unsure, spared_body).run()
 
 
 def dead(kind: LetterKind, outcome: Outcome | None, call: Call | None, attempts: int, message: str = "") -> Result:
@@ -167,7 +169,9 @@ class _Delivery:
         started_wall: float | None,
         read_at: float,
         unsure: bool,
+        spared_body: Mapping[str, Any] | None,
     ) -> None:
+        self.spared_body = spared_body
         self.action = action
         self.identity = identity
         self.policy = policy
@@ -256,7 +260,10 @@ class _Delivery:
                 if upserted:
                     return self._refused(ended, call)
                 upserted = True
-                made = yield from self._settle(self._make_contact())
+                made_call = self._make_contact()
+                if self.spared_body is not None:
+                    made_call = made_call._replace(body=self.spared_body)  # what was believed was not so
+                made = yield from self._settle(made_call)
                 if isinstance(made, Result):
                     return made
                 if made.verdict is not Verdict.DELIVERED:
@@ -389,6 +396,8 @@ class _Delivery:
         return Result(Ending.DELIVERED, status=outcome.status, attempts=self.attempts, detail=outcome.detail)
 
     def _refused(self, outcome: Outcome, call: Call) -> Result:
+        if outcome.detail == "unchanged" and outcome.verdict is Verdict.SPARED:
+            return Result(Ending.UNCHANGED, attempts=self.attempts, detail=outcome.detail)
         if outcome.detail == "suppressed" and self.action.handling.on_suppressed == "finish":
             return Result(
                 Ending.SUPPRESSED,

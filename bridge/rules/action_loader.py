@@ -23,6 +23,7 @@ from bridge.rules.scan import ExpressionError
 from bridge.rules.template import translate_text
 from bridge.rules.translator import Translator
 from bridge.rules.unit import Unit
+from bridge.rules.writers import writes_of
 from bridge.yamldoc import Node
 
 _LOADER_OPTIONS = frozenset({"when", "missing"})
@@ -226,9 +227,9 @@ class ActionLoader:
             return None
         with_email = handling_of(kind, self._options, options, email_known=True)
         without = handling_of(kind, self._options, options, email_known=False)
-        return ActionTemplate(
-            kind, model, build, unit, tuple(checks), paths, when, with_email, without, line=item.place.line
-        )
+        line = item.place.line
+        writes = writes_of(kind, {name: node.plain() for name, node in (*given_fields.items(), *given.items())})
+        return ActionTemplate(kind, model, build, unit, tuple(checks), paths, when, with_email, without, line, writes)
 
     def _fields(self, given: dict[str, Node], kind: Kind, model: type[ActionModel]) -> dict[str, Node]:
         """The fields that this action has; others are problems."""

@@ -42,6 +42,7 @@ CODES: dict[str, str] = {
     "MB142": "A module under `handlers` has no function marked with @handles.",
     # What rules need
     "MB150": "An action names its contact by an id alone; that needs an identity table that lasts (`state.url`).",
+    "MB151": "Other topics write fields of one that is `keyed_by: contact` too: they are always sent (a warning).",
     # Tests beside rules
     "MB160": "A test beside a rule is not well formed.",
 }

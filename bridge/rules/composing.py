@@ -20,6 +20,7 @@ from bridge.errors import RuleError
 from bridge.model import Contact, Event, Handling, Kind
 from bridge.rules.language import Expression
 from bridge.rules.unit import Unit
+from bridge.rules.writers import NOTHING, Writes
 
 Fits = Callable[[Any], bool]
 
@@ -88,6 +89,7 @@ class ActionTemplate:
     handling: Handling
     handling_without_email: Handling
     line: int = 0
+    writes: Writes = NOTHING
 
     def make(self, event: Event) -> tuple[dict[str, Any], Contact]:
         """The request's body, and whom it is about. Raises RuleError; its text holds no value of the event."""

@@ -18,6 +18,7 @@ from bridge.rules.composing import ActionTemplate
 from bridge.rules.handlers import Handler, run_handler
 from bridge.rules.handling import ActionOptions, RuleOptions, Shared, handling_of, options_of
 from bridge.rules.language import Expression
+from bridge.rules.writers import EVERYTHING, NOTHING, Writers
 
 MATCHES_MAX = 10_000
 """Pairs of topic and event type whose rules are remembered. Real systems have hundreds of types; a producer that puts
@@ -105,6 +106,18 @@ class RuleBook:
     def needs_identities(self) -> list[Problem]:
         """Actions that name their contact by an id where the endpoint needs the email; refused with `state: memory`."""
         return [problem for _, _, rule in self._matchers for problem in rule.identity_problems]
+
+    def writers(self, topics: Iterable[str]) -> Writers:
+        """Which of these topics, all that are read, may write which fields of contacts."""
+        found = dict.fromkeys(topics, NOTHING)
+        for restricted, writes in [
+            *((rule.topics, action.writes) for _, _, rule in self._matchers for action in rule.actions),
+            *((handler.topics, EVERYTHING) for handler in self.handlers),
+        ]:
+            for topic in restricted or found:
+                if topic in found:
+                    found[topic] = found[topic].joined(writes)
+        return Writers(found)
 
     def wants(self, topic: str, event_type: str) -> bool:
         """Whether any rule or handler matches this type of event on this topic."""

@@ -15,6 +15,7 @@ import math
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from bridge.core.bulk import LINGER_SECONDS
 from bridge.core.identity import Identities
@@ -49,6 +50,7 @@ from bridge.runtime.lookups import Work
 from bridge.runtime.marks import Marks, NoMarks
 from bridge.runtime.names import Names
 from bridge.runtime.sending import PLACES, SPARED, Sending
+from bridge.runtime.unchanged import UNCHANGED, Unchanged
 
 JOINING = (Kind.UPSERT, Kind.ADD_TAG)
 """Kinds that may join an upsert that waits (core/pending.py says which of them do)."""
@@ -80,7 +82,9 @@ class Delivery:
         store: Store | None = None,
         meisa_clock: MeisaClock | None = None,
         bulk_after_seconds: float = math.inf,
+        unchanged: Unchanged | None = None,
     ) -> None:
+        self.unchanged = unchanged or Unchanged(clock=clock)
         self.suppressions = Suppressions()
         """Who is spared a call; stale until somebody fills it (runtime/suppression.py)."""
         self._names = Names(identities, store, self._asked_again)
@@ -110,6 +114,7 @@ class Delivery:
             body=lambda item: self.lazy.body(item),
             spared=self._spared,
             lowest=self._lowest,
+            unchanged=self.unchanged,
             key_refused=key_refused,
         )
         self.lazy = LazyFields(
@@ -153,6 +158,7 @@ class Delivery:
             old=self._clock.wall() - event.time_wall_seconds > self._bulk_after_seconds,
             marks=marks or self.marks,
             tell=tell or (lambda *done: self.part_done(*done)),
+            beside=marks is not None,
         )
         self._waiting_events[batch.lane] += 1
         if self._names.at_hand:
@@ -283,6 +289,8 @@ class Delivery:
     def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
         """Drops what is unsent of these partitions; what is in flight may still end well."""
         leaving = set(partitions)
+        for partition in leaving:
+            self.unchanged.gone(partition)
         self._names.withdraw(leaving)
         self.lazy.withdraw(leaving)
         touched = {item: None for partition in leaving for item in self._items.get(partition, ())}
@@ -371,8 +379,16 @@ class Delivery:
             part.batch.marks.started_wall(event.record, action) if item.trigger else None,
             read_at=part.batch.read_at,
             unsure=item.trigger and part.batch.marks.unsure(event.record, action),
+            spared_body=self._spared_body(part),
         )
         self._go_on(item, None)
+
+    @staticmethod
+    def _spared_body(part: Part) -> Mapping[str, Any] | None:
+        """What the upsert that the action needs said, where it was not sent."""
+        needed = part.action.needs
+        result = part.batch.results.get(needed) if needed is not None else None
+        return result.request if result is not None and result.ending is Ending.UNCHANGED else None
 
     @staticmethod
     def _blocked_by(part: Part) -> Result | None:
@@ -418,11 +434,16 @@ class Delivery:
         self.sending.put(item)
 
     def _spared(self, item: Item, attempt: Attempt) -> Outcome | None:
-        """How a call would end that need not be made: Meisa would refuse it as suppressed, or it says nothing any more.
+        """How a call would end that need not be made: Meisa has all of it, would refuse it as suppressed, or it says
+        nothing any more.
 
         One in doubt is made: its answer tells more.
         """
-        if attempt.in_doubt or len(item.pending) != 1:
+        if attempt.in_doubt:
+            return None
+        if self.unchanged.spares(item):
+            return UNCHANGED
+        if len(item.pending) != 1:
             return None
         if self.lazy.needless(item):
             return NOTHING_LEFT
@@ -446,10 +467,12 @@ class Delivery:
             else:
                 self._leave(item)
             return
+        if result.ending is Ending.UNCHANGED:
+            result = result._replace(request=item.pending.body())
         parts = item.pending.next()
         self.lazy.ended(item, parts, result)
-        if result.detail == SPARED.detail and result.status is None:
-            self._meter.saved("suppressed", 1)
+        if result.detail in (SPARED.detail, UNCHANGED.detail) and result.status is None:
+            self._meter.saved(result.detail, 1)
         if result.letter is not None and item.kind is Kind.UPSERT and item.body is not None:
             result = result._replace(request=item.body)
         if len(parts) > 1 and result.letter is None:

@@ -242,6 +242,7 @@ class Engine:
             self._restore(new, offsets)
             partition = Partition(new.partition, new.epoch, offsets, new.topic_hash)
             self.partitions[new.partition] = partition
+            self._delivery.unchanged.assigned(new.partition)
             if new.fresh:
                 # Perhaps of another topic under the same name: what was known by offsets says nothing about these.
                 self._delivery.offsets_restarted(new.partition, new.topic_hash)

@@ -31,6 +31,7 @@ class Batch:
     """The actions of one event, and how they ended."""
 
     __slots__ = (
+        "beside",
         "completion",
         "event",
         "inside",
@@ -55,8 +56,11 @@ class Batch:
         old: bool,
         marks: Marks,
         tell: Callable[[Record, Action], None],
+        beside: bool = False,
     ) -> None:
         self.event = event
+        self.beside = beside
+        """It is not of the log's window: a replay, or a call for kept values."""
         self.partition = TopicPartition(event.record.topic, event.record.partition)
         self.completion: Completion[Sequence[Result]] = Completion()
         self.results: dict[int, Result | None] = {action.position: None for action in actions}

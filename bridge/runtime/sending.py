@@ -30,6 +30,7 @@ from bridge.runtime.clock import MeisaClock
 from bridge.runtime.gates import Gates, GateState
 from bridge.runtime.items import FIRST, PULLED, Item, Key, KeyState, Part
 from bridge.runtime.together import Company, Together, share
+from bridge.runtime.unchanged import Unchanged
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +65,7 @@ class Sending:
         body: Callable[[Item], Mapping[str, Any]],
         spared: Callable[[Item, Attempt], Outcome | None],
         lowest: Callable[[], Iterable[Item]],
+        unchanged: Unchanged,
         key_refused: Callable[[str, Outcome], None],
     ) -> None:
         self._meisa = meisa
@@ -76,6 +78,7 @@ class Sending:
         self._body = body
         self._spared = spared
         self._lowest = lowest
+        self._unchanged = unchanged
         self.key_refused = key_refused
         self.may_leave: Callable[[], bool] = lambda: True
         self.short: Callable[[], None] = lambda: None
@@ -374,7 +377,9 @@ class Sending:
             # The attempt says what the contribution said for which it was planned; others joined, or that one went.
             call = call._replace(body=self._body(item))
         item.body = call.body
+        departure = self._unchanged.departs(item, call)
         outcome, sent_wall = await self._call(key, item, call)
+        self._unchanged.ended(item, call, departure, outcome, sent_wall)
         item.in_flight = item.leaving = False
         self._replied(item, Reply(outcome, self._clock.now(), self._clock.wall(), self._meisa_clock.at(sent_wall)))
         self._wake_waiters()

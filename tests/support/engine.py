@@ -28,6 +28,7 @@ from bridge.ports import Store
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.spend import Spend
+from bridge.runtime.unchanged import Unchanged
 from tests.support.fakes import CountingMeter, FakeLetters, FakeMeisa, FakeSource
 from tests.support.virtual import VirtualClock
 
@@ -100,6 +101,7 @@ class House:
         store: Store | None = None,
         bulk_after_seconds: float = math.inf,
         shared: bool = False,
+        unchanged: Callable[[VirtualClock], Unchanged] | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.meisa = meisa or FakeMeisa()
@@ -123,6 +125,7 @@ class House:
             identities=identities,
             store=store,
             bulk_after_seconds=bulk_after_seconds,
+            unchanged=unchanged(self.clock) if unchanged is not None else None,
         )
         self.engine = Engine(
             group="group",

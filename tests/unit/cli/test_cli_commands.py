@@ -300,6 +300,33 @@ def test_check_says_nothing_of_rules_when_their_list_is_broken(folder: Path) -> 
     assert [line.split(": ")[1] for line in result.stdout.splitlines()] == ["error MB006", "1 error"]
 
 
+def test_check_warns_of_fields_that_are_always_sent(folder: Path) -> None:
+    """Where topics share fields; one that is not keyed by contact has nothing to lose."""
+    rules = folder / "config" / "rules" / "a.yaml"
+    rules.write_text(RULES.replace('"}', '", first_name: "${data.name}"}'))
+    config = folder / "config" / "bridge.yaml"
+    two = CONFIG.replace("{user-events: {}}", "{users: {keyed_by: contact}, billing: {}}")
+    config.write_text(two)
+    result = call("check", "--offline")
+    assert result.exit_code == 0
+    assert "config/bridge.yaml:2:28: warning MB151: " in result.stdout and "nothing: first_name (" in result.stdout
+    assert call("check", "--offline", "--strict").exit_code == 1
+    config.write_text(two.replace("keyed_by: contact", ""))
+    assert "no problems" in call("check", "--offline").stdout
+    config.write_text(two)
+    rules.write_text(rules.read_text().replace("match:", "topic: users\n    match:"))
+    assert "no problems" in call("check", "--offline").stdout
+
+
+def test_check_tells_five_of_many_shared_fields(folder: Path) -> None:
+    fields = ", ".join(f"f{number}: 1" for number in range(7))
+    rules = RULES.replace('"}', f'", custom_fields: {{{fields}}}}}')
+    (folder / "config" / "rules" / "a.yaml").write_text(rules)
+    config = CONFIG.replace("{user-events: {}}", "{users: {keyed_by: contact}, billing: {}}")
+    (folder / "config" / "bridge.yaml").write_text(config)
+    assert "custom_fields.f4 and 2 more (" in call("check", "--offline").stdout
+
+
 def test_check_offline_cannot_create_topics(folder: Path) -> None:
     assert call("check", "--offline", "--create-topics").exit_code == 2
 

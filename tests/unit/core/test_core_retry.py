@@ -289,6 +289,24 @@ def test_a_missing_scope_is_waited_for_and_then_rejected() -> None:
 # Contacts
 
 
+def test_an_upsert_that_would_change_nothing_is_no_call() -> None:
+    dialogue = deliver(action(Kind.UPSERT), "id", EVENT_WALL, POLICY, World())
+    next(dialogue)
+    with pytest.raises(StopIteration) as end:
+        dialogue.send(Reply(Outcome(Verdict.SPARED, detail="unchanged"), 0.0, EVENT_WALL))
+    assert end.value.value == Result(Ending.UNCHANGED, detail="unchanged")
+
+
+def test_a_track_that_finds_nobody_sends_what_its_event_had_spared() -> None:
+    """Meisa was believed to have it."""
+    body = {"email": "a@example.com", "custom_fields": {"plan": "pro"}}
+    dialogue = deliver(action(Kind.TRACK), "id", EVENT_WALL, POLICY, World(), spared_body=body)
+    next(dialogue)
+    attempt = dialogue.send(Reply(NO_CONTACT, 0.0, EVENT_WALL))
+    assert isinstance(attempt, Attempt)
+    assert (attempt.call.endpoint, attempt.call.body) == ("upsert", body)
+
+
 def test_track_of_a_new_contact_upserts_it_and_tracks_again() -> None:
     """The 404's cure, once, under the names that the event has."""
     talk = Talk(action(Kind.TRACK, external_id="7", event_name="e"))
