@@ -386,8 +386,8 @@ class Delivery:
     @staticmethod
     def _spared_body(part: Part) -> Mapping[str, Any] | None:
         """What the upsert that the action needs said, where it was not sent."""
-        needed = part.action.needs
-        result = part.batch.results.get(needed) if needed is not None else None
+        needs = part.action.needs
+        result = None if needs is None else part.batch.results.get(needs)
         return result.request if result is not None and result.ending is Ending.UNCHANGED else None
 
     @staticmethod
