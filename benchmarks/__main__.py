@@ -5,6 +5,7 @@
     python -m benchmarks absorption              # events a second taken in while nothing can be sent
     python -m benchmarks savings [--long]        # calls beside one call per event, and beside the fewest possible
     python -m benchmarks day [--long] [--svg FILE]   # email delay, quota and backlog, hour by hour
+    python -m benchmarks quota                   # the pace of the quota against every kind of server
 
 `throughput` needs a broker, and real time; the others run on the virtual clock in this process.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-SECTIONS = ("throughput", "absorption", "savings", "day")
+SECTIONS = ("throughput", "absorption", "savings", "day", "quota")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--svg", type=Path, help="day: writes a plot")
     options = parser.parse_args(given)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    if options.section in (None, "quota"):
+        _quota()
     if options.section in (None, "absorption"):
         _absorption()
     if options.section in (None, "savings"):
@@ -61,6 +64,14 @@ def _absorption() -> None:
             f"| {rate.contacts:,} |",
             flush=True,
         )
+
+
+def _quota() -> None:
+    from benchmarks import quota
+
+    print("\n## Quota\n")
+    for line in quota.table(map(quota.measure, quota.CASES)):
+        print(line, flush=True)
 
 
 def _savings(*, long: bool) -> None:

@@ -9,45 +9,35 @@ The theory
 Rules that never break
     1. In no window do more than `limit` calls count.
     2. Either a call fits into every window, or it takes nothing from any: the check and the booking are one step.
-    3. A share of each window (`reserve`) is for urgent calls only, and the others are *paced*: they may begin with a
-       burst, then go at the rate at which the window gives slots back. So slots come free all the time, and an urgent
-       call that finds the reserve used up waits for seconds, never for a whole window.
+    3. A share of each window (`reserve`) is for urgent calls only, and the others are *paced* (core/window.py). So
+       slots come free all the time, and an urgent call that finds the reserve used up waits for seconds, never for a
+       whole window.
     4. While the server's brake is on (a 429), nothing may leave.
 
-Giving way
-    A 429 while our own count has room says that somebody else uses the same key. Then the window that can explain the
-    wait (the shortest where the answer names none) gets a *ceiling*: what we had used of it, less a tenth. It rises
-    again by a quarter of the limit in each length of the window, so that a neighbour who has gone is noticed, and one
-    who stays is asked about now and then. The server may count in fixed windows, sliding ones, or by a bucket of
-    tokens: what fits every sliding window here fits the first two, and a bucket that holds fewer tokens than the limit
-    answers like a neighbour, and is given way to like one.
-
-The bounds
-    Each window remembers the end of every call that counts: at most `limit` of them. For limits above
-    `EXACT_MAX` ends are rounded up to a fraction of the window and counted per fraction, which errs on the safe
-    side by that fraction; at Meisa's 60 and 1,000 every call is exact.
+How the server counts
+    Fixed windows, sliding ones, or a bucket of tokens that holds as many as the limit: what fits every sliding window
+    fits all of these. So a 429 has one of two reasons, and teaches one of two things.
+    - The bucket is smaller: it refuses what runs ahead of the even rate. `Burst` follows how far we do. If it was two
+      calls or more, and no longer wait is asked for than a token takes, we run ahead by half as much at most from now
+      on. That costs bursts, never rate, so it is never forgotten.
+    - Somebody else uses the same key, or has used it before this process began. Then a window gives way
+      (core/window.py): of those that are as long as the wait, the one that is fullest by our own count.
+    A neighbour may be taken for a bucket at first. That costs a few refusals more: bursts are soon too small to be the
+    reason.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-EXACT_MAX = 10_000
+from bridge.core.window import EXACT_MAX, NEVER, Window
 
-BURST_SHARE = 0.25
-"""Of what is not reserved in a window may leave at once before the pace sets in: a sign-up's few calls need not wait,
-and an urgent burst still finds most of the window free."""
+__all__ = ["EXACT_MAX", "NEVER", "Burst", "Quota", "Slot", "WindowUse"]
 
-GIVE_WAY = 0.9
-"""Of what we had used when somebody else's use showed."""
-
-RECOVERY_SHARE = 0.25
-"""Of a limit, by which a ceiling rises in each length of its window."""
-
-NEVER = math.inf
+AHEAD_TELLING = 2.0
+"""Calls ahead of the even rate from which on a refusal may be a small bucket's: with fewer there was no burst."""
 
 
 class WindowUse(NamedTuple):
@@ -64,157 +54,44 @@ class Slot:
     __slots__ = ()
 
 
-class _Window:
-    __slots__ = (
-        "_burst",
-        "_ceiling",
-        "_ceiling_at",
-        "_counts",
-        "_ends",
-        "_filled_at",
-        "_in_flight",
-        "_past",
-        "_rate",
-        "_reserve",
-        "_step",
-        "_tokens",
-        "limit",
-        "seconds",
-        "spare",
-    )
+class Burst:
+    """How far calls run ahead of the even rate, and how far they may."""
 
-    def __init__(self, limit: int, seconds: float, reserve: float) -> None:
-        self.seconds = seconds
-        self._reserve = reserve
-        self._ceiling = math.inf
-        self._ceiling_at = 0.0
-        self._filled_at = -math.inf
-        self._tokens = 0.0
-        self.resize(limit)
-        self._tokens = self._burst
-        self._step = seconds / EXACT_MAX if limit > EXACT_MAX else 0.0
-        self._ends: list[float] = []  # a heap: unanswered calls end later than calls answered after them
-        self._counts: dict[float, int] = {}
-        self._past = 0
-        self._in_flight = 0
+    __slots__ = ("_ahead", "_at", "_window", "most")
 
-    def resize(self, limit: int) -> None:
-        """Another limit from now on; what was used counts on."""
-        self.limit = limit
-        # At least one call for everybody: a reserve of 0.9 of 5 must not stop all other work.
-        self.spare = max(0, min(limit - 1, math.ceil(limit * self._reserve))) if self._reserve > 0 else 0
-        common = limit - self.spare
-        self._rate = max(1, common) / self.seconds
-        # Without a reserve nobody is kept waiting by a burst: the window alone decides.
-        self._burst = max(1.0, common * BURST_SHARE) if self._reserve > 0 else math.inf
-        self._tokens = min(self._tokens, self._burst)
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._ahead = 0.0
+        self._at = 0.0
+        self.most = math.inf
+        """Calls that may leave at once."""
 
-    def most(self, now: float) -> int:
-        """The limit, or less where somebody else's use has shown."""
-        if self._ceiling is math.inf:
-            return self.limit
-        risen = self._ceiling + self.limit * RECOVERY_SHARE * (now - self._ceiling_at) / self.seconds
-        if risen >= self.limit:
-            self._ceiling = math.inf
-            return self.limit
-        return max(min(1, self.limit), int(risen))
+    def _rate(self) -> float:
+        return self._window.limit / self._window.seconds
 
-    def give_way(self, now: float) -> None:
-        self._ceiling = min(self.most(now), max(1.0, self.used(now) * GIVE_WAY))
-        self._ceiling_at = now
+    def ahead(self, now: float) -> float:
+        self._ahead = max(0.0, self._ahead - (now - self._at) * self._rate())
+        self._at = now
+        return self._ahead
 
-    def _allows_at(self, now: float, used: int, spare: int) -> float:
-        """When so many calls in the window leave room for one more; NEVER where only their number stands against it."""
-        if used == 0 and self.limit:
-            return now
-        wanted = used + 1 + spare
-        if wanted <= self.most(now):
-            return now
-        if wanted > self.limit:
-            return NEVER
-        # A hair later: at that very moment a rounding error may still deny it.
-        return self._ceiling_at + (wanted - self._ceiling) * self.seconds / (self.limit * RECOVERY_SHARE) + 1e-6
+    def earliest(self, now: float) -> float:
+        """When the next call may leave."""
+        over = self.ahead(now) + 1.0 - self.most
+        return now if over <= 1e-9 else now + over / self._rate() if self._window.limit else NEVER
 
-    # The pace of what is not urgent
+    def leave(self, calls: float = 1.0) -> None:
+        """A call leaves (after `earliest` was asked), or has not left after all (-1)."""
+        self._ahead = max(0.0, self._ahead + calls)
 
-    def _fill(self, now: float) -> None:
-        if now > self._filled_at:
-            if self._filled_at > -math.inf:
-                self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
-            self._filled_at = now
+    def explains(self, now: float, wait_seconds: float) -> bool:
+        """Whether a refusal that asks for this wait can be that of a bucket which holds fewer calls than the limit."""
+        token_seconds = math.ceil(self._window.seconds / max(1, self._window.limit))  # as Retry-After has no fractions
+        return self.ahead(now) >= AHEAD_TELLING and wait_seconds <= token_seconds
 
-    def paced(self, now: float) -> float:
-        """When the pace lets the next call go."""
-        if self._burst is math.inf:
-            return now
-        self._fill(now)
-        return now if self._tokens >= 1.0 - 1e-9 else now + (1.0 - self._tokens) / self._rate
-
-    def pay(self, tokens: float) -> None:
-        if self._burst is not math.inf:
-            self._tokens = min(self._burst, self._tokens - tokens)
-
-    def used(self, now: float) -> int:
-        ends, counts = self._ends, self._counts
-        while ends and ends[0] <= now:
-            self._past -= counts.pop(heapq.heappop(ends))
-        return self._past + self._in_flight
-
-    def room(self, now: float, urgent: bool) -> bool:
-        most = self.most(now)
-        kept = 0 if urgent else max(0, min(self.spare, most - 1))
-        return self.used(now) < most - kept
-
-    def leave(self) -> None:
-        self._in_flight += 1
-
-    def end(self, at: float) -> None:
-        self._in_flight -= 1
-        assert self._in_flight >= 0, "answered without having left"
-        self.remember(at, 1)
-
-    def unleave(self) -> None:
-        self._in_flight -= 1
-        assert self._in_flight >= 0, "taken back without having left"
-
-    def remember(self, at: float, count: int) -> None:
-        end = at + self.seconds
-        if self._step:
-            end = math.ceil(end / self._step) * self._step
-        if end in self._counts:
-            self._counts[end] += count
-        else:
-            self._counts[end] = count
-            heapq.heappush(self._ends, end)
-        self._past += count
-
-    def reshare(self, now: float, limit: int, ends: Iterable[tuple[float, int]]) -> None:
-        """Another limit from now on, and these calls have ended, in place of those that were known.
-
-        The pace goes on as if both had always been so: what comes unused may leave in a burst, what comes used may not.
-        """
-        self._fill(now)
-        tokens = self._tokens + self.used(now) - self._burst
-        self._ends, self._counts, self._past = [], {}, 0
-        for at, count in ends:
-            self.remember(at, count)
-        self.resize(limit)
-        if self._burst is not math.inf:
-            self._tokens = min(self._burst, max(0.0, tokens - self.used(now) + self._burst))
-
-    def earliest(self, now: float, urgent: bool) -> float:
-        """When there is room again; NEVER where that depends on an answer that has not come."""
-        spare = 0 if urgent else self.spare
-        used = self.used(now)
-        at = self._allows_at(now, used, spare)
-        if at == now or not self._ends:
-            return at
-        for end in sorted(self._ends):
-            if end >= at:
-                break
-            used -= self._counts[end]
-            at = min(at, max(end, self._allows_at(now, used, spare)))
-        return at
+    def refused(self, now: float) -> None:
+        """A call was refused for its sake, so it took nothing from the bucket."""
+        self._ahead = max(0.0, self.ahead(now) - 1.0)
+        self.most = max(1.0, min(self.most, self._ahead / 2))
 
 
 class Quota:
@@ -234,8 +111,11 @@ class Quota:
             raise ValueError("a window needs at least one call and some seconds")
         if not 0 <= reserve < 1:
             raise ValueError("the reserve is a share from 0 to below 1")
-        self._windows = [_Window(limit, seconds, reserve) for limit, seconds in limits]
+        self._windows = [Window(limit, seconds, reserve) for limit, seconds in limits]
         self.unanswered_seconds = unanswered_seconds
+        self._burst = Burst(min(self._windows, key=lambda window: window.seconds))
+        self._too_bursty = False
+        """What the brake is on for."""
         self._brake_first, self._brake_max = brake_seconds, brake_seconds_max
         self._brake_next = brake_seconds
         self._braked_until = -math.inf
@@ -247,15 +127,15 @@ class Quota:
 
     def acquire(self, now: float, *, urgent: bool = False) -> bool:
         """Books one call that leaves now; False where it may not."""
-        if now < self._braked_until or not all(window.room(now, urgent) for window in self._windows):
+        if now < self._braked_until or self._burst.earliest(now) > now:
             return False
-        if not urgent:
-            if any(window.paced(now) > now for window in self._windows):
-                return False
-            for window in self._windows:
-                window.pay(1.0)
+        if not all(window.room(now, urgent) and (urgent or window.paced(now) <= now) for window in self._windows):
+            return False
+        self._burst.leave()
         for window in self._windows:
             window.leave()
+            if not urgent:
+                window.keep_pace(now)
         self.in_flight += 1
         return True
 
@@ -278,10 +158,11 @@ class Quota:
     def unsent(self, *, urgent: bool = False, slot: Slot | None = None) -> None:
         """A booked call never left: it counts nowhere."""
         self.in_flight -= 1
+        self._burst.leave(-1.0)
         for window in self._windows:
             window.unleave()
             if not urgent:
-                window.pay(-1.0)
+                window.give_back()
 
     def _ended(self, at: float, slot: Slot | None) -> None:
         self.in_flight -= 1
@@ -294,8 +175,13 @@ class Quota:
         Without a Retry-After the brake doubles with each 429 in a row. Answers that were under way together count
         once: a burst of 64 refusals is one refusal.
         """
-        if now >= self._braked_until and self.has_room(now):
-            self._give_way(now, retry_after_seconds)
+        first = now >= self._braked_until
+        if first:
+            self._too_bursty = self._burst.explains(now, retry_after_seconds or 0.0)
+        if self._too_bursty:
+            self._burst.refused(now)
+        elif first:
+            self._give_way(now, retry_after_seconds or 0.0)
         if retry_after_seconds is not None:
             until = now + max(0.0, retry_after_seconds)
         elif now < self._braked_until:
@@ -306,11 +192,10 @@ class Quota:
         self._braked_until = max(self._braked_until, until)
         return self._braked_until
 
-    def _give_way(self, now: float, retry_after_seconds: float | None) -> None:
-        """Somebody else uses the key: the shortest window that can explain the wait yields."""
-        wait = retry_after_seconds or 0.0
-        fitting = (window for window in self._windows if wait <= window.seconds)
-        next(fitting, self._windows[-1]).give_way(now)
+    def _give_way(self, now: float, wait_seconds: float) -> None:
+        """Somebody else uses the key: of the windows that can explain the wait the fullest yields."""
+        fitting = [window for window in self._windows if wait_seconds <= window.seconds] or self._windows[-1:]
+        max(fitting, key=lambda window: window.fullness(now)).give_way(now)
 
     def resize(self, limits: Sequence[int]) -> None:
         """Other limits from now on, in the order of the windows; what was used counts on. Zero stops everything."""
@@ -322,10 +207,10 @@ class Quota:
         for window in self._windows:
             window.remember(ended_at, count)
 
-    def reshare(self, now: float, limits: Sequence[int], ends: Sequence[Iterable[tuple[float, int]]]) -> None:
+    def reshare(self, limits: Sequence[int], ends: Sequence[Iterable[tuple[float, int]]]) -> None:
         """Shares came or went: the limit of each window, and what has ended in it."""
         for window, limit, each in zip(self._windows, limits, ends, strict=True):
-            window.reshare(now, limit, each)
+            window.reshare(limit, each)
 
     def take_untold(self) -> bool:
         """Whether calls wait for a commit that permits them, since this was asked last."""
@@ -343,7 +228,7 @@ class Quota:
 
     def earliest(self, now: float, *, urgent: bool = False) -> float:
         """When `acquire` may succeed; NEVER where that needs an answer that is still under way."""
-        at = max(now, self._braked_until)
+        at = max(now, self._braked_until, self._burst.earliest(now))
         for window in self._windows:
             at = max(at, window.earliest(now, urgent))
             if not urgent:

@@ -445,7 +445,6 @@ class Shares(Quota):
         self._cells = {name: each.cells[key] for name, each in self._tellable.items()}
         columns = list(zip(*self._cells.values(), strict=True)) or [() for _ in self._seconds]
         self.reshare(
-            now,
             [sum(cell.share for cell in column) for column in columns],
             [[entry for cell in column for entry in cell.counting()] for column in columns],
         )

@@ -72,6 +72,7 @@ class SandboxOptions:
     per_minute: int = option(60, "calls per minute and key; 0 for no limit")
     per_hour: int = option(1000, "calls per hour and key; 0 for no limit")
     algorithm: str = option("sliding", f"how the quota counts: {', '.join(ALGORITHMS)}")
+    burst: int = option(0, "calls that the minute's token_bucket holds; 0 for as many as its limit")
     count_refused: bool = option(False, "calls answered 429 use the quota up too")
     retry_after: str = option("seconds", f"the Retry-After header on 429: {', '.join(RETRY_AFTER)}")
     latency_ms: float = option(0.0, "how long an answer takes")
@@ -109,6 +110,7 @@ class SandboxOptions:
             self.per_hour if per_hour is None else per_hour,
             algorithm or self.algorithm,
             count_refused=self.count_refused,
+            burst=self.burst if algorithm in (None, self.algorithm) else 0,
         )
 
     def parse_key(self, text: str) -> ApiKey:

@@ -4,7 +4,8 @@ Meisa documents two limits and no algorithm, so all three that servers use can b
 
 - `sliding`: in no 60 s (3,600 s) more calls than the limit; an exact log, the strictest.
 - `fixed`: the counter returns to zero at each full minute (hour) of the clock.
-- `token_bucket`: `limit` tokens at first, refilled evenly; up to twice the limit passes in the first window.
+- `token_bucket`: `limit` tokens at first, refilled evenly; up to twice the limit passes in the first window. With
+  `burst` the minute's bucket holds fewer: so many calls at once, and as many in the long run.
 
 A call is admitted only if both windows have room, and then counts in both. A refused call counts in neither, unless
 `count_refused` (then it counts in both, as on some servers, and hammering keeps the key shut). A limit of 0 is none.
@@ -74,16 +75,18 @@ class FixedWindow:
 
 
 class TokenBucket:
-    def __init__(self, limit: int, seconds: float) -> None:
+    def __init__(self, limit: int, seconds: float, size: int = 0) -> None:
+        """`size`: tokens that it holds; 0: as many as the limit."""
         self.limit = limit
         self.seconds = seconds
-        self._tokens = float(limit)
+        self._size = min(size, limit) or limit
+        self._tokens = float(self._size)
         self._at: float | None = None
 
     def _level(self, now: float) -> float:
         if self._at is None:
             return self._tokens
-        return min(float(self.limit), self._tokens + (now - self._at) * self.limit / self.seconds)
+        return min(float(self._size), self._tokens + (now - self._at) * self.limit / self.seconds)
 
     def wait(self, now: float) -> float:
         missing = 1.0 - self._level(now)
@@ -95,17 +98,17 @@ class TokenBucket:
         self._at = now
 
     def used(self, now: float) -> int:
-        return self.limit - int(self._level(now) + 1e-6)
+        return self._size - int(self._level(now) + 1e-6)
 
 
-def window(algorithm: str, limit: int, seconds: float) -> Window:
+def window(algorithm: str, limit: int, seconds: float, burst: int = 0) -> Window:
     """Raises ValueError for an unknown algorithm."""
     if algorithm == "sliding":
         return SlidingWindow(limit, seconds)
     if algorithm == "fixed":
         return FixedWindow(limit, seconds)
     if algorithm == "token_bucket":
-        return TokenBucket(limit, seconds)
+        return TokenBucket(limit, seconds, burst)
     raise ValueError(f"{algorithm!r} is no quota algorithm; choose one of {', '.join(ALGORITHMS)}")
 
 
@@ -113,17 +116,26 @@ class Quota:
     """Both windows of one key."""
 
     def __init__(
-        self, per_minute: int = 60, per_hour: int = 1000, algorithm: str = "sliding", *, count_refused: bool = False
+        self,
+        per_minute: int = 60,
+        per_hour: int = 1000,
+        algorithm: str = "sliding",
+        *,
+        count_refused: bool = False,
+        burst: int = 0,
     ) -> None:
-        if per_minute < 0 or per_hour < 0:
-            raise ValueError("a quota is 0 (none) or more")
+        if per_minute < 0 or per_hour < 0 or burst < 0:
+            raise ValueError("a quota, and its burst, is 0 (none) or more")
+        if burst and algorithm != "token_bucket":
+            raise ValueError(f"only a token_bucket has a burst; {algorithm} has none")
         self.per_minute = per_minute
         self.per_hour = per_hour
         self.algorithm = algorithm
         self.count_refused = count_refused
+        self.burst = burst
         self._windows: list[tuple[str, Window]] = []
         for name, limit, seconds in (("minute", per_minute, 60.0), ("hour", per_hour, 3600.0)):
-            checked = window(algorithm, max(1, limit), seconds)
+            checked = window(algorithm, max(1, limit), seconds, burst if name == "minute" else 0)
             if limit:
                 self._windows.append((name, checked))
 
@@ -144,6 +156,7 @@ class Quota:
         return {
             "algorithm": self.algorithm,
             "count_refused": self.count_refused,
+            "burst": self.burst,
             "minute": {"limit": self.per_minute, "used": used.get("minute", 0)},
             "hour": {"limit": self.per_hour, "used": used.get("hour", 0)},
         }

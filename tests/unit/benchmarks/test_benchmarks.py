@@ -9,7 +9,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from benchmarks import absorption, day, plot, savings
+from benchmarks import absorption, day, plot, quota, savings
 from benchmarks.__main__ import main
 from benchmarks.day import Day, Hour, percentile
 from benchmarks.house import Email
@@ -98,6 +98,15 @@ def test_a_backlog_of_state_needs_no_call_more_than_the_optimum() -> None:
 def test_live_traffic_never_beats_its_bound() -> None:
     found = savings.live(3.0, 0.2)
     assert found.fewest.calls <= found.calls <= found.actions
+
+
+def test_the_quota_section_tells_what_a_run_found() -> None:
+    """Use, refusals, gaps and waits, of what came after the first hour."""
+    found = quota.Found(quota.CASES[0], 2)
+    found.accepted = [3599.0, *(3600.0 + 4 * number for number in range(900))]
+    found.refused = [10.0, 4000.0]
+    found.waits = [(20.0, 9.0), (4000.0, 2.0), (5000.0, 0.5)]
+    assert list(quota.table([found]))[-1] == "| sliding windows | 100.0% | 1 | 1.0 | 4.0 | 0.50 | 2.00 | 2.00 |"
 
 
 def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

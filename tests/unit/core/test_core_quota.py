@@ -1,5 +1,7 @@
 """Both windows hold, exactly, whatever the answers do."""
 
+from itertools import pairwise
+
 import pytest
 
 from bridge.core.quota import EXACT_MAX, NEVER, Quota
@@ -10,6 +12,17 @@ def spend(quota: Quota, count: int, now: float, answered_after: float = 0.0) -> 
         assert quota.acquire(now, urgent=True)
     for _ in range(count):
         quota.answered(now + answered_after)
+
+
+def work(quota: Quota, begun: float, until: float) -> list[float]:
+    """Makes every call that may be made, answered at once; returns when."""
+    now, times = quota.earliest(begun), []
+    while now < until:
+        assert quota.acquire(now)
+        quota.answered(now)
+        times.append(now)
+        now = quota.earliest(now)
+    return times
 
 
 @pytest.mark.parametrize("limits", [[(0, 60.0)], [(60, 0.0)]])
@@ -70,19 +83,65 @@ def test_a_call_that_never_left_counts_nowhere() -> None:
 def test_the_reserve_is_kept_for_urgent_calls() -> None:
     """A tenth of sixty: 54 for all, six more for the urgent."""
     quota = Quota([(60, 60.0)], reserve=0.1)
-    assert sum(quota.acquire(second / 10) for second in range(550)) == 54
-    assert sum(quota.acquire(55.0, urgent=True) for _ in range(100)) == 6
+    assert len(work(quota, 0.0, 59.9)) == 54
+    assert sum(quota.acquire(59.9, urgent=True) for _ in range(100)) == 6
 
 
-def test_what_is_not_urgent_begins_with_a_burst_and_goes_on_at_a_pace() -> None:
-    """A quarter of 54 at once, then 54 a minute: slots come free one after the other, not all after a minute."""
+def test_what_is_not_urgent_begins_quickly_and_goes_on_at_a_pace() -> None:
+    """A few calls at once, ten in a second; later ones more and more slowly, so that slots come free all the time."""
     quota = Quota([(60, 60.0)], reserve=0.1)
-    assert sum(quota.acquire(0.0) for _ in range(100)) == 13
-    at = quota.earliest(0.0)
-    assert 0.0 < at <= 60 / 54
-    assert not quota.acquire(at - 0.01)
-    assert quota.acquire(at)
-    assert sum(quota.acquire(at, urgent=True) for _ in range(100)) == 60 - 14, "the pace is not for the urgent"
+    times = work(quota, 0.0, 60.0)
+    assert times[2] == 0.0
+    assert times[9] < 1.0
+    assert times[26] < 15.0
+    gaps = [after - before for before, after in pairwise(times)]
+    assert max(gaps) < 5.0
+    assert sum(quota.acquire(30.0, urgent=True) for _ in range(100)) == 6
+
+
+def test_the_pace_is_not_for_the_urgent() -> None:
+    """They may have all that is left, at once."""
+    quota = Quota([(60, 60.0)], reserve=0.1)
+    common = len(work(quota, 0.0, 5.0))
+    assert not quota.acquire(5.0)
+    assert sum(quota.acquire(5.0, urgent=True) for _ in range(100)) == 60 - common
+
+
+def test_after_an_hour_of_work_slots_come_back_evenly() -> None:
+    """However the first hour began: 900 of 1,000 an hour, one every 4 s and never half a minute apart."""
+    quota = Quota([(60, 60.0), (1000, 3600.0)], reserve=0.1)
+    times = work(quota, 0.0, 4 * 3600.0)
+    for hour in range(4):
+        assert 899 <= sum(hour <= at / 3600 < hour + 1 for at in times) <= 900
+    later = [at for at in times if at >= 2 * 3600]
+    assert max(after - before for before, after in pairwise(later)) < 8.0
+
+
+def test_an_urgent_call_beyond_the_reserve_waits_for_the_next_slot_that_comes_back() -> None:
+    """150 at once beside a backlog: 100 leave at once, each other one 4 s after the one before it."""
+    quota = Quota([(60, 60.0), (1000, 3600.0)], reserve=0.1)
+    now = 3 * 3600.0
+    work(quota, 0.0, now)
+    waits = []
+    for _ in range(150):
+        now = quota.earliest(now, urgent=True)
+        assert quota.acquire(now, urgent=True)
+        quota.answered(now)
+        waits.append(now - 3 * 3600.0)
+    assert waits[40] == 0.0
+    assert waits[-1] < 65 + 50 * 8.0, "the minute's limit, then the hour's slots"
+    assert max(after - before for before, after in pairwise(waits[101:])) < 8.0
+
+
+def test_calls_that_come_a_little_late_catch_up() -> None:
+    """Who looks every 50 ms only uses all of 6,000 calls a minute that are 11 ms apart."""
+    quota = Quota([(6_000, 60.0)], reserve=0.1)
+    made = 0
+    for tick in range(2_400):
+        while quota.acquire(tick * 0.05):
+            quota.answered(tick * 0.05)
+            made += 1
+    assert made >= 2 * 5_400 * 0.99
 
 
 def test_without_a_reserve_nothing_is_paced() -> None:
@@ -93,47 +152,126 @@ def test_without_a_reserve_nothing_is_paced() -> None:
 
 def test_a_call_that_never_left_gives_its_turn_back() -> None:
     """Items that find their endpoint closed must not use the pace up."""
-    quota = Quota([(60, 60.0)], reserve=0.1)
+    quota, other = Quota([(60, 60.0)], reserve=0.1), Quota([(60, 60.0)], reserve=0.1)
+    work(quota, 0.0, 10.0)
+    work(other, 0.0, 10.0)
+    at = quota.earliest(10.0)
     for _ in range(50):
-        assert quota.acquire(0.0)
+        assert quota.acquire(at)
         quota.unsent()
-    assert quota.acquire(0.0, urgent=True)
+    assert quota.acquire(at, urgent=True)
     quota.unsent(urgent=True)
-    assert sum(quota.acquire(0.0) for _ in range(100)) == 13
+    assert work(quota, 10.0, 60.0) == pytest.approx(work(other, 10.0, 60.0))
+
+
+def evenly(quota: Quota, count: int, seconds: float) -> None:
+    """So many calls up to then, none ahead of the others: no bucket is too small for them."""
+    for number in range(count):
+        spend(quota, 1, seconds * (number + 1) / count)
 
 
 def test_a_neighbour_on_the_same_key_is_given_way_and_missed_when_gone() -> None:
-    """A 429 with room in our own count: less than what we had used, then a quarter of the limit more each minute."""
+    """A 429 without a burst: a twentieth less than what we had used, a little more after a minute, all after three."""
+    quota = Quota([(60, 60.0)])
+    evenly(quota, 40, 59.0)
+    quota.throttled(60.0, 5.0)
+    assert sum(quota.acquire(120.0) for _ in range(100)) == 38 + 3
+    quota = Quota([(60, 60.0)])
+    evenly(quota, 40, 59.0)
+    quota.throttled(60.0, 5.0)
+    assert sum(quota.acquire(240.0) for _ in range(100)) == 60
+
+
+def test_who_is_at_the_limit_of_its_own_count_gives_way_too() -> None:
+    """Calls that were refused count here: they must not hide that somebody else uses the key."""
+    quota = Quota([(60, 60.0)])
+    evenly(quota, 60, 59.0)
+    quota.throttled(60.0, 30.0)
+    assert sum(quota.acquire(120.0) for _ in range(100)) == 57 + 3
+
+
+def test_a_server_that_refuses_bursts_gets_smaller_ones_and_all_calls() -> None:
+    """A bucket of ten tokens, one a second: after one refusal half as many at once, then one a second, for ever."""
+    quota = Quota([(60, 60.0)])
+    spend(quota, 11, 0.0)
+    until = quota.throttled(0.0, 1.0)
+    assert quota.earliest(until) == 6.0, "ten took tokens; the next one may be the fifth ahead"
+    assert len(work(quota, 120.0, 179.9)) == 60
+    assert sum(quota.acquire(600.0, urgent=True) for _ in range(20)) == 5, "an urgent call is refused like any other"
+    assert quota.earliest(600.0, urgent=True) == 601.0
+    quota.resize([0])
+    assert quota.earliest(600.0, urgent=True) == NEVER
+
+
+def test_refusals_under_way_together_took_no_tokens() -> None:
+    """Forty calls at once, thirty of them refused: that is a bucket of ten."""
     quota = Quota([(60, 60.0)])
     spend(quota, 40, 0.0)
-    quota.throttled(1.0, 5.0)
-    assert sum(quota.acquire(61.0) for _ in range(100)) == 36 + 15
+    for _ in range(30):
+        quota.throttled(0.0, None)
+    assert sum(quota.acquire(120.0) for _ in range(100)) == 5
+
+
+def test_a_long_wait_or_even_calls_are_no_bucket() -> None:
+    """A token comes within a second: who is to wait longer has a neighbour. So has who was not ahead of the rate."""
+    waits = Quota([(60, 60.0)])
+    spend(waits, 11, 0.0)
+    waits.throttled(0.0, 30.0)
+    assert sum(waits.acquire(60.0) for _ in range(100)) == 10 + 3
+    even = Quota([(60, 60.0)])
+    evenly(even, 40, 59.0)
+    even.throttled(60.0, 1.0)
+    assert sum(even.acquire(120.0) for _ in range(100)) == 38 + 3
+
+
+def test_a_burst_that_never_left_is_none() -> None:
+    """What was booked and given back took no token."""
     quota = Quota([(60, 60.0)])
-    spend(quota, 40, 0.0)
-    quota.throttled(1.0, 5.0)
-    assert quota.acquire(1.0 + 60.0 * 1.6)
-    assert sum(quota.acquire(1.0 + 60.0 * 1.6) for _ in range(100)) == 59
+    for _ in range(30):
+        assert quota.acquire(0.0)
+        quota.unsent()
+    spend(quota, 1, 0.0)
+    quota.throttled(0.0, 1.0)
+    assert sum(quota.acquire(60.0) for _ in range(100)) == 1 + 3, "a neighbour, then"
 
 
 def test_the_window_that_can_explain_the_wait_gives_way() -> None:
     """Ten minutes to wait are the hour's; without a word it is the minute's."""
     hour = Quota([(60, 60.0), (1000, 3600.0)])
-    spend(hour, 10, 0.0)
+    spend(hour, 20, 0.0)
     hour.throttled(0.0, 600.0)
-    assert sum(hour.acquire(600.0) for _ in range(100)) == 40, "9 and what has risen since, less 10 used"
-    silent = Quota([(60, 60.0), (1000, 3600.0)])
-    spend(silent, 10, 0.0)
-    silent.throttled(0.0, None)
-    assert sum(silent.acquire(61.0) for _ in range(100)) == 9 + 15
+    assert sum(hour.acquire(600.0) for _ in range(100)) == 0, "the hour's 19 are used"
+    minute = Quota([(60, 60.0), (1000, 3600.0)])
+    evenly(minute, 30, 50.0)
+    minute.throttled(60.0, None)
+    assert minute.snapshot(60.0)[1].used == 30
+    assert sum(minute.acquire(120.0) for _ in range(100)) == 28 + 3
+
+
+def test_of_windows_that_can_explain_a_wait_the_fullest_gives_way() -> None:
+    """Half of the hour is used and a few of the minute: the minute's limit is not what was met."""
+    quota = Quota([(60, 60.0), (1000, 3600.0)])
+    evenly(quota, 500, 3000.0)
+    quota.throttled(3000.0, None)
+    assert not quota.acquire(3001.0)
+    assert quota.earliest(3001.0) > 3060.0
+
+
+def test_a_wait_longer_than_all_windows_is_the_longest_ones() -> None:
+    """A day's limit that nobody told of: of ours the longest yields."""
+    quota = Quota([(60, 60.0), (1000, 3600.0)])
+    evenly(quota, 10, 50.0)
+    quota.throttled(50.0, 7200.0)
+    assert sum(quota.acquire(7250.0) for _ in range(100)) == 60
 
 
 def test_a_wait_for_a_ceiling_to_rise_is_told() -> None:
     """What stands against a call may be the ceiling alone: it rises before anything runs out."""
-    quota = Quota([(60, 60.0)])
-    spend(quota, 40, 0.0)
-    quota.throttled(1.0, 0.0)
-    at = quota.earliest(1.0)
-    assert 1.0 < at < 60.0
+    quota = Quota([(60, 60.0), (1000, 3600.0)])
+    spend(quota, 10, 3600.0)
+    quota.throttled(3600.0, 600.0)
+    at = quota.earliest(4200.0)
+    assert 4200.0 < at < 7200.0
     assert not quota.acquire(at - 0.1)
     assert quota.acquire(at)
 

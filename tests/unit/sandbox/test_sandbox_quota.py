@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.sandbox.options import SandboxOptions
 from bridge.sandbox.quota import ALGORITHMS, Quota
 
 START = 1_800_000_000.0  # divisible by 3,600: the start of a clock hour
@@ -96,3 +97,21 @@ def test_an_unknown_algorithm_and_a_negative_limit_are_refused() -> None:
         Quota(60, 0, "leaky")
     with pytest.raises(ValueError, match="0"):
         Quota(-1, 0)
+
+
+def test_a_small_bucket_refuses_bursts_and_gives_as_much_in_the_long_run() -> None:
+    """Ten at once, then one a second; the hour's bucket is as large as its limit."""
+    quota = Quota(60, 1000, "token_bucket", burst=10)
+    assert admitted(quota, START, 100) == 10
+    assert quota.admit(START) == (pytest.approx(1.0), "minute")
+    assert sum(admitted(quota, START + second, 5) for second in range(1, 61)) == 60
+    assert quota.snapshot(START + 60)["burst"] == 10
+
+
+def test_only_a_bucket_has_a_burst() -> None:
+    """A flag that would do nothing is a mistake; a key with an algorithm of its own has its own bursts."""
+    with pytest.raises(ValueError, match="only a token_bucket"):
+        Quota(60, 1000, "sliding", burst=10)
+    options = SandboxOptions(algorithm="token_bucket", burst=10)
+    assert options.new_quota().burst == 10
+    assert options.new_quota(algorithm="sliding").burst == 0
