@@ -6,21 +6,23 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from bridge import rules
 from bridge.core.identity import Identities
+from bridge.core.permits import Permits
 from bridge.core.progress import decode as decode_progress
-from bridge.core.quota import NEVER
+from bridge.core.quota import NEVER, Quota
 from bridge.core.registers import merged
 from bridge.core.retry import Policy
 from bridge.core.shares import Shares
 from bridge.decode import Envelope, decoder_for
-from bridge.errors import Problem, ProblemsFound, StartFailed, StoreFailed, UserError
-from bridge.kafka.admin import probe
+from bridge.errors import LedgerFailed, Problem, ProblemsFound, StartFailed, StoreFailed, UserError
+from bridge.kafka.admin import has_committed, probe
 from bridge.kafka.consumer import KafkaSource
 from bridge.kafka.letters import KafkaLetters
 from bridge.kafka.replays import KafkaLogs
@@ -35,11 +37,12 @@ from bridge.runtime.clock import SystemClock
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
+from bridge.runtime.permissions import Permissions
 from bridge.runtime.spend import Spend
 from bridge.runtime.status import Status
 from bridge.runtime.suppression import SuppressionSync
 from bridge.runtime.unchanged import Unchanged
-from bridge.state import open_store
+from bridge.state import open_ledger, open_store
 from bridge.web.server import AdminServer
 
 if TYPE_CHECKING:
@@ -95,7 +98,8 @@ class Bridge:
         )
         limits = [(meisa.quota.per_minute, 60.0), (meisa.quota.per_hour, 3600.0)]
         group = settings.kafka.group_id
-        quotas = {name: Shares(limits, reserve=meisa.quota.reserve) for name in secrets(settings)}
+        shares, permits, self.permissions = self._quotas(limits, clock)
+        quotas: dict[str, Quota] = {**shares, **permits}
         self.delivery = Delivery(
             self.client,
             quotas,
@@ -163,15 +167,20 @@ class Bridge:
             failed=failed,
             stop_at=(settings.dead_letters.stop_at.share, settings.dead_letters.stop_at.of),
             spend=Spend(
-                quotas,
+                shares,
                 limits,
                 clock=clock,
                 meisa_clock=self.delivery.meisa_clock,
                 counts=self.source.partition_counts,
                 timeout_seconds=meisa.timeout,
-            ),
+            )
+            if shares
+            else None,
             store=self.store,
         )
+        if self.permissions is not None:
+            self.delivery.sending.short = self.permissions.short
+            self.permissions.wake = self.delivery.wake
         self.status = Status(
             self.engine,
             self.delivery,
@@ -193,6 +202,24 @@ class Bridge:
         )
         self.engine.burial.how_to_resume = self.admin.how_to_resume
 
+    def _quotas(
+        self, limits: Sequence[tuple[int, float]], clock: Clock
+    ) -> tuple[dict[str, Shares], dict[str, Permits], Permissions | None]:
+        """The quota of each key: shared by partition, or by a ledger that all instances ask."""
+        meisa = self._settings.meisa
+        names = secrets(self._settings)
+        if meisa.quota.by_partition:
+            return {name: Shares(limits, reserve=meisa.quota.reserve) for name in names}, {}, None
+        instance = uuid.uuid4().hex
+        permits = {
+            name: Permits(
+                limits, reserve=meisa.quota.reserve, timeout_seconds=meisa.timeout, member=f"{instance}.{name}"
+            )
+            for name in names
+        }
+        ledger = open_ledger(meisa.quota.shared, group=self._settings.kafka.group_id)
+        return {}, permits, Permissions(permits, ledger, clock=clock, fingerprint=self.client.fingerprint)
+
     async def start(self) -> None:
         """Joins the group at once, and lets calls leave when Kafka and Meisa have answered.
 
@@ -204,6 +231,8 @@ class Bridge:
             await self.store.load(["p:"])  # any name: does it answer
         except StoreFailed as error:
             raise StartFailed(str(error)) from None
+        if self.permissions is not None:
+            await self._share_quota(self.permissions)
         self.source.start(self.engine)
         self.status.state, self.status.introduced = "joining", False
         async with _together() as group:
@@ -223,6 +252,18 @@ class Bridge:
             topics=sorted(self._settings.topics),
             rules=len(self._book.rules),
         )
+
+    async def _share_quota(self, permissions: Permissions) -> None:
+        """Before the group is joined: with its first commit the group is not new any more."""
+        kafka = self._settings.kafka
+        try:
+            await permissions.probe()
+        except LedgerFailed as error:
+            raise StartFailed(f"meisa.quota.shared: {error}") from None
+        called = await asyncio.to_thread(
+            has_committed, kafka.bootstrap_servers, kafka.properties, kafka.group_id, START_SECONDS
+        )
+        permissions.start(first_use=not called)
 
     def _resume_topic(self, topic: str) -> bool | None:
         """On request: True if the topic goes on, False if it was not stopped, None if it is not read here."""
@@ -286,6 +327,8 @@ class Bridge:
         await self.engine.stop(self._drain_seconds)
         await self.replays.close()
         await self.delivery.close()
+        if self.permissions is not None:
+            await self.permissions.close()
         await self.letters.close()
         await self.logs.close()
         await self.store.close()

@@ -137,5 +137,9 @@ class StoreFailed(OutsideError):
     """The state store could not be read or written; whoever asked may ask again. Never holds a password."""
 
 
+class LedgerFailed(OutsideError):
+    """The shared quota could not be asked; nothing leaves until it can. Never holds a password."""
+
+
 class SourceFailed(OutsideError):
     """The consumer met an error that it cannot get over by waiting."""

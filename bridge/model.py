@@ -7,6 +7,7 @@ says `wall` and monotonic seconds where it says `now`; durations end in `_second
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -251,6 +252,8 @@ class Call(NamedTuple):
     """Goes into the path of the two tag endpoints."""
     key: str = "default"
     """Which API key, and so which quota: an action kind or `default`."""
+    leave_by: float = math.inf
+    """Later (monotonic) not one byte of it may leave: its permit has run out."""
 
 
 class Verdict(StrEnum):

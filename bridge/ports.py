@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, TopicPartition
 
@@ -169,6 +169,87 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """What is dirty is lost."""
+
+
+class CountedWindow(NamedTuple):
+    """A window of a key's quota, as a ledger counts it."""
+
+    limit: int
+    seconds: float
+    spare: int
+    """Of the limit, for urgent calls only."""
+    rate: float
+    """Calls a second of all others, on the whole."""
+    burst: float
+    """So many of those may leave at once; 0 where they are not paced."""
+
+
+class EndOfCall(NamedTuple):
+    """What became of a call that was permitted."""
+
+    permit: str
+    ago_seconds: float | None
+    """It ended so long ago; negative where the server may count it later still; None where it never left."""
+
+
+class Brake(NamedTuple):
+    """The server's own brake: it answered 429."""
+
+    seconds: float
+    """From now."""
+    window: int | None
+    """The window that gives way, because somebody else uses the key: if there is room by the ledger's count."""
+
+
+class Ask(NamedTuple):
+    """A question to a ledger, and news for it. Permits are named by who asks; a name that ends in `c` is a call's that
+    is not urgent and keeps to the pace."""
+
+    windows: tuple[CountedWindow, ...]
+    urgent: tuple[str, ...]
+    common: tuple[str, ...]
+    ended: tuple[EndOfCall, ...]
+    brake: Brake | None
+    hold_seconds: float
+    """A permit counts as a call that ends so long after it was given, until its end is told."""
+    first_use: bool
+    """Whoever asks knows that nobody has made a call before, whatever the ledger says."""
+
+
+class Granted(NamedTuple):
+    """A ledger's answer."""
+
+    urgent: int
+    """So many of those that were asked for, from the first one on."""
+    common: int
+    wait_urgent_seconds: float
+    """After which it is worth asking again where not all were granted."""
+    wait_common_seconds: float
+    used: tuple[int, ...]
+    most: tuple[int, ...]
+    """Each window's limit, or less where somebody else uses the key."""
+    brake_seconds: float
+    """For which the server's brake is on."""
+    lost_seconds: float
+    """Above 0 where calls are denied because the ledger had lost what was used: until those count no more."""
+
+
+class Ledger(Protocol):
+    """Counts the calls of a key for all instances of a group, in all windows at once."""
+
+    where: str
+    """For messages."""
+
+    async def ask(self, key: str, ask: Ask) -> Granted:
+        """Takes note of what has ended, then decides, in one step. `key` names an API key, and is none.
+
+        Raises LedgerFailed; then everything may have been done or nothing.
+        """
+
+    async def probe(self) -> None:
+        """Raises LedgerFailed where it could not be used. Changes nothing."""
+
+    async def close(self) -> None: ...
 
 
 class Meter(Protocol):

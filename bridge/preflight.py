@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bridge.app import introduction, load_rules, missing_scopes, not_meisa, secrets
-from bridge.errors import Problem, StartFailed, UsageError, UserError
+from bridge.errors import LedgerFailed, Problem, StartFailed, UsageError, UserError
 from bridge.kafka.admin import create_topics, probe
 from bridge.kafka.properties import validate
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.model import Call, Outcome, Verdict
+from bridge.state import open_ledger
 
 if TYPE_CHECKING:
     from bridge.config import Settings
@@ -25,6 +26,7 @@ CODES = {
     "MB203": "the dead-letter topic does not exist",
     "MB204": "a property of `kafka.properties` cannot be used",
     "MB205": "the topics have more partitions than a minute has calls (a warning)",
+    "MB206": "the Redis of `meisa.quota.shared` cannot be used",
     "MB211": "Meisa cannot be reached, or does not answer properly",
     "MB212": "Meisa refuses the key, or it is of the other environment",
     "MB213": "a key lacks a scope that rules need",
@@ -41,8 +43,26 @@ def check_online(settings: Settings, *, create: bool = False) -> list[Problem]:
 
 
 async def _check(settings: Settings, create: bool) -> list[Problem]:
-    kafka, meisa = await asyncio.gather(asyncio.to_thread(_kafka, settings, create), _meisa(settings))
-    return kafka + meisa
+    kafka, quota, meisa = await asyncio.gather(
+        asyncio.to_thread(_kafka, settings, create), _quota(settings), _meisa(settings)
+    )
+    return kafka + quota + meisa
+
+
+async def _quota(settings: Settings) -> list[Problem]:
+    """Whether the Redis that instances share the quota by can be used."""
+    if settings.meisa.quota.by_partition:
+        return []
+    place = settings.place("meisa", "quota", "shared")
+    try:
+        ledger = open_ledger(settings.meisa.quota.shared, group=settings.kafka.group_id)
+        try:
+            await ledger.probe()
+        finally:
+            await ledger.close()
+    except (StartFailed, LedgerFailed) as error:
+        return [place.problem("MB206", str(error), "without it no call leaves; or write shared: partitions")]
+    return []
 
 
 def _kafka(settings: Settings, create: bool) -> list[Problem]:
@@ -66,12 +86,12 @@ def _kafka(settings: Settings, create: bool) -> list[Problem]:
 def _shares(settings: Settings, partitions: int) -> Iterator[Problem]:
     """Each partition owns a whole number of calls: beyond the limit some own none (core/shares.py)."""
     calls = settings.meisa.quota.per_minute
-    if partitions > calls:
+    if settings.meisa.quota.by_partition and partitions > calls:
         yield settings.place("meisa", "quota", "per_minute").problem(
             "MB205",
             f"the topics have {partitions} partitions, which share {calls} calls a minute: {partitions - calls} of "
             "them own none, and an instance that has only such ones sends nothing",
-            "run one instance, or read fewer partitions",
+            "run one instance, read fewer partitions, or write shared: redis://…",
             severity="warning",
         )
 

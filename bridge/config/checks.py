@@ -31,6 +31,7 @@ from bridge.errors import Problem, UsageError
 from bridge.places import Place
 
 HANDLER_ENTRY_POINTS: Final = "meisa_bridge.handlers"
+REDIS_URL: Final = r"(rediss?|unix)://.+"
 Where = Callable[..., Place]
 
 
@@ -160,14 +161,11 @@ def _meisa_numbers(meisa: Meisa, where: Where) -> Iterator[Problem]:
             "`meisa.timeout` must be shorter than `meisa.idempotency_window`",
             "else no trigger could ever be repeated safely",
         )
-    shared = meisa.quota.shared
-    if shared.startswith(("redis://", "rediss://", "unix://")):
+    if not meisa.quota.by_partition and not re.fullmatch(REDIS_URL, meisa.quota.shared):
         yield where("meisa", "quota", "shared").problem(
-            codes.NOT_YET, "a quota shared through Redis is not in this version yet", "write shared: partitions"
-        )
-    elif shared != "partitions":
-        yield where("meisa", "quota", "shared").problem(
-            codes.NOT_A_CHOICE, "`meisa.quota.shared` is neither partitions nor redis://…", "write shared: partitions"
+            codes.NOT_A_CHOICE,
+            "`meisa.quota.shared` is neither partitions nor redis://…",
+            "write shared: partitions, or redis://host:6379/0",
         )
 
 
@@ -191,7 +189,7 @@ def _dead_letters(topics: Mapping[str, Topic], dead_letters: DeadLetters, where:
 
 
 def _state(state: State, where: Where) -> Iterator[Problem]:
-    if state.url == "memory" or re.fullmatch(r"sqlite:///.*[^/]|(rediss?|unix)://.+", state.url):
+    if state.url == "memory" or re.fullmatch(rf"sqlite:///.*[^/]|{REDIS_URL}", state.url):
         return
     wrong = "names no file" if state.url.startswith("sqlite:") else "is neither memory, sqlite:///… nor redis://…"
     yield where("state", "url").problem(

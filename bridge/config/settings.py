@@ -191,9 +191,14 @@ class Quota(Section):
     )
     shared: Text = Field(
         "partitions",
+        repr=False,  # may hold a password once it is resolved
         description="How instances of the group share the quota: partitions (each owns an equal part of it, idle ones "
-        "too), or redis://… (not yet).",
+        "too), or redis://host:6379/0 (all use all of it; calls wait while that Redis cannot be asked).",
     )
+
+    @property
+    def by_partition(self) -> bool:
+        return self.shared == "partitions"
 
 
 class Retry(Section):

@@ -49,9 +49,12 @@ class WindowUse(NamedTuple):
 
 
 class Slot:
-    """What a booked call takes from, where that has parts (core/shares.py)."""
+    """What a booked call takes from, where that has parts (core/shares.py), or what permits it (core/permits.py)."""
 
     __slots__ = ()
+
+    leave_by: float = math.inf
+    """Whoever has not let the call leave by then (monotonic) must not."""
 
 
 class Burst:
@@ -123,7 +126,9 @@ class Quota:
         self.slot = Slot()
         """Of the call that was booked last; whoever ends it gives it back."""
         self.untold = False
-        """Calls wait for a commit that permits them."""
+        """Calls wait for a commit that permits them, or for an answer of the ledger that all share."""
+        self.trouble = ""
+        """Why nobody can tell at present whether a call may leave."""
 
     def acquire(self, now: float, *, urgent: bool = False) -> bool:
         """Books one call that leaves now; False where it may not."""
@@ -213,7 +218,7 @@ class Quota:
             window.reshare(limit, each)
 
     def take_untold(self) -> bool:
-        """Whether calls wait for a commit that permits them, since this was asked last."""
+        """Whether calls wait for somebody's permission, since this was asked last."""
         untold, self.untold = self.untold, False
         return untold
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
 from bridge.errors import StartFailed
@@ -144,6 +145,43 @@ def session_seconds(
     except (KafkaException, TimeoutError, KeyError, TypeError, ValueError) as error:
         log.debug("the group's session timeout is not told; Kafka's default is assumed", error=repr(error))
         return SESSION_SECONDS
+
+
+_COORDINATOR_BUSY = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
+"""For a moment after a broker's start."""
+
+
+def has_committed(
+    bootstrap_servers: str, properties: Mapping[str, Any], group_id: str, timeout_seconds: float = 10.0
+) -> bool:
+    """Whether the group has an offset in any topic that can be seen: if not, it has finished nothing yet. Blocking.
+
+    True as well where the brokers do not say. Raises StartFailed where none answers.
+    """
+    cluster = probe(bootstrap_servers, properties, timeout_seconds)
+    asked = [TopicPartition(name, number) for name, count in cluster.topics.items() for number in range(count)]
+    # Not by AdminClient.list_consumer_group_offsets: confluent-kafka 2.16 crashes on some of its answers.
+    consumer = Consumer({**shared(bootstrap_servers, properties), "group.id": group_id}, logger=_Listening())
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        while True:
+            try:
+                answers = consumer.committed(asked, timeout=timeout_seconds) if asked else []
+                return any(answer.offset >= 0 or answer.error is not None for answer in answers)
+            except KafkaException as error:
+                problem = error.args[0]
+                if problem.code() not in _COORDINATOR_BUSY or time.monotonic() >= deadline:
+                    log.warning(
+                        "Kafka does not tell whether the group has committed: it counts as if", error=reason(problem)
+                    )
+                    return True
+                time.sleep(0.1)
+    finally:
+        consumer.close()
 
 
 def create_topics(

@@ -353,7 +353,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         deadline = loop.time() + self._budget_seconds(request)
         stream = request.stream
         body = stream.body if isinstance(stream, Whole) else await request.aread()
-        attempt = _Attempt(self.may_write)
+        leave_by = request.extensions.get("leave_by")
+        attempt = _Attempt(self.may_write if leave_by is None else lambda: loop.time() <= leave_by and self.may_write())
         _attempt.set(attempt)
         try:
             async with self._deadlines.until(deadline):

@@ -11,7 +11,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from bridge.core.quota import Quota, Slot
+from bridge.core.quota import NEVER, Quota, Slot
 from bridge.model import Call, Outcome, Verdict
 from bridge.ports import Clock, Meisa, Meter
 from bridge.runtime.clock import MeisaClock
@@ -22,7 +22,7 @@ TURN_SECONDS = 1.0
 
 
 class Asking:
-    """`wake` has the pump look at who waits; `untold` hears that a call found no room, perhaps for want of a commit."""
+    """`wake` has the pump look at who waits; `untold` hears that a call found no room, perhaps for want of a permit."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Asking:
         slot = quota.slot
         sent_now, sent_wall = self._clock.now(), self._clock.wall()
         try:
-            outcome = await self._meisa.send(call)
+            outcome = await self._meisa.send(in_time(call, slot))
         except BaseException:
             quota.unanswered(self._clock.now(), slot)
             raise
@@ -91,6 +91,11 @@ class Asking:
         if outcome.verdict is Verdict.THROTTLED:
             quota.throttled(now, outcome.retry_after_seconds)
         return outcome
+
+
+def in_time(call: Call, slot: Slot) -> Call:
+    """The call as it may leave with this slot."""
+    return call if slot.leave_by == NEVER else call._replace(leave_by=slot.leave_by)
 
 
 def count(quota: Quota, outcome: Outcome, now: float, *, urgent: bool, slot: Slot) -> None:

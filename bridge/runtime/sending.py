@@ -25,7 +25,7 @@ from bridge.core.quota import NEVER, Quota
 from bridge.core.retry import Attempt, Reply
 from bridge.model import Call, Kind, Lane, Outcome, TopicPartition, Verdict, Waiting
 from bridge.ports import Clock, Meisa, Meter
-from bridge.runtime.asking import Asking, count, status_label
+from bridge.runtime.asking import Asking, count, in_time, status_label
 from bridge.runtime.clock import MeisaClock
 from bridge.runtime.gates import Gates, GateState
 from bridge.runtime.items import FIRST, PULLED, Item, Key, KeyState, Part
@@ -82,7 +82,7 @@ class Sending:
         self.key_refused = key_refused
         self.may_leave: Callable[[], bool] = lambda: True
         self.short: Callable[[], None] = lambda: None
-        """Hears that calls wait for a commit that permits them (runtime/spend.py)."""
+        """Hears that calls wait for a commit that permits them (runtime/spend.py), or an answer (permissions.py)."""
         self.keys = {name: Key(name, quota, Dispatch(PLACES, last_after=BULK_AFTER)) for name, quota in quotas.items()}
         self._key_order = sorted(self.keys)
         self._calls: set[asyncio.Task[None]] = set()
@@ -339,7 +339,7 @@ class Sending:
             if not item.trigger:
                 self._queue([item])  # what was not permitted has gone; the rest has not been asked for
             return
-        if self.held or not self.may_leave() or not key.quota.leaves(item.slot):
+        if self.held or not self.may_leave() or not key.quota.leaves(item.slot) or self._has_run_out(item):
             self._unsent(key, item)
             self._untold(item, attempt)
             self._queue([item])
@@ -353,6 +353,9 @@ class Sending:
             return
         item.in_flight = True
         await self._send(key, item, attempt)
+
+    def _has_run_out(self, item: Item) -> bool:
+        return self._clock.now() > item.slot.leave_by
 
     async def _told(self, item: Item) -> bool:
         if not len(item.pending):
@@ -400,7 +403,7 @@ class Sending:
         """Makes a call in the item's slot and books it; returns what came of it, and when it left (wall)."""
         sent_now, sent_wall = self._clock.now(), self._clock.wall()
         try:
-            outcome = await self._meisa.send(call)
+            outcome = await self._meisa.send(in_time(call, item.slot))
         except asyncio.CancelledError:
             key.quota.unanswered(self._clock.now(), item.slot)
             raise
@@ -547,12 +550,16 @@ class Sending:
         for key in self.keys.values():
             queued = len(key.dispatch) - key.dispatch.waiting
             braked = key.quota.braked_until(now)
+            if key.quota.trouble:
+                reasons.append(Waiting("shared_quota", queued, None, f"{key.name}: {key.quota.trouble}"))
             if key.dispatch.waiting:
                 reasons.append(Waiting("retry", key.dispatch.waiting, key.dispatch.next_deadline(), key.name))
             if not queued:
                 continue
             if key.refused:
                 reasons.append(Waiting("key_refused", queued, None, key.name))
+            elif key.quota.trouble:
+                pass  # said
             elif braked is not None:
                 reasons.append(Waiting("throttled", queued, braked, key.name))
             else:

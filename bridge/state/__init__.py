@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bridge.errors import StartFailed
-from bridge.ports import Merge, Store
+from bridge.ports import Ledger, Merge, Store
 
 SQLITE = "sqlite:///"
 
@@ -35,9 +35,22 @@ def open_store(
     try:
         from bridge.state.redis import RedisStore
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "redis":
-            raise
-        raise StartFailed(
-            "state.url names a Redis, and the package for it is not installed: pip install 'meisa-bridge[redis]'"
-        ) from None
+        raise _not_installed("state.url", error) from None
     return RedisStore(url, namespace=namespace, merge=merge)
+
+
+def open_ledger(url: str, *, group: str) -> Ledger:
+    """Where all instances of a group count the calls of their quota. Raises StartFailed where it cannot be used."""
+    try:
+        from bridge.state.ledger import RedisLedger
+    except ModuleNotFoundError as error:
+        raise _not_installed("meisa.quota.shared", error) from None
+    return RedisLedger(url, group=group)
+
+
+def _not_installed(setting: str, error: ModuleNotFoundError) -> Exception:
+    if error.name is None or error.name.partition(".")[0] != "redis":
+        return error
+    return StartFailed(
+        f"{setting} names a Redis, and the package for it is not installed: pip install 'meisa-bridge[redis]'"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 
 import httpx
@@ -140,3 +141,15 @@ async def test_what_may_not_be_written_any_more_is_never_sent() -> None:
                 expected = (Verdict.DELIVERED, True) if allowed else (Verdict.WITHHELD, False)
                 assert (outcome.verdict, outcome.sent) == expected
     assert seen == [b'{"n":1}', b'{"n":3}']
+
+
+async def test_what_comes_too_late_for_its_permit_is_never_sent() -> None:
+    """`leave_by` is looked at right before the first byte; the next call goes on as ever."""
+    async with MisbehavingServer(bad.keep_answering()) as server:
+        base = server.url.removesuffix("/contacts/upsert/")
+        async with MeisaClient(base, {"default": lambda: KEY}, allow_http=True) as client:
+            now = time.monotonic()
+            for leave_by, verdict in ((now - 0.001, Verdict.WITHHELD), (now + 60.0, Verdict.DELIVERED)):
+                outcome = await client.send(Call("upsert", {"n": 1}, leave_by=leave_by))
+                assert (outcome.verdict, outcome.sent) == (verdict, verdict is Verdict.DELIVERED)
+            assert server.requests == 1

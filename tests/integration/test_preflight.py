@@ -17,6 +17,7 @@ from bridge.sandbox.children import free_port
 from bridge.sandbox.server import SandboxServer
 from tests.support.inprocess import Place, sandbox_options
 from tests.support.kafka import Cluster, unique
+from tests.support.redis import redis_server
 
 RULES = """\
 rules:
@@ -187,6 +188,20 @@ async def test_a_topic_that_cannot_be_created_is_told_at_its_place(real_kafka: C
     assert [problem[:2] for problem in problems] == [("MB203", 14)]
     assert "could not be created: " in problems[0][3]
     real_kafka.produce(topic, b"an event")
+
+
+async def test_the_redis_of_a_shared_quota_is_asked(
+    embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """Without it no call would leave. No password in a message; partitions may be as many as they like."""
+    place = Place(embedded_kafka, tmp_path, sandbox.base_url)
+    place.sections["meisa"]["quota"] = {"per_minute": 1, "shared": {"env": "QUOTA_REDIS"}}
+    nowhere = place.settings(QUOTA_REDIS=f"redis://:secret@127.0.0.1:{free_port()}/0")
+    (problem,) = await asyncio.to_thread(check_online, nowhere)
+    assert (problem.code, problem.severity) == ("MB206", "error")
+    assert "Redis at 127.0.0.1:" in problem.message and "secret" not in str(problem)
+    with redis_server() as redis:
+        assert await asyncio.to_thread(check_online, place.settings(QUOTA_REDIS=redis.url)) == []
 
 
 async def test_more_partitions_than_calls_of_a_minute_is_a_warning(

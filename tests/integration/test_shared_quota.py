@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
+from bridge.errors import StartFailed
+from bridge.kafka.admin import has_committed
+from bridge.sandbox.children import free_port
 from bridge.sandbox.stream import events
-from tests.support.kafka import Cluster
+from tests.support.kafka import Cluster, unique
+from tests.support.redis import redis_server
 from tests.support.service import Sandbox, service, wait_for
 
 PER_MINUTE = 80
@@ -46,3 +51,44 @@ def test_processes_that_are_killed_join_and_leave_never_exceed_one_quota(
         assert [entry["status"] for entry in calls if entry["status"] == 429] == []
         if time.monotonic() - begun < 60.0:
             assert PER_MINUTE // 4 <= len(calls) <= PER_MINUTE
+
+
+def test_whether_a_group_is_new_is_known_by_its_commits(any_kafka: Cluster) -> None:
+    """A quota that is shared through Redis begins at once with a new group only."""
+    topic, group = any_kafka.create_topic(unique("events"), 2), unique("group")
+    assert not has_committed(any_kafka.bootstrap_servers, {}, group)
+    consumer = Consumer({"bootstrap.servers": any_kafka.bootstrap_servers, "group.id": group, "log_level": 0})
+    consumer.commit(offsets=[TopicPartition(topic, 1, 0)], asynchronous=False)
+    consumer.close()
+    assert has_committed(any_kafka.bootstrap_servers, {}, group)
+    with pytest.raises(StartFailed, match="no Kafka broker answers"):
+        has_committed(f"127.0.0.1:{free_port()}", {}, group, timeout_seconds=0.5)
+
+
+def test_a_quota_in_redis_is_used_by_whoever_has_work_and_kept_over_restarts(
+    embedded_kafka: Cluster, meisa: Sandbox, tmp_path: Path
+) -> None:
+    """A new group begins at once; one that was killed leaves what it used; a Redis that is gone stops all calls and it
+    is said so, and one that comes back empty counts as used up."""
+    produced = list(events(1, 1500, 300, now_wall_seconds=time.time()))
+    with redis_server() as redis, service(embedded_kafka, tmp_path, meisa, latency_ms=5) as made:
+        made.quota = f"{{per_minute: {PER_MINUTE}, per_hour: 1000, reserve: 0, shared: '{redis.url}'}}"
+        made.produce(produced)
+        first = made.spawn()
+        wait_for(lambda: meisa.received() >= PER_MINUTE // 4, "the first calls")
+        first.crash()
+        made.start()
+        wait_for(lambda: "quota" in [each["reason"] for each in made.status()["waiting_for"]], "a quota that is used")
+        assert PER_MINUTE * 3 // 4 <= len(meisa.ledger()) <= PER_MINUTE, "the killed one's permits are lost for now"
+        redis.stop()
+        wait_for(
+            lambda: any("redis.sock" in each["detail"] for each in made.status()["waiting_for"]), "a Redis that is gone"
+        )
+        redis.start()
+        wait_for(
+            lambda: any("had lost" in each["detail"] for each in made.status()["waiting_for"]), "a Redis that is empty"
+        )
+        used = {each["window"]: each["used"] for each in made.status()["quota"]}
+        assert used == {"minute": PER_MINUTE, "hour": 1000}
+        assert [entry for entry in meisa.ledger() if entry["status"] == 429] == []
+        assert any("has lost what was used" in line for line in made.bridges[-1].said)

@@ -102,6 +102,7 @@ class House:
         bulk_after_seconds: float = math.inf,
         shared: bool = False,
         unchanged: Callable[[VirtualClock], Unchanged] | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.meisa = meisa or FakeMeisa()
@@ -114,7 +115,7 @@ class House:
         shares = {"default": Shares(limits, reserve=reserve)} if shared else {}
         self.delivery = Delivery(
             self.meisa,
-            shares or {"default": Quota(limits, reserve=reserve)},
+            shares or {"default": quota or Quota(limits, reserve=reserve)},
             clock=self.clock,
             meter=self.meter,
             policy=policy or Policy(),

@@ -146,20 +146,27 @@ class Load:
     """The others come in bursts, at this rate on average: less than bridges can do, so that many an upsert is alone."""
     burst: tuple[int, int] = (5, 150)
     """Events in a burst."""
+    per_minute: int = 0
+    """The API's quota for each key; 0: none."""
     seed: int = 1
 
 
 class Fleet:
     """`members` are those that should run now; `gone` those that ended as they should."""
 
-    def __init__(self, kafka: ProxiedKafka, folder: Path, load: Load, more: str = "", meisa: str = "") -> None:
+    def __init__(
+        self, kafka: ProxiedKafka, folder: Path, load: Load, more: str = "", meisa: str = "", shared: str = ""
+    ) -> None:
+        """`shared`: all bridges use one API key, whose quota they share in this way."""
         self.kafka = kafka
         self.load = load
         self._folder = folder
         self._more = more
         self._meisa = meisa
+        self._shared = shared
         self.sandbox = Sandbox(
-            *("--per-minute", "0", "--per-hour", "0", "--log-limit", "1000000", "--seed", str(load.seed)),
+            *("--per-minute", str(load.per_minute), "--per-hour", "0", "--algorithm", "sliding"),
+            *("--log-limit", "1000000", "--seed", str(load.seed)),
             *("--latency-ms", str(load.latency_ms), "--jitter-ms", str(load.jitter_ms)),
         )
         self._http = httpx.Client(base_url=f"{self.sandbox.url}/_sandbox", timeout=60)
@@ -188,7 +195,8 @@ class Fleet:
         """Starts one more bridge; it is among `members` at once."""
         self._numbers += 1
         name = f"m{self._numbers}"
-        key = f"meisa_test_{name}"
+        key = "meisa_test_all" if self._shared else f"meisa_test_{name}"
+        quota = f"{{per_minute: {self.load.per_minute or 1_000_000}, per_hour: 60000000, shared: '{self._shared}'}}"
         self._http.post("/keys", json={"key": key, "name": name}).raise_for_status()
         port = free_port()
         taken = [member.door for member in self.members]
@@ -201,7 +209,7 @@ meisa:
   base_url: {self.sandbox.url}/api/v1
   environment: test
   api_key: {{env: MEISA_API_KEY}}
-  quota: {{per_minute: 1000000, per_hour: 60000000}}
+  quota: {quota if self._shared else "{per_minute: 1000000, per_hour: 60000000}"}
 {self._meisa}
 rules: [rules.yaml]
 dead_letters: {{topic: {self.letters_topic}}}

@@ -239,7 +239,6 @@ MISTAKES = {
     "state behind a password": Mistake(
         MINIMAL + "state: {url: 'redis://:5up3r53cr3t@a:6379'}\n", "MB012", "5:14", "{env: NAME}"
     ),
-    "quota through redis": Mistake(meisa("quota: {shared: 'redis://a'}"), "MB031", "3:46", "shared: partitions"),
     "quota shared somehow": Mistake(meisa("quota: {shared: group}"), "MB009", "3:46", "shared: partitions"),
     "timeout longer than the window": Mistake(
         meisa("idempotency_window: 5s"), "MB032", "3:1", "shorter than `meisa.idempotency_window`"
