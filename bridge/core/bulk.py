@@ -7,7 +7,8 @@ The theory
 
     Those that could leave together lie on one *shelf*. The quota is the bottleneck: when a slot is given to one of
     them, whatever else lies on its shelf goes along, in the order in which it came there. What waits to be tried again
-    lies there too, for it was with the same call that it failed.
+    lies there too, for it was with the same call that it failed. Whose turn comes waits a moment for others; the oldest
+    work goes first, so in a backlog nearly each would go alone otherwise.
 
     A call that fails as a whole says nothing of its addresses, and one of them may be the reason. So its enrollments
     come *apart*: they share only smaller calls from then on, until each is asked for alone. An answer that never came
@@ -32,7 +33,10 @@ from bridge.model import Action, Kind
 BULK_MAX = 500
 """Addresses that one call takes (documented)."""
 LINGER_SECONDS = 1.0
-"""An enrollment waits so long for others: nobody notices, and a burst of them is one call."""
+"""An enrollment whose turn has come waits so long for others: nobody notices, and a burst of them is one call."""
+LINGER_SHARE, LINGER_SECONDS_MAX = 0.1, 300.0
+"""The same while the quota is short: a tenth of the time that its event is old already, and so much at most. Nothing is
+lost by it, as others use its place meanwhile; and work that has waited for hours may wait for minutes."""
 FAILED_PARTS, REFUSED_PARTS = 2, 8
 """Into how many calls a failed one, or a refused one, comes apart. A failure is mostly the server's, and passes. A
 refusal is mostly the sequence's, and each will be refused: 500 cost 580 calls in eighths, and 1,000 in halves; where it
@@ -77,6 +81,11 @@ def shelf_of(action: Action, key: str, most: int) -> Shelf | None:
 def apart(size: int, *, refused: bool) -> int:
     """With how many in a call those go on whose call of this size failed, or was refused, as a whole."""
     return max(1, size // (REFUSED_PARTS if refused else FAILED_PARTS))
+
+
+def linger_seconds(age_seconds: float, *, short: bool) -> float:
+    """For how long an enrollment whose turn has come waits for others; `short`: work waits for the quota."""
+    return min(LINGER_SECONDS_MAX, max(LINGER_SECONDS, age_seconds * LINGER_SHARE if short else 0.0))
 
 
 class Shelves(Generic[T]):

@@ -17,7 +17,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bridge.core.bulk import LINGER_SECONDS
 from bridge.core.identity import Identities
 from bridge.core.ordering import Ordering, Ticket
 from bridge.core.quota import Quota
@@ -218,10 +217,8 @@ class Delivery:
         item = Item(part, self._sequence)
         self.lazy.entered(item)
         self._items.setdefault(part.partition, OrderedDict())[item] = None
-        if action.handling.linger_seconds and action.kind is Kind.UPSERT:
+        if action.handling.linger_seconds and (action.kind is Kind.UPSERT or item.company > 1):
             item.linger_until = self._clock.now() + action.handling.linger_seconds
-        elif item.company > 1:
-            item.linger_until = self._clock.now() + max(LINGER_SECONDS, action.handling.linger_seconds)
         item.ticket = self._ordering.enter(item, names)
         if item.lane is Lane.TRANSACTIONAL:
             self._pull(item.ticket)

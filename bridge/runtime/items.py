@@ -117,6 +117,7 @@ class Item:
         "body",
         "company",
         "dialogue",
+        "gather_until",
         "held_since",
         "hold_until",
         "in_flight",
@@ -149,6 +150,8 @@ class Item:
         """An urgent action of its contact waits behind it."""
         self.linger_until = 0.0
         """Its rule wants it to wait for more until then (monotonic)."""
+        self.gather_until: float | None = None
+        """It waits for others that can share its call until then (monotonic); None before its turn."""
         self.company = BULK_MAX if bulkable(part.action) else 1
         """With how many its next call may be shared (core/bulk.py)."""
         self.partitions: tuple[TopicPartition, ...] = (part.partition,)

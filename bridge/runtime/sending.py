@@ -108,7 +108,8 @@ class Sending:
     def put(self, item: Item) -> None:
         """The item's turn has come, and `item.attempt` says what to call and when."""
         assert item.attempt is not None
-        self._wait(item, max(item.attempt.not_before, item.hold_until, item.linger_until))
+        self._together.gathers(self.keys[item.attempt.call.key], item, self._clock.now(), self._clock.wall())
+        self._wait(item, max(item.attempt.not_before, item.hold_until, item.linger_until, item.gather_until or 0.0))
         self.wake()
 
     def _wait(self, item: Item, not_before: float) -> None:
@@ -120,7 +121,7 @@ class Sending:
     def hurry(self, item: Item, at: str) -> None:
         """The item is more urgent now: it goes in another lane, and lingers no more."""
         item.at = at
-        item.linger_until = 0.0
+        item.linger_until = item.gather_until = 0.0
         attempt = item.attempt
         if attempt is not None:
             dispatch = self.keys[attempt.call.key].dispatch
@@ -144,7 +145,7 @@ class Sending:
             return
         now = self._clock.now()
         self._probe_endpoints(now)
-        self._lowest_first()
+        self._lowest_first(now)
         wake_at = NEVER
         for name in self._key_order:
             key = self.keys[name]
@@ -177,14 +178,17 @@ class Sending:
         if any([key.quota.take_untold() for key in self.keys.values()]):
             self.short()
 
-    def _lowest_first(self) -> None:
+    def _lowest_first(self, now: float) -> None:
         """What holds back a window that is nearly full goes before all lanes, or intake would stop for its sake."""
         for item in self._lowest():
             # The transactional lane is the first anyhow, and only from there the reserve may be used.
             if item.attempt is not None and item.at != Lane.TRANSACTIONAL and len(item.pending):
                 part = item.part
                 if part.batch.marks.crowded(part.record):
-                    self.keys[item.attempt.call.key].dispatch.move(item, sequence=item.sequence, lane=FIRST)
+                    dispatch = self.keys[item.attempt.call.key].dispatch
+                    dispatch.move(item, sequence=item.sequence, lane=FIRST)
+                    if max(item.attempt.not_before, item.hold_until) <= now:
+                        dispatch.hasten(item, sequence=item.sequence)  # it lingers no more
 
     def _send_next(self, key: Key, now: float) -> bool:
         """Takes one item out of the dispatch and sees to it; False where none may go."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bridge.core.bulk import Shelf, Shelves, apart, shelf_of
+from bridge.core.bulk import Shelf, Shelves, apart, linger_seconds, shelf_of
 from bridge.core.retry import Attempt
-from bridge.model import Call, Outcome, Verdict, email_key
+from bridge.model import Call, Lane, Outcome, Verdict, email_key
 from bridge.runtime.gates import Gates
 from bridge.runtime.items import Item, Key
 
@@ -37,6 +37,16 @@ class Together:
         shelf = self._shelf(key, item)
         if shelf is not None:
             self._shelves.put(item, shelf, item.sequence)
+
+    @staticmethod
+    def gathers(key: Key, item: Item, now: float, wall: float) -> None:
+        """The item's turn has come: if its call can be shared it waits a moment for others, once."""
+        if item.gather_until is not None:
+            return
+        item.gather_until = 0.0
+        if item.company > 1:
+            short = item.at != Lane.TRANSACTIONAL and bool(key.dispatch.ready_lanes()) and key.quota.earliest(now) > now
+            item.gather_until = now + linger_seconds(wall - item.part.batch.event.time_wall_seconds, short=short)
 
     def taken(self, item: Item) -> None:
         """The item has been taken out of its dispatch."""

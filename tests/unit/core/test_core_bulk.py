@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bridge.core.bulk import BULK_MAX, Shelf, Shelves, apart, bulkable, shelf_of
+from bridge.core.bulk import BULK_MAX, Shelf, Shelves, apart, bulkable, linger_seconds, shelf_of
 from bridge.model import Action, Contact, Kind
 
 
@@ -75,3 +75,11 @@ def test_a_call_that_fails_comes_apart_until_each_is_asked_for_alone(refused: bo
     assert sizes == sorted(set(sizes), reverse=True)
     assert sizes[-1] == 1
     assert len(sizes) == (4 if refused else 9)
+
+
+def test_how_long_an_enrollment_waits_for_others() -> None:
+    """A second; where the quota is short a tenth of its age, five minutes at most."""
+    assert linger_seconds(7200.0, short=False) == 1.0
+    assert linger_seconds(-5.0, short=True) == linger_seconds(9.0, short=True) == 1.0
+    assert linger_seconds(600.0, short=True) == 60.0
+    assert linger_seconds(7200.0, short=True) == 300.0

@@ -143,6 +143,34 @@ def test_while_no_slot_is_free_more_gather_and_500_go_at_most() -> None:
     told(story, limits=MINUTE)
 
 
+def test_the_wait_for_others_begins_with_the_turn() -> None:
+    """Each stands behind its contact's upsert, which takes two seconds: what follows within a second goes along."""
+
+    async def story(house: House, meisa: WorldMeisa) -> None:
+        meisa.latency = 2.0
+        for offset in range(5):
+            house.source.feed([record(offset, f"{offset}@x.io", before="yes")])
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(10)
+        assert meisa.sizes() == [*[("upsert", 1)] * 5, ("bulk_enroll", 5)]
+
+    told(story)
+
+
+def test_in_a_backlog_others_use_the_place_of_what_waits_for_company() -> None:
+    """Sixty contacts at a call a minute: enrollments wait longer the older they are, and no minute is lost by it."""
+
+    async def story(house: House, meisa: WorldMeisa) -> None:
+        house.source.feed([record(offset, f"{offset}@x.io", before="yes") for offset in range(60)])
+        await asyncio.sleep(90 * 60)
+        enrolls = [size for name, size in meisa.sizes() if name != "upsert"]
+        assert sum(enrolls) == 60
+        assert len(enrolls) < 30
+        assert house.endings() == {Ending.DELIVERED: 60}
+
+    told(story, limits=MINUTE)
+
+
 def test_only_alike_enrollments_unite() -> None:
     """Per sequence and override; one with metadata or a trigger_source goes alone."""
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Record
+from bridge.model import Outcome, Record, Verdict
 from tests.support.engine import P0, House
 from tests.support.engine import record as plain_record
+from tests.support.fakes import DELIVERED, FakeMeisa
 from tests.support.virtual import VirtualClock, run
 
 
@@ -189,5 +190,42 @@ def test_an_urgent_action_does_not_wait_for_what_lingers(late: bool) -> None:
         house.source.feed([urgent(1)])
         await asyncio.sleep(1)
         assert told(house) == [("upsert", "a@x", [0]), ("trigger", "a@x", [1])]
+
+    virtually(story())
+
+
+def test_what_lingers_does_not_hold_back_a_window_that_is_nearly_full() -> None:
+    """At three quarters the lowest offset goes at once: intake would stop for the sake of a call that may be saved."""
+
+    async def story() -> None:
+        house = House(window_max=10)
+        house.source.assign(P0)
+        house.source.feed([record(0, linger=3600.0), *(record(offset, f"{offset}@x") for offset in range(1, 6))])
+        await asyncio.sleep(5)
+        assert len(house.meisa.calls) == 5
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(6, 9)])
+        await asyncio.sleep(5)
+        assert house.source.committed == {P0: 9}
+
+    virtually(story())
+
+
+def test_what_waits_for_its_retry_is_not_hastened_by_a_full_window() -> None:
+    """Its moment is not a wish."""
+
+    async def story() -> None:
+        answers = [Outcome(Verdict.RETRY, 503)]
+        house = House(window_max=10, meisa=FakeMeisa(lambda call: answers.pop() if answers else DELIVERED))
+        house.source.assign(P0)
+        house.source.feed([record(0)])
+        await asyncio.sleep(0.1)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(1, 9)])
+        await asyncio.sleep(0.1)
+        assert [call.body["email"] for call in house.meisa.calls if call.body] == [
+            "a@x",
+            *(f"{n}@x" for n in range(1, 9)),
+        ]
+        await asyncio.sleep(60)
+        assert house.source.committed == {P0: 9}
 
     virtually(story())
