@@ -6,6 +6,10 @@ VENV ?= .venv
 PIP_TOOLS ?= pip-tools==7.6.2
 # More arguments for pytest: make test ARGS="-k quota -x"
 ARGS ?=
+# Processes that share the tests; 0 runs them in one. Many tests wait for a broker more than they compute.
+WORKERS ?= 4
+# Tests start dozens of processes: each would compile the sources anew where an environment forbids to keep that.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
@@ -20,8 +24,8 @@ help:  ## Show this list
 demo: $(VENV)/.runtime  ## See everything work on this machine: broker, sandbox, bridge, a stream of events
 	$(BIN)/meisa-bridge demo
 
-test: $(VENV)/.dev  ## Run all tests; those with a real Kafka need Java 17 and Maven, else they say so and skip
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## Run all tests; real Kafka needs Java 17 and Maven, else its tests say so and skip. As in CI: THOROUGH=1
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: lint  ## Run the static checks: ruff, mypy, import-linter
 	$(BIN)/mypy
@@ -42,7 +46,7 @@ chaos: $(VENV)/.dev  ## Break things around a real Kafka and print what came of 
 	  $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(WORK),--work-seconds $(WORK)) $(if $(FOLDER),--folder $(FOLDER)))
 
 mutations: $(VENV)/.dev  ## Take each hard case's code out of a copy: do its tests notice? CASES="1 12"
-	$(BIN)/python -m tests.mutations $(CASES)
+	THOROUGH=1 $(BIN)/python -m tests.mutations $(CASES)
 
 bench: $(VENV)/.dev  ## Measure and print: throughput, CPU, memory, start
 	$(BIN)/python -m benchmarks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -22,6 +23,8 @@ from bridge.errors import StartFailed
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 40.0
 LINES_KEPT = 200
+PORTS = range(20_000, 32_000)
+"""Below those that a system gives outgoing connections: such a one may be taken before its server listens."""
 SHOWN = 5
 
 
@@ -122,10 +125,11 @@ class Child:
 
 def free_port() -> int:
     """A port of loopback that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in random.SystemRandom().sample(PORTS, 1_000):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise StartFailed("no free port of a thousand that were tried: what fills this machine's ports must end first")
 
 
 def read_ledger(sandbox_url: str) -> Iterator[dict[str, Any]]:

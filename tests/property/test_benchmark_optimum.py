@@ -15,6 +15,7 @@ from benchmarks import optimum
 from benchmarks.optimum import Step, steps
 from bridge.core.pending import Pending
 from bridge.model import Action, Contact, Handling, Kind
+from tests.support.amount import examples
 
 PLAN = "custom_fields.plan"
 
@@ -121,14 +122,14 @@ def _two_addresses_to_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimum, "BULK_MAX", 2)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.lists(actions(), max_size=9))
 def test_a_backlogs_optimum_is_reached_by_a_schedule_and_beaten_by_none(trace: list[Action]) -> None:
     """With one slug it is exact: barriers, preserved values, ids that are missing, enrollments two to a call."""
     assert optimum.backlog(steps(trace)).calls == fewest(trace)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 @given(st.lists(actions(slugs="st"), max_size=8))
 def test_with_several_slugs_no_schedule_beats_the_bound(trace: list[Action]) -> None:
     """Contacts that enroll in opposite orders may need more: it stays a lower bound."""
@@ -216,7 +217,7 @@ def bound(trace: Sequence[tuple[float, Action]], slots: Sequence[float]) -> int:
     return optimum.live(arrivals, slots).calls
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(timed(actions(plain=True)))
 def test_a_busy_scheduler_that_knows_the_future_does_no_better_than_the_bound(
     case: tuple[list[tuple[float, Action]], list[float]],
@@ -225,7 +226,7 @@ def test_a_busy_scheduler_that_knows_the_future_does_no_better_than_the_bound(
     assert bound(*case) == busy(*case, ordered=False)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(timed(actions().filter(lambda each: each.kind is not Kind.ENROLL)))
 def test_no_real_schedule_beats_the_live_bound(case: tuple[list[tuple[float, Action]], list[float]]) -> None:
     """With order kept, preserved values, missing ids and upserts that may not merge, calls only get more."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bridge.config import CODES, examine
 from bridge.errors import UserError
+from tests.support.amount import examples
 
 SAMPLE = (Path(__file__).parents[2] / "config" / "bridge.yaml").read_text().partition("\nkafka:")[2]
 SAMPLE = "kafka:" + "\n".join(line.partition(" #")[0] for line in SAMPLE.splitlines() if line.strip()[:1] != "#")
@@ -36,7 +37,7 @@ def ends_well(text: str, environ: dict[str, str]) -> None:
                 assert "\n" not in str(problem)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(SAMPLE)), st.integers(0, 20), PIECES), max_size=4))
 @example([])
 def test_a_damaged_sample_is_told_never_raised(changes: list[tuple[int, int, str]]) -> None:
@@ -47,7 +48,7 @@ def test_a_damaged_sample_is_told_never_raised(changes: list[tuple[int, int, str
     ends_well(text, ENVIRON)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_is_told_never_raised(text: str) -> None:
     ends_well(text, ENVIRON)
@@ -61,7 +62,7 @@ NAMES = st.lists(st.sampled_from(PARTS), max_size=4)
 VALUES = st.one_of(st.lists(PIECES, max_size=4).map("".join), st.text(max_size=10))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=3))
 def test_any_override_is_told_never_raised(overrides: list[tuple[list[str], str]]) -> None:
     """Names that exist, do not, or go nowhere, with values of every kind."""

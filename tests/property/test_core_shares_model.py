@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bridge.core.quota import Slot
 from bridge.core.shares import Before, Books, Shares, read
 from bridge.model import TopicPartition
+from tests.support.amount import examples
 
 LIMITS = [(5, 10.0), (12, 60.0)]
 TIMEOUT, UNANSWERED = 2.0, 6.0
@@ -119,7 +120,7 @@ class Fleet:
                 assert last - first >= seconds, f"more than {limit} calls within {seconds:g} s"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 2**32))
 def test_no_window_on_the_server_is_ever_exceeded(seed: int) -> None:
     """Whatever happens, and though both owners make every call that they may."""
@@ -141,7 +142,7 @@ def test_no_window_on_the_server_is_ever_exceeded(seed: int) -> None:
     fleet.never_over_quota()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 @given(st.integers(0, 2**32))
 def test_undisturbed_owners_use_the_whole_limit(seed: int) -> None:
     """With commits that are acknowledged, and answers that come at once: all calls of every hour and minute."""

@@ -14,6 +14,7 @@ from bridge.decode import JsonDecoder
 from bridge.decode.json import MAX_DEPTH
 from bridge.errors import DecodeError
 from bridge.model import Event, Record
+from tests.support.amount import examples
 
 DECODER = JsonDecoder()
 SCALARS = (
@@ -55,13 +56,13 @@ def check(event: Event | None) -> None:
     orjson.dumps(event.value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=200), st.integers(-(2**63), 2**63 - 1))
 def test_arbitrary_bytes_never_raise_anything_else(raw: bytes, timestamp_ms: int) -> None:
     check(answer(raw, timestamp_ms))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.dictionaries(KEYS, JSON), st.integers(0, 40), st.binary(max_size=3))
 def test_nearly_valid_envelopes_never_raise_anything_else(value: dict[str, Any], at: int, junk: bytes) -> None:
     """Whole envelopes of random values, and the same with a few bytes replaced."""
@@ -80,7 +81,7 @@ OFFSETS = st.builds(timezone, st.integers(-1439, 1439).map(lambda minutes: timed
 MOMENTS = st.datetimes(datetime(1, 1, 3), datetime(9999, 12, 29), timezones=OFFSETS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(min_size=1), st.text(min_size=1), MOMENTS, EXACT_JSON)
 def test_valid_envelopes_round_trip(id: str, type: str, moment: datetime, data: Any) -> None:
     value = {"id": id, "type": type, "time": moment.isoformat(), "data": data}
@@ -91,7 +92,7 @@ def test_valid_envelopes_round_trip(id: str, type: str, moment: datetime, data: 
     assert event.time_wall_seconds == moment.timestamp()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(0, 253_402_300_799_999))
 def test_the_record_timestamp_is_told_exactly(timestamp_ms: int) -> None:
     """To the millisecond, in every year that ISO 8601 can write."""
@@ -105,7 +106,7 @@ def test_the_record_timestamp_is_told_exactly(timestamp_ms: int) -> None:
 BRACKETS = st.sampled_from(["[", '{"a":'])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(1, 2 * MAX_DEPTH).flatmap(lambda depth: st.lists(BRACKETS, min_size=depth, max_size=depth)))
 def test_the_depth_limit_is_exact(opening: list[str]) -> None:
     """Half of the documents are too deep; lists of any length would nearly all be shallow."""
@@ -115,7 +116,7 @@ def test_the_depth_limit_is_exact(opening: list[str]) -> None:
     assert (event is not None) == (len(opening) + 1 <= MAX_DEPTH)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.integers(-(2**70), 2**70))
 def test_integers_are_exact_or_refused(number: int) -> None:
     event = answer(b'{"type":"a","data":%d}' % number)

@@ -32,6 +32,7 @@ from bridge.model import (
     Verdict,
 )
 from bridge.replay.ledger import Request, State
+from tests.support.amount import examples
 from tests.support.engine import TOPIC, decode
 from tests.support.replays import Instance, MemoryLogs, identify
 from tests.support.virtual import PROCESS, Process, VirtualLoop, run
@@ -336,7 +337,7 @@ def play(seed: int) -> Story:
     return story
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_happens_nothing_is_lost_doubled_or_undone(seed: int) -> None:
     """One seed, one story of kills, moves and faults; `play(seed)` tells it again."""

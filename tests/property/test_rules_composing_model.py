@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from bridge.actions import MODELS
 from bridge.model import Event, Kind, Record
 from bridge.rules import load_text
+from tests.support.amount import examples
 
 FIELDS = {
     Kind.UPSERT: ["email", "external_id", "first_name", "source", "custom_fields", "tag_names"],
@@ -44,7 +45,7 @@ BOOKS = {kind: _book(kind) for kind in FIELDS}
 
 
 @pytest.mark.parametrize("kind", FIELDS, ids=str)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(data=st.data())
 def test_the_quick_check_agrees_with_the_model(kind: Kind, data: st.DataObject) -> None:
     fields = {name: data.draw(values, label=name) for name in FIELDS[kind]}

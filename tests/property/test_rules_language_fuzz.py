@@ -16,8 +16,9 @@ from bridge.model import Event, Record
 from bridge.rules import ExpressionError, compile_expression, compile_template
 from bridge.rules.functions import FUNCTIONS, METHODS
 from bridge.rules.scan import parts
+from tests.support.amount import examples
 
-SETTINGS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)

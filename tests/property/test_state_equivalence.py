@@ -29,6 +29,7 @@ from bridge.rules import RuleBook
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.unchanged import Unchanged
+from tests.support.amount import examples
 from tests.support.fakes import CountingMeter, FakeLetters, FakeSource
 from tests.support.virtual import VirtualClock, run
 from tests.support.world_meisa import WorldMeisa
@@ -197,7 +198,7 @@ def both(story: list[Happens], quota: int) -> tuple[WorldMeisa, WorldMeisa]:
     return fewer, single
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(HAPPENS, max_size=25), st.integers(1, 12))
 def test_fewer_calls_leave_the_same_contacts_and_every_transition_in_order(story: list[Happens], quota: int) -> None:
     fewer, single = both(story, quota)

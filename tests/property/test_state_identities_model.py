@@ -11,6 +11,7 @@ from bridge.core.identity import Identities
 from bridge.core.registers import Generation, Present, decoded, merged
 from bridge.model import Action, Contact, Kind, TopicPartition
 from bridge.state.sqlite import SqliteStore
+from tests.support.amount import examples
 
 PARTITIONS = [TopicPartition("users", 0), TopicPartition("users", 1)]
 STEPS = st.lists(
@@ -37,7 +38,7 @@ async def marks(store: SqliteStore, logs: list[list[Contact]]) -> dict[tuple[str
     return found
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(STEPS)
 def test_no_register_in_the_store_moves_backwards(steps: list[tuple[object, ...]]) -> None:
     """Each process owns one partition. `again`: another one takes over, and reads all of it again; what the former one

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.state import open_store
+from tests.support.amount import examples
 
 NAMES = ["x:1", "x:2", "e:a", "a:b:c"]
 NAME = st.sampled_from(NAMES)
@@ -24,7 +25,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("url", ["memory", "sqlite:///state.db"])
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(steps=STEPS)
 def test_a_store_is_a_dict_of_which_a_crash_leaves_what_was_flushed(url: str, steps: list[tuple[object, ...]]) -> None:
     """`again` ends the process without closing, and opens the store anew (what is in memory alone stays)."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bridge.config.codes import YAML as CONFIGURATION
 from bridge.rules.yaml_traps import YAML as RULES
 from bridge.yamldoc import Node, parse
+from tests.support.amount import examples
 
 PIECES = st.sampled_from(
     ["{", "}", "[", "]", ": ", "\n", "- ", "? ", "&a ", "*a", "!t ", "!!str ", "!<", "<<: ", "'", '"', "|", ">", "+2\n",
@@ -36,7 +37,7 @@ def scalars(node: Node) -> list[Node]:
     return [node]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(PIECES, max_size=25).map("".join))
 @example("%YAML 1.9\na")
 @example("- \r--- a")
@@ -56,7 +57,7 @@ def test_any_text_gives_a_tree_or_problems_and_every_character_has_a_place(text:
                 assert places[-1].line <= lines
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(JSON, st.booleans())
 def test_json_means_what_it_means(value: Any, ascii_only: bool) -> None:
     text = json.dumps({"value": value}, ensure_ascii=ascii_only).translate(UNLIKE_JSON)

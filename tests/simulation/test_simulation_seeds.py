@@ -4,11 +4,12 @@ import os
 
 import pytest
 
+from tests.support.amount import THOROUGH
 from tests.support.simulation.run import simulate
 
-SEEDS = int(os.environ.get("MEISA_SIMULATION_SEEDS", "60"))
+SEEDS = int(os.environ.get("MEISA_SIMULATION_SEEDS", "60" if THOROUGH else "20"))
 """CI runs 2,000; `make simulate SEEDS=…` runs any number outside pytest."""
-CHUNK = 20
+CHUNK = 5
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))

@@ -12,11 +12,10 @@ import fcntl
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from bridge.sandbox.broker import EmbeddedBroker
+from bridge.sandbox.children import free_port
 from tests.support.needs import require_or_skip
 
 KAFKA = "4.1.1"
@@ -165,7 +165,7 @@ class RealKafka(Cluster):
         self._libs = libs
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        port, controller_port = _free_ports(2)
+        port, controller_port = free_port(), free_port()
         self.bootstrap_servers = f"127.0.0.1:{port}"
         settings = {
             "process.roles": "broker,controller",
@@ -196,7 +196,10 @@ class RealKafka(Cluster):
         self._settings = folder / "server.properties"
         self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings), "--standalone")
+        # In one word: an id may begin with a dash.
+        self._run(
+            "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._settings), "--standalone"
+        )
         self.start()
 
     def _command(self, main: str, *arguments: str) -> list[str]:
@@ -317,17 +320,6 @@ def kafka_libs() -> Path:
 
 def _complete(libs: Path) -> bool:
     return (libs / f"kafka_2.13-{KAFKA}.jar").exists() and any(libs.glob("slf4j-simple-*.jar"))
-
-
-def _free_ports(count: int) -> Sequence[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @pytest.fixture(scope="session")
