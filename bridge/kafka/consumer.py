@@ -115,6 +115,8 @@ class KafkaSource:
         self._closing = False
         self._orders: deque[tuple[Callable[..., None], tuple[TopicPartition, ...]]] = deque()
         self._batches_out = 0
+        self._broken = False
+        """A batch could not be taken in: none behind it may be."""
 
         # The polling thread's own.
         self._full_since: float | None = None
@@ -227,8 +229,10 @@ class KafkaSource:
     def _deliver(self, batch: list[Record]) -> None:
         assert self._listener is not None
         try:
-            self._listener.records(batch)
+            if not self._broken:  # else it was under way already
+                self._listener.records(batch)
         except Exception as error:
+            self._broken = True
             # The batch may be half taken in. A later record must not carry the frontier past it: stop here.
             log.exception("taking records in failed; nothing more is read, and what was not committed comes again")
             with self._changed:

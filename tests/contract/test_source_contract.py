@@ -232,18 +232,20 @@ async def test_a_loop_that_stands_still_loses_neither_partition_nor_record(any_k
 
 
 async def test_a_listener_that_cannot_take_records_stops_the_source(any_kafka: Cluster) -> None:
-    """A batch that was not taken in must not be passed over by later ones: the source stops and says so."""
+    """A batch that was not taken in must not be passed over by later ones: the source stops and says so, and what was
+    read meanwhile goes nowhere."""
     topic = any_kafka.create_topic(unique("bug"))
     any_kafka.produce(topic, b"1", b"2")
 
     class Broken(Listening):
         def records(self, batch: Sequence[Record]) -> None:
+            any_kafka.produce(topic, b"3")
+            time.sleep(0.3)  # until that has been read, and waits behind this batch
             raise RuntimeError("a bug")
 
     listener = Broken()
     async with member(any_kafka, unique("g"), topic, listener):
         await listener.until(lambda: listener.failures)
-        any_kafka.produce(topic, b"3")
     assert [fatal for _, fatal in listener.failures] == [True]
 
 
