@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bridge.core.permits import Permit, Permits
 from bridge.core.quota import Slot
+from tests.support.amount import examples
 from tests.support.ledger import MemoryLedger
 
 LIMITS = [(5, 10.0), (12, 60.0)]
@@ -108,7 +109,7 @@ class Fleet:
                 assert last - first >= seconds, f"more than {limit} calls within {seconds:g} s"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 2**32))
 def test_no_window_on_the_server_is_ever_exceeded(seed: int) -> None:
     """Whatever happens, and though all members make every call that they may; Redis may be emptied or start anew."""
@@ -140,7 +141,7 @@ def test_no_window_on_the_server_is_ever_exceeded(seed: int) -> None:
     fleet.never_over_quota()
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=examples(3), deadline=None)
 @given(st.integers(0, 2**32))
 def test_undisturbed_members_use_the_whole_limit_and_ask_no_more_than_it_takes(seed: int) -> None:
     """All calls of every window, whoever makes them; and after a denial nobody asks before it is worth it."""
