@@ -50,7 +50,7 @@ class Problem:
     hint: str = ""
     """What to write instead."""
     severity: str = "error"
-    """`error` or `warning`."""
+    """`error`, `warning`, or `notice`: what is good to know and nothing wrong."""
 
     def __str__(self) -> str:
         place = self.file

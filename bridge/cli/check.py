@@ -71,7 +71,7 @@ def check(
         raise unreadable
     if any(problem.code == codes.UNREADABLE_REFERENCE for problem in problems):
         ctx.exit(2)
-    ctx.exit(1 if _errors(problems) or (strict and problems) else 0)
+    ctx.exit(1 if _errors(problems) or (strict and any(problem.severity == "warning" for problem in problems)) else 0)
 
 
 def _rule_problems(examined: Examined) -> list[Problem]:
@@ -86,7 +86,9 @@ def _rule_problems(examined: Examined) -> list[Problem]:
         book = rules.load(sections["rules"], examined.base_dir, sections["handlers"])
     except ProblemsFound as error:
         return placed(error.problems, examined.place)
-    problems = book.needs_identities() if "state" in sections and sections["state"].url == "memory" else []
+    problems: list[Problem] = []
+    if "state" in sections and sections["state"].url == "memory":
+        problems = [*book.needs_identities(), *book.forgets_lazy_values()]
     return [*problems, *_always_sent(examined, book)]
 
 
@@ -129,7 +131,12 @@ def _errors(problems: Iterable[Problem]) -> list[Problem]:
 
 def _text(problems: list[Problem], config: Path) -> str:
     errors = len(_errors(problems))
-    counts = [_count(errors, "error"), _count(len(problems) - errors, "warning")]
+    notices = sum(problem.severity == "notice" for problem in problems)
+    counts = [
+        _count(errors, "error"),
+        _count(len(problems) - errors - notices, "warning"),
+        _count(notices, "notice"),
+    ]
     found = " and ".join(count for count in counts if count)
     lines = [*(str(problem) for problem in problems), f"{config}: {found or 'no problems'}"]
     return "".join(f"{line}\n" for line in lines)

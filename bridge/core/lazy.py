@@ -148,8 +148,11 @@ class LazyValues:
                     settled.append((entry, path, value))
         return Ride(values, tuple(settled)) if settled else None
 
-    def delivered(self, group: Sequence[Said], ride: Ride | None, wall: float) -> int:
-        """The call was delivered: what it carried is not due any more. Returns how many calls kept values saved."""
+    def delivered(self, group: Sequence[Said], ride: Ride | None, wall: float, *, called: bool = True) -> int:
+        """The call was delivered: what it carried is not due any more. Returns how many calls kept values saved.
+
+        Not `called`: it was not made, because Meisa has what it says.
+        """
         contact = group[0].action.contact
         if contact.email is None:
             return 0
@@ -165,7 +168,7 @@ class LazyValues:
             own = lazy_values(said.action)
             if not own:
                 continue
-            carried, every = True, said.action.handling.lazy_every_seconds
+            carried, every = carried or called, said.action.handling.lazy_every_seconds
             made = self._entry(entries, said.place, contact, every)
             if made is None:
                 continue
@@ -182,7 +185,7 @@ class LazyValues:
             if not entry.due:
                 saved += entry.events
                 entry.events, entry.suspect = 0, False
-            if self._rename(entry, contact) or carried or (ride is not None) or not entry.at:
+            if self._rename(entry, contact) or every or ride is not None or not entry.at:
                 self._changed(entry, entry.at + entry.every if entry.at else wall)
         self._forget_old(wall)
         return saved
@@ -289,6 +292,10 @@ class LazyValues:
                 self._unlink(entry)
             self._topics.pop(place, None)
         return due
+
+    def of(self, place: TopicPartition) -> int:
+        """Entries of a partition."""
+        return len(self._by_place.get(place, ()))
 
     # Entries
 

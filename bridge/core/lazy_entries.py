@@ -7,11 +7,11 @@ whoever writes late, twice, or beside somebody else (`joined`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from bridge.model import Action, Contact, Kind, TopicPartition
+from bridge.model import Action, Contact, Handling, Kind, TopicPartition
 
 NAMING = frozenset({"email", "external_id"})
 NEVER_LAZY = NAMING | {"source", "tag_names"}
@@ -106,7 +106,11 @@ def lazy_values(action: Action) -> Mapping[str, Any]:
     return {path: value for path, value in paths(action).items() if lazy.hold(path)}
 
 
-def only_lazy(action: Action, unchanged: Callable[[str], bool] = lambda path: False) -> bool:
+def is_lazy(path: str, handling: Handling) -> bool:
+    return bool(handling.lazy) and _lazy(handling.lazy, handling.preserve).hold(path)
+
+
+def only_lazy(action: Action) -> bool:
     """Whether an upsert changes lazy fields, and nothing else. `source` never changes a contact that there is."""
     handling = action.handling
     if not handling.lazy:
@@ -116,7 +120,7 @@ def only_lazy(action: Action, unchanged: Callable[[str], bool] = lambda path: Fa
     for path, value in paths(action).items():
         if lazy.hold(path):
             any_lazy = True
-        elif not (path == "source" or (path == "tag_names" and not value) or unchanged(path)):
+        elif not (path == "source" or (path == "tag_names" and not value)):
             return False
     return any_lazy
 

@@ -114,6 +114,8 @@ class Facts(Protocol):
         """From 0 to below 1."""
 
 
+NOTHING_TO_SAY = {"unchanged": Ending.UNCHANGED, "lazy": Ending.LAZY}
+"""How an upsert ends that was spared, by why."""
 SENT_LONG_AGO = "it may have been sent, and Meisa no longer remembers its idempotency key"
 PERHAPS_SENT = "a former owner may have sent it: what that one told cannot be read, and the event is old"
 
@@ -396,8 +398,8 @@ class _Delivery:
         return Result(Ending.DELIVERED, status=outcome.status, attempts=self.attempts, detail=outcome.detail)
 
     def _refused(self, outcome: Outcome, call: Call) -> Result:
-        if outcome.detail == "unchanged" and outcome.verdict is Verdict.SPARED:
-            return Result(Ending.UNCHANGED, attempts=self.attempts, detail=outcome.detail)
+        if outcome.verdict is Verdict.SPARED and outcome.detail in NOTHING_TO_SAY:
+            return Result(NOTHING_TO_SAY[outcome.detail], attempts=self.attempts, detail=outcome.detail)
         if outcome.detail == "suppressed" and self.action.handling.on_suppressed == "finish":
             return Result(
                 Ending.SUPPRESSED,

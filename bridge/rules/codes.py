@@ -43,6 +43,7 @@ CODES: dict[str, str] = {
     # What rules need
     "MB150": "An action names its contact by an id alone; that needs an identity table that lasts (`state.url`).",
     "MB151": "Other topics write fields of one that is `keyed_by: contact` too: they are always sent (a warning).",
+    "MB152": "Kept values of lazy fields do not outlive the process (`state.url`); a notice.",
     # Tests beside rules
     "MB160": "A test beside a rule is not well formed.",
 }

@@ -23,6 +23,7 @@ from bridge.yamldoc import Node, parse
 BYTES_MAX = 1_000_000
 """One file; a thousand rules have about 500 kB."""
 
+_NEVER_LAZY = ("email", "external_id", "source", "tag_names")
 _RULE_KEYS = ("name", "match", "topic", "when", "do", "enabled", "lane", "coalesce", "preserve", "linger", "lazy",
               "lazy_every", "tests")  # fmt: skip
 _TEST_KEYS = ("name", "event", "events", "given", "now", "expect", "expect_error", "exact")
@@ -163,6 +164,7 @@ class _FileLoader:
             tests=self._tests(entries.get("tests")),
             references=tuple(loader.references),
             identity_problems=tuple(loader.identity_problems),
+            lazy_notice=_lazy_notice(entries["lazy"], name) if options.lazy else None,
             file=place.file,
             line=place.line,
             column=place.column,
@@ -186,7 +188,7 @@ class _FileLoader:
             coalesce=reader.flag(entries.get("coalesce"), "coalesce", True),
             linger_seconds=0.0 if linger is None else duration_seconds(linger),
             preserve=self._upsert_paths(entries.get("preserve"), "preserve"),
-            lazy=self._upsert_paths(entries.get("lazy"), "lazy"),
+            lazy=self._lazy_paths(entries.get("lazy")),
             lazy_every_seconds=None if every is None else duration_seconds(every),
         )
 
@@ -200,6 +202,14 @@ class _FileLoader:
             if head not in known and node is not None:
                 hint = did_you_mean(head, known, f"write custom_fields.{path}")
                 self._reader.problem("MB107", node.place, f"{what}: an upsert has no field {head}", hint)
+        return paths
+
+    def _lazy_paths(self, node: Node | None) -> tuple[str, ...]:
+        paths = self._upsert_paths(node, "lazy")
+        for path in paths:
+            if path in _NEVER_LAZY and node is not None:
+                hint = "a tag or a name is a change worth a call; name custom_fields.… or a plain field"
+                self._reader.problem("MB107", node.place, f"lazy: {path} is never lazy", hint)
         return paths
 
     def _tests(self, node: Node | None) -> tuple[object, ...]:
@@ -264,3 +274,12 @@ def _repeated_names(rules: Sequence[Rule], handlers: Sequence[Handler]) -> list[
             problems.append(Problem("MB106", f"a second rule or handler is named {handler.name}", hint=hint))
         seen.setdefault(handler.name, f"in {handler.module}")
     return problems
+
+
+def _lazy_notice(node: Node, rule: str) -> Problem:
+    return node.place.problem(
+        "MB152",
+        f"rule {rule}: with `state: memory` a restart forgets the values of lazy fields that wait for a call",
+        "set state.url to sqlite:/// or redis:// to keep them",
+        severity="notice",
+    )

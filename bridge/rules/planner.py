@@ -61,6 +61,8 @@ class Rule:
     """The tests beside the rule, as plain values."""
     references: tuple[FieldReference, ...] = ()
     identity_problems: tuple[Problem, ...] = ()
+    lazy_notice: Problem | None = None
+    """What to know of its lazy fields where the state does not outlive the process."""
     file: str = ""
     line: int = 0
     """Of its name, as is the column."""
@@ -106,6 +108,10 @@ class RuleBook:
     def needs_identities(self) -> list[Problem]:
         """Actions that name their contact by an id where the endpoint needs the email; refused with `state: memory`."""
         return [problem for _, _, rule in self._matchers for problem in rule.identity_problems]
+
+    def forgets_lazy_values(self) -> list[Problem]:
+        """Notices of rules with lazy fields: with `state: memory` a restart forgets their kept values."""
+        return [rule.lazy_notice for _, _, rule in self._matchers if rule.lazy_notice is not None]
 
     def writers(self, topics: Iterable[str]) -> Writers:
         """Which of these topics, all that are read, may write which fields of contacts."""

@@ -44,7 +44,7 @@ from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.gates import GateState
 from bridge.runtime.items import LANES, PULLED, Batch, Item, Key, KeyState, Part
-from bridge.runtime.lazy import ALONE, LAZY, NOTHING_LEFT, LazyFields
+from bridge.runtime.lazy import ALONE, KEPT, LAZY, NOTHING_LEFT, LazyFields
 from bridge.runtime.lookups import Work
 from bridge.runtime.marks import Marks, NoMarks
 from bridge.runtime.names import Names
@@ -56,6 +56,9 @@ JOINING = (Kind.UPSERT, Kind.ADD_TAG)
 
 PULLED_URGENT_MAX = 3
 """Calls that an urgent action pulls before it which may use the reserve."""
+
+BELIEVED = (Ending.UNCHANGED, Ending.LAZY)
+"""Meisa was believed to have what an upsert said beside its lazy fields; a 404 shows that it has not."""
 
 REFUSES_ALL = (401, 403)
 """Of the key, whatever a call says: to take a merged call apart would only ask again."""
@@ -385,7 +388,7 @@ class Delivery:
         """What the upsert that the action needs said, where it was not sent."""
         needs = part.action.needs
         result = None if needs is None else part.batch.results.get(needs)
-        return result.request if result is not None and result.ending is Ending.UNCHANGED else None
+        return result.request if result is not None and result.ending in BELIEVED else None
 
     @staticmethod
     def _blocked_by(part: Part) -> Result | None:
@@ -440,6 +443,8 @@ class Delivery:
             return None
         if self.unchanged.spares(item):
             return UNCHANGED
+        if self.lazy.finishes_late(item, self.unchanged.differing):
+            return KEPT
         if len(item.pending) != 1:
             return None
         if self.lazy.needless(item):
@@ -464,7 +469,7 @@ class Delivery:
             else:
                 self._leave(item)
             return
-        if result.ending is Ending.UNCHANGED:
+        if result.ending in BELIEVED:
             result = result._replace(request=item.pending.body())
         parts = item.pending.next()
         self.lazy.ended(item, parts, result)
@@ -472,7 +477,7 @@ class Delivery:
             self._meter.saved(result.detail, 1)
         if result.letter is not None and item.kind is Kind.UPSERT and item.body is not None:
             result = result._replace(request=item.body)
-        if len(parts) > 1 and result.letter is None:
+        if len(parts) > 1 and result.letter is None and result.ending is not Ending.LAZY:
             self._meter.saved("merged", len(parts) - 1)
         merged = result._replace(ending=Ending.MERGED) if result.ending is Ending.DELIVERED else result
         doubt = result.letter is LetterKind.UNKNOWN_OUTCOME or (item.attempt is not None and item.attempt.in_doubt)

@@ -90,7 +90,7 @@ class Engine:
         self._delivery = delivery
         self.partitions: dict[TopicPartition, Partition] = {}
         self._settled = asyncio.Event()
-        self._lasting = Lasting(store, source.commit) if store is not None else None
+        self._lasting = Lasting(store, source.commit, delivery.lazy.committing) if store is not None else None
         self._commits = Commits(
             source=source,
             commit=self._lasting.commit if self._lasting is not None else source.commit,
@@ -248,7 +248,7 @@ class Engine:
                 self._delivery.offsets_restarted(new.partition, new.topic_hash)
                 offsets.note_start()
                 self._commits.soon(partition)
-            self._delivery.lazy.assigned(new.partition, new.topic_hash, fresh=new.fresh)
+            self._delivery.lazy.assigned(new)
             self._intake.recover(partition)
         if self._spend is not None and partitions:
             self._spend.assigned(partitions)

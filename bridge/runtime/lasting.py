@@ -25,11 +25,17 @@ AGAIN_SECONDS_MAX = 5.0
 
 
 class Lasting:
-    """`commit` hands a request to Kafka."""
+    """`commit` hands a request to Kafka; `asked` hears of each request before, and may put something beside it."""
 
-    def __init__(self, store: Store, commit: Callable[[Sequence[Position]], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        commit: Callable[[Sequence[Position]], None],
+        asked: Callable[[Sequence[Position]], None] = lambda positions: None,
+    ) -> None:
         self._store = store
         self._commit = commit
+        self._asked = asked
         self._waiting: deque[Sequence[Position]] = deque()
         """Requests: one under way per partition, and those of a revocation."""
         self._task: asyncio.Task[None] | None = None
@@ -37,6 +43,7 @@ class Lasting:
         """Why the store cannot be written; empty while it can."""
 
     def commit(self, positions: Sequence[Position]) -> None:
+        self._asked(positions)
         if self._task is None and not self._store.dirty:
             self._commit(positions)
             return

@@ -1,6 +1,7 @@
 """Lazy fields while the bridge runs: what finishes at once, what rides along, and what goes by itself in the end.
 
     finishes(part)   as an upsert enters: nothing but lazy fields, and its contact had a call not long ago → kept
+    finishes_late    as its turn comes: the same, since Meisa is known to have all else that it says
     body(item)       right before a call leaves: what it takes along
     put_aside(item)  it was refused with that: it goes again without
     ended(item)      what it carried is not due any more
@@ -16,17 +17,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from bridge.core.lazy import LazyValues
-from bridge.core.lazy_entries import Entry, Said, only_lazy, partition_prefix, with_values
+from bridge.core.lazy_entries import Entry, Said, is_lazy, only_lazy, with_values
 from bridge.core.pending import mergeable
 from bridge.errors import StoreFailed
 from bridge.model import (
     Action,
+    Assigned,
     Contact,
     Ending,
     Event,
@@ -35,6 +37,7 @@ from bridge.model import (
     Lane,
     LetterKind,
     Outcome,
+    Position,
     Record,
     Result,
     TopicPartition,
@@ -43,11 +46,17 @@ from bridge.model import (
 )
 from bridge.ports import Clock, Meter, Store
 from bridge.runtime.items import Item, Part
+from bridge.runtime.lazy_store import KeptInStore
 from bridge.runtime.marks import NoMarks
 
 log = structlog.get_logger(__name__)
 
 LAZY = Result(Ending.LAZY)
+KEPT = Outcome(
+    Verdict.SPARED,
+    message="nothing but lazy fields would change; their values are kept, and no call was made",
+    detail="lazy",
+)
 NOTHING_LEFT = Outcome(Verdict.DELIVERED, message="another call took the values along; no call was made", detail="rode")
 
 ALONE = NoMarks()
@@ -57,8 +66,6 @@ ALONE_MAX = 64
 """Calls for kept values that stand in the queues at once: behind thousands of them, what comes would wait for long."""
 AGAIN_SECONDS = 1.0
 """Before a value goes that could not go, or whose neighbour was refused."""
-READ_AGAIN_SECONDS = 5.0
-"""Between attempts to read a store that does not answer."""
 
 
 class LazyFields:
@@ -89,8 +96,7 @@ class LazyFields:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._epochs: dict[TopicPartition, int] = {}
-        """Tells assignments apart."""
+        self._kept = KeptInStore(store, self._values, clock, self._arm, self._task) if store is not None else None
         self._serial = 0
         self._dropped = 0
 
@@ -116,6 +122,23 @@ class LazyFields:
             return False
         if batch.shared:
             batch.tell(part.record, action)
+        self._arm()
+        return True
+
+    def finishes_late(self, item: Item, differing: Callable[[Item], frozenset[str] | None]) -> bool:
+        """Whether the upsert whose turn it is finishes by this: Meisa has all that it says but its lazy fields."""
+        group = item.pending.group if item.kind is Kind.UPSERT else ()
+        if not group or not all(part.action.handling.lazy and part.action.kind is Kind.UPSERT for part in group):
+            return False
+        changed = differing(item)
+        if changed is None or not all(is_lazy(path, group[0].action.handling) for path in changed):
+            return False
+        wall = self._clock.wall()
+        for part in group:
+            if part.batch.shared and not part.batch.marks.claim(part.record, part.action, _nothing):
+                return False
+            if not self._values.keep(_said(part), wall):
+                return False
         self._arm()
         return True
 
@@ -180,6 +203,8 @@ class LazyFields:
                 saved = self._values.delivered(_all_said(parts), item.ride, wall)
                 if saved > sole:
                     self._meter.saved("lazy", saved - sole)
+        elif result.ending is Ending.UNCHANGED:
+            self._values.delivered(_all_said(parts), None, wall, called=False)
         elif sole and result.letter is LetterKind.REJECTED and result.status not in (401, 403) and item.ride:
             self._dropped += self._values.drop(item.ride, wall)
             log.warning(
@@ -264,51 +289,22 @@ class LazyFields:
 
     # Partitions
 
-    def assigned(self, partition: TopicPartition, topic_hash: int | None, *, fresh: bool) -> None:
-        """The partition is ours: reads what a store keeps of it. `fresh`: its offsets may have begun anew."""
-        self._serial += 1
-        self._epochs[partition] = self._serial
-        self._values.assigned(partition, topic_hash)
-        store = self._store
-        if store is None:
-            return
-        if store.local:
-            try:
-                for name, value in _at_once(store.scan(partition_prefix(partition))):
-                    self._load(partition, name, value, fresh=fresh)
-                self._arm()
-                return
-            except StoreFailed as error:
-                log.error("kept values of lazy fields cannot be read yet; it is tried again", error=str(error))
-        self._task(self._read(store, partition, self._serial, fresh=fresh))
+    def assigned(self, new: Assigned) -> None:
+        """The partition is ours: what a store keeps of it is taken in."""
+        self._values.assigned(new.partition, new.topic_hash)
+        if self._kept is not None:
+            self._kept.read(new)
 
-    async def _read(self, store: Store, partition: TopicPartition, epoch: int, *, fresh: bool) -> None:
-        while True:
-            try:
-                found = [each async for each in store.scan(partition_prefix(partition))]
-                break
-            except StoreFailed as error:
-                log.error(
-                    "kept values of lazy fields cannot be read yet; it is tried again",
-                    partition=str(partition),
-                    error=str(error),
-                )
-                await asyncio.sleep(READ_AGAIN_SECONDS)
-        if self._epochs.get(partition) != epoch:
-            return
-        for name, value in found:
-            self._load(partition, name, value, fresh=fresh)
-        self._arm()
-
-    def _load(self, partition: TopicPartition, name: str, value: bytes, *, fresh: bool) -> None:
-        if not self._values.load(partition, name, value, self._clock.wall(), fresh=fresh):
-            log.warning("there is no room for a kept value of a lazy field: it stays in the store until a restart")
+    def committing(self, positions: Sequence[Position]) -> None:
+        """A commit is asked for."""
+        if self._kept is not None:
+            self._kept.committing(positions)
 
     def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
         """The partitions go to other owners, and kept values with them."""
         leaving = set(partitions)
-        for partition in leaving:
-            self._epochs.pop(partition, None)
+        if self._kept is not None:
+            self._kept.withdraw(leaving)
         for record in [each for each in self._alone if (each.topic, each.partition) in leaving]:
             del self._alone[record]
         due = self._values.withdraw(leaving)
@@ -319,7 +315,7 @@ class LazyFields:
                 contacts=due,
             )
 
-    def _task(self, work: Any) -> None:
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -351,20 +347,3 @@ def _nothing() -> None:
 
 def _untold(partition: TopicPartition, offset: int) -> bool:
     return False
-
-
-def _at_once(scanned: AsyncGenerator[tuple[str, bytes], None]) -> list[tuple[str, bytes]]:
-    """What a local store's scan yields: it never waits, so it needs no task."""
-    found: list[tuple[str, bytes]] = []
-
-    async def read() -> None:
-        async for each in scanned:
-            found.append(each)
-
-    step = read()
-    try:
-        step.send(None)
-    except StopIteration:
-        return found
-    step.close()
-    raise StoreFailed("a local store waited")

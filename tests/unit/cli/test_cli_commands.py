@@ -300,6 +300,18 @@ def test_check_says_nothing_of_rules_when_their_list_is_broken(folder: Path) -> 
     assert [line.split(": ")[1] for line in result.stdout.splitlines()] == ["error MB006", "1 error"]
 
 
+def test_check_tells_that_memory_forgets_kept_values_of_lazy_fields(folder: Path) -> None:
+    """A notice fails nothing, not even strictly: it is a choice, and nothing is wrong."""
+    rules = folder / "config" / "rules" / "a.yaml"
+    rules.write_text(rules.read_text().replace("    match:", "    lazy: [custom_fields.seen]\n    match:"))
+    result = call("check", "--offline", "--strict")
+    assert result.exit_code == 0
+    assert "notice MB152: rule" in result.stdout
+    assert result.stdout.endswith("config/bridge.yaml: 1 notice\n")
+    (folder / "config" / "bridge.yaml").write_text(CONFIG + "state: {url: sqlite:///state.db}\n")
+    assert "no problems" in call("check", "--offline").stdout
+
+
 def test_check_warns_of_fields_that_are_always_sent(folder: Path) -> None:
     """Where topics share fields; one that is not keyed by contact has nothing to lose."""
     rules = folder / "config" / "rules" / "a.yaml"

@@ -12,6 +12,7 @@ from bridge.core.lazy_entries import (
     Said,
     Value,
     decoded,
+    is_lazy,
     joined,
     lazy_values,
     merged,
@@ -116,16 +117,12 @@ def test_only_lazy_fields(body: dict[str, Any], lazily: bool) -> None:
     assert only_lazy(upsert(**body)) is lazily
 
 
-def test_what_is_known_unchanged_does_not_count() -> None:
-    """A path that Meisa holds already is no change."""
-    action = upsert(custom_fields={"seen": 1, "plan": "pro"})
-    assert only_lazy(action, {"custom_fields.plan"}.__contains__)
-
-
 def test_nothing_is_lazy_without_a_rule_that_says_so() -> None:
     """An upsert of a rule book without lazy paths, and anything that is no upsert."""
     assert not only_lazy(upsert(lazy=(), custom_fields={"seen": 1}))
     assert lazy_values(upsert(lazy=(), custom_fields={"seen": 1})) == {}
+    assert not is_lazy(SEEN, upsert(lazy=()).handling)
+    assert is_lazy(SEEN, upsert().handling)
     track = Action(Kind.TRACK, "rule", 0, {"event_name": "x"}, Contact("a@x"), Handling(lazy=(SEEN,)))
     assert not only_lazy(track)
     assert lazy_values(track) == {}
@@ -306,6 +303,18 @@ def test_a_delivered_call_without_email_teaches_nothing() -> None:
     assert len(machine) == 0
 
 
+def test_a_call_that_was_not_needed_settles_older_values_and_begins_no_period() -> None:
+    """Meisa has what the upsert says: what was due before goes nowhere, what else is due in its time."""
+    machine = known(kept=[1])
+    assert machine.keep(said(2, count=2), T0 + 1)
+    machine.delivered([said(3, seen=3, plan="pro")], None, T0 + 500, called=False)
+    assert send(machine, said(1, plan="x", seen=1)) == {"plan": "x", "seen": 3, "count": 2}
+    machine = known(kept=[])
+    assert machine.keep(said(2, count=2), T0 + 1)
+    machine.delivered([said(3, seen=3)], None, T0 + 500, called=False)
+    assert machine.next_deadline() == T0 + DAY
+
+
 def test_a_rekeyed_contact_keeps_its_values() -> None:
     """They ride on the re-key itself, and what is kept later is found under the new email."""
     machine = LazyValues()
@@ -337,8 +346,9 @@ def test_a_contact_that_meisa_does_not_know_gets_a_call_soon() -> None:
     machine.missing(Contact("a@x"), T0 + 9)
     assert machine.next_deadline() == T0 + 9
     assert not machine.keep(said(2, seen=2), T0 + 9)
-    machine = known(kept=[])
-    machine.missing(Contact("a@x"), T0)
+    machine = LazyValues()
+    send(machine, said(0, external_id="7", seen=0))
+    machine.missing(Contact(None, "7"), T0)
     assert len(machine) == 0
 
 

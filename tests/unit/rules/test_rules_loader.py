@@ -292,6 +292,37 @@ rules:
         assert handling.lazy_every_seconds == 43_200.0
 
 
+def test_names_and_tags_are_never_lazy() -> None:
+    """They are refused with their place: such a rule would wait for something that never happens."""
+    with pytest.raises(ProblemsFound) as found:
+        load_text(
+            """
+rules:
+  - name: a
+    match: x
+    lazy: [custom_fields.seen, tag_names, email]
+    do: [{upsert: {email: a}}]
+"""
+        )
+    assert [(problem.code, problem.line) for problem in found.value.problems] == [("MB107", 5), ("MB107", 5)]
+    assert "tag_names is never lazy" in found.value.problems[0].message
+
+
+def test_a_notice_tells_which_enabled_rules_have_lazy_fields() -> None:
+    """Each with its place, for those whose state does not outlive the process."""
+    book = load_text(
+        """
+rules:
+  - {name: a, match: x, lazy: [custom_fields.seen], do: [{upsert: {email: a}}]}
+  - {name: b, match: x, enabled: false, lazy: [custom_fields.seen], do: [{upsert: {email: a}}]}
+  - {name: c, match: x, do: [{upsert: {email: a}}]}
+"""
+    )
+    assert [(notice.code, notice.line, notice.severity) for notice in book.forgets_lazy_values()] == [
+        ("MB152", 3, "notice")
+    ]
+
+
 def test_needs_identities_names_actions_that_know_no_email() -> None:
     book = load_text(
         """

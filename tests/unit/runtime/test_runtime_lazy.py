@@ -1,95 +1,27 @@
 """Lazy fields through the whole engine: what finishes at once, what takes it along, and what goes by itself."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge.core.identity import Identities
-from bridge.core.registers import merged
-from bridge.model import (
-    Action,
-    Call,
-    Contact,
-    Ending,
-    Event,
-    Handling,
-    Kind,
-    Outcome,
-    Plan,
-    Record,
-    Verdict,
-)
-from bridge.ports import Store
-from bridge.state import open_store
-from tests.support.engine import P0, P1, House
-from tests.support.engine import record as plain_record
+from bridge.model import Call, Ending, Outcome
+from tests.support.engine import P0, P1
 from tests.support.fakes import DELIVERED, FakeMeisa
+from tests.support.lazy import (
+    DAY,
+    NO_CONTACT,
+    REFUSED,
+    SEEN,
+    SLOW,
+    bridge,
+    fields,
+    login,
+    record,
+    said,
+    settled,
+)
 from tests.support.virtual import run
-
-DAY = 86_400.0
-REFUSED = Outcome(Verdict.REFUSED, 400, "bad field")
-NO_CONTACT = Outcome(Verdict.NEEDS_CONTACT, 404, "no such contact")
-SLOW = [(1, 60.0)]
-SEEN = "custom_fields.seen"
-
-
-def plan(event: Event) -> Plan:
-    """What `do` lists, about one contact; `seen` and `count` are lazy for all."""
-    data = event.data
-    handling = Handling(
-        lazy=(SEEN, "custom_fields.count"),
-        lazy_every_seconds=DAY,
-        coalesce=data.get("coalesce", True),
-        preserve=tuple(data.get("preserve", ())),
-    )
-    contact = Contact(data["email"], data.get("id"))
-    actions, upsert = [], None
-    for position, name in enumerate(data.get("do", ["upsert"])):
-        kind = Kind(name)
-        body: dict[str, Any] = {"email": data["email"]}
-        if "id" in data:
-            body["external_id"] = data["id"]
-        if kind is Kind.UPSERT:
-            body |= {name: data[name] for name in ("source", "tag_names", "first_name") if name in data}
-            body["custom_fields"] = data.get("fields", {})
-            upsert = position
-        elif kind is Kind.TRACK:
-            body["event_name"] = f"track{data['seq']}"
-        needs = upsert if kind is Kind.TRACK else None
-        actions.append(Action(kind, "rule", position, body, contact, handling, needs=needs))
-    return Plan(tuple(actions))
-
-
-def record(offset: int, email: str = "a@x", **data: Any) -> Record:
-    return plain_record(offset, email, **data)
-
-
-def login(offset: int, email: str = "a@x", **data: Any) -> Record:
-    """A change in lazy fields only."""
-    return record(offset, email, fields={"seen": offset}, **data)
-
-
-def bridge(store: Store | None = None, **options: Any) -> House:
-    return House(plan=plan, store=store, identities=Identities(store=store), **options)
-
-
-def said(house: House) -> list[dict[str, Any]]:
-    """The custom fields of each upsert, and the names of tracks, in the order of sending."""
-    return [
-        fields(call) if call.endpoint == "upsert" else {call.endpoint: (call.body or {})["event_name"]}
-        for call in house.meisa.calls
-    ]
-
-
-async def settled(house: House, seconds: float = 2.0) -> None:
-    await asyncio.sleep(seconds)
-    assert house.delivery.pending == 0
-
-
-def file(folder: Path) -> Store:
-    return open_store("sqlite:///state.db", base_dir=folder, namespace="g", merge=merged)
 
 
 def test_log_ins_of_a_day_cost_one_call_at_once_and_one_at_the_days_end() -> None:
@@ -265,10 +197,6 @@ def test_a_value_whose_upsert_is_refused_goes_by_itself() -> None:
     run(story())
 
 
-def fields(call: Call) -> dict[str, Any]:
-    return dict((call.body or {}).get("custom_fields", {}))
-
-
 def test_a_kept_value_never_gets_another_events_upsert_refused() -> None:
     """Meisa refuses seen=1: the plan change goes without it, and the value alone, where it is dropped and no letter."""
 
@@ -404,191 +332,3 @@ def test_values_of_a_partition_ride_on_another_partitions_upsert_only_while_both
         assert said(house) == [{"seen": 0}, {"plan": "pro", "seen": 1}]
 
     run(story())
-
-
-# A store that outlives the process
-
-
-def test_kept_values_survive_a_kill_and_ride_or_go_later(tmp_path: Path) -> None:
-    """What was finished as lazy and committed by a killed process is sent by its successor when the period ends."""
-
-    async def before() -> tuple[int, str]:
-        house = bridge(file(tmp_path))
-        house.source.assign(P0)
-        house.source.feed([login(0), login(0, "b@x")._replace(offset=1)])
-        await settled(house)
-        house.source.feed([login(2), login(3, "b@x"), login(4)])
-        await settled(house)
-        assert said(house) == [{"seen": 0}, {"seen": 0}]
-        return house.source.committed[P0], house.source.metadata[P0]
-
-    async def after(committed: tuple[int, str]) -> None:
-        house = bridge(file(tmp_path))
-        house.source.committed[P0], house.source.metadata[P0] = committed
-        house.source.assign(P0)
-        assert house.delivery.lazy.contacts == 2
-        house.source.feed([record(5, "b@x", fields={"plan": "pro"})])
-        await settled(house)
-        assert said(house) == [{"plan": "pro", "seen": 3}]
-        await settled(house, DAY)
-        assert said(house) == [{"plan": "pro", "seen": 3}, {"seen": 4}]
-
-    committed = run(before())
-    assert committed[0] == 5
-    run(after(committed))
-
-
-def test_an_offset_is_committed_only_when_its_kept_value_lasts() -> None:
-    """A process that dies right after a commit leaves every value of the offsets below it in the store."""
-    from tests.unit.runtime.test_runtime_state import FarStore
-
-    async def story() -> None:
-        store = FarStore()
-        house = bridge(store)
-        house.source.assign(P0)
-        house.source.feed([login(0)])
-        await settled(house)
-        store.full = True
-        house.source.feed([login(1)])
-        await settled(house)
-        assert house.endings() == {Ending.DELIVERED: 1, Ending.LAZY: 1}
-        assert house.source.committed == {P0: 1}
-        store.full = False
-        await asyncio.sleep(10)
-        assert house.source.committed == {P0: 2}
-
-    run(story())
-
-
-def test_an_older_value_that_is_read_again_is_not_kept_over_one_that_was_sent(tmp_path: Path) -> None:
-    """Offset 1 is read again after offset 2's value reached Meisa, because its track had not ended: nothing is due."""
-
-    async def before() -> tuple[int, str]:
-        house = bridge(file(tmp_path), meisa=FakeMeisa(unreachable_track))
-        house.source.assign(P0)
-        house.source.feed([login(0)])
-        await settled(house)
-        house.source.feed([login(1, do=["upsert", "track"]), record(2, fields={"plan": "pro", "seen": 2})])
-        await asyncio.sleep(5)
-        return house.source.committed[P0], house.source.metadata[P0]
-
-    def unreachable_track(call: Call) -> Outcome:
-        return Outcome(Verdict.RETRY, 503, "unavailable") if call.endpoint == "track" else DELIVERED
-
-    async def after(committed: tuple[int, str]) -> None:
-        house = bridge(file(tmp_path))
-        house.source.committed[P0], house.source.metadata[P0] = committed
-        house.source.assign(P0)
-        house.source.feed([login(1, do=["upsert", "track"]), record(2, fields={"plan": "pro", "seen": 2})])
-        await settled(house, 10)
-        assert {"seen": 1} not in said(house)
-        await settled(house, 3 * DAY)
-        assert all(call.get("seen", 2) == 2 for call in said(house))
-
-    committed = run(before())
-    assert committed[0] == 1
-    run(after(committed))
-
-
-def test_a_person_erased_from_the_store_is_not_written_to(tmp_path: Path) -> None:
-    """`contact forget` runs beside the bridge: a kept value of the person does not go out a day later."""
-
-    async def story() -> None:
-        house = bridge(file(tmp_path))
-        house.source.assign(P0)
-        house.source.feed([login(0), login(1, "b@x")])
-        await settled(house)
-        house.source.feed([login(2), login(3, "b@x")])
-        await settled(house)
-        other = file(tmp_path)
-        async for name, value in other.scan("l:"):
-            if b"a@x" in value:
-                other.delete(name)
-        await other.flush()
-        await other.close()
-        await settled(house, 2 * DAY)
-        assert said(house)[2:] == [{"seen": 3}]
-
-    run(story())
-
-
-def test_the_next_owner_with_the_same_store_goes_on(tmp_path: Path) -> None:
-    """Two instances, one store that both reach: a partition that moves takes its kept values along."""
-
-    async def story() -> None:
-        first, second = bridge(file(tmp_path)), bridge(file(tmp_path))
-        first.source.assign(P0)
-        first.source.feed([login(0)])
-        await settled(first)
-        first.source.feed([login(1)])
-        await settled(first)
-        await first.source.revoke(P0)
-        second.source.committed.update(first.source.committed)
-        second.source.metadata.update(first.source.metadata)
-        second.source.assign(P0)
-        await settled(second, 2 * DAY)
-        assert said(first) == [{"seen": 0}]
-        assert said(second) == [{"seen": 1}]
-
-    run(story())
-
-
-# After a crash (hard case 22)
-
-
-def test_a_value_rides_only_once_a_commit_told_of_its_record() -> None:
-    """Else a crash would send the older value of the upsert again, and whoever reads on knows nothing of the newer."""
-
-    async def story() -> None:
-        house = bridge(limits=SLOW)
-        house.source.assign(P0)
-        house.source.feed([record(0, "other@x", fields={"n": 1})])
-        await asyncio.sleep(1)
-        house.source.feed([login(1, do=["upsert", "track"])])
-        await asyncio.sleep(58)
-        house.source.answer_commits = False
-        house.source.feed([login(2)])
-        await asyncio.sleep(5)
-        assert said(house)[1:] == [{"seen": 1}]
-        house.source.answer_commits = True
-        for positions in house.source.unanswered:
-            house.source.commit(positions)
-        await settled(house, 300)
-        assert {"seen": 2} not in said(house), "it waits for the period: seen=1 was sent a moment ago"
-        assert house.delivery.lazy.contacts == 1
-
-    run(story())
-
-
-def test_no_kept_value_leaves_while_newer_records_are_to_be_read_again(tmp_path: Path) -> None:
-    """Offset 2 had reached Meisa and was not committed; offset 1's value, due by now, must not be sent over it."""
-
-    async def before() -> tuple[int, str]:
-        house = bridge(file(tmp_path))
-        house.source.assign(P0)
-        house.source.feed([login(0)])
-        await settled(house)
-        house.source.feed([login(1)])
-        await settled(house)
-        house.source.feed([record(2, fields={"seen": 2, "plan": "pro"})])
-        while not house.meisa.active:
-            await asyncio.sleep(0.001)
-        house.source.answer_commits = False
-        await asyncio.sleep(1)
-        assert said(house) == [{"seen": 0}, {"seen": 2, "plan": "pro"}]
-        return house.source.committed[P0], house.source.metadata[P0]
-
-    async def after(committed: tuple[int, str]) -> None:
-        house = bridge(file(tmp_path))
-        house.clock.wall_offset = 2 * DAY
-        house.source.committed[P0], house.source.metadata[P0] = committed
-        house.source.assign(P0)
-        await asyncio.sleep(3)
-        assert said(house) == []
-        house.source.feed([record(2, fields={"seen": 2, "plan": "pro"})])
-        await settled(house, 3 * DAY)
-        assert said(house) == [{"seen": 2, "plan": "pro"}]
-
-    committed = run(before())
-    assert committed[0] == 2
-    run(after(committed))
