@@ -29,7 +29,7 @@ from bridge.kafka.replays import KafkaLogs
 from bridge.meisa.assumed import Assumptions
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
-from bridge.model import Call, Event, Kind, Outcome, Record, Verdict, action_id
+from bridge.model import Call, Event, Outcome, Record, Verdict, action_id
 from bridge.observe.metrics import Metrics
 from bridge.ports import Clock, Store
 from bridge.replay.service import Replays
@@ -42,6 +42,7 @@ from bridge.runtime.spend import Spend
 from bridge.runtime.status import Status
 from bridge.runtime.suppression import SuppressionSync
 from bridge.runtime.unchanged import Unchanged
+from bridge.scopes import DEFAULT_KEY, missing_scopes, reads_suppressions, setting_of, unneeded_scopes
 from bridge.state import open_ledger, open_store
 from bridge.web.server import AdminServer
 
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_KEY = "default"
-SPARED_KINDS = {Kind.TRIGGER, Kind.ENROLL}
-"""What the suppression list is about: without rules that do this it is not read."""
 START_SECONDS = 10.0
 """How long a start waits for a broker before it says that there is none."""
 PING_AGAIN_SECONDS = 0.02
@@ -238,13 +236,15 @@ class Bridge:
         async with _together() as group:
             # A busy port is told at once; what takes time there (imports) must not delay the first call.
             group.create_task(self.admin.start())
-            asked = [group.create_task(self._find_kafka())]
-            asked += [group.create_task(self._introduce(name)) for name in secrets(self._settings)]
-            await asyncio.gather(*asked)
+            kafka = group.create_task(self._find_kafka())
+            names = list(secrets(self._settings))
+            pings = await asyncio.gather(*[group.create_task(self._introduce(name)) for name in names])
+            await kafka
+            self._look_at_scopes(dict(zip(names, pings, strict=True)))
             self.status.introduced = True
             self.delivery.open()
         self.replays.start()
-        if self._book.handlers or SPARED_KINDS & self._book.kinds():  # what handlers yield nobody knows before
+        if reads_suppressions(self._book):
             self.suppressions.start()
         log.info(
             "started: events are taken in and delivered from here",
@@ -281,7 +281,11 @@ class Bridge:
         for name in cluster.missing(*self._settings.topics):
             log.warning("a topic does not exist (yet); its events are read once it does", topic=name)
 
-    async def _introduce(self, key: str) -> None:
+    def _look_at_scopes(self, pings: Mapping[str, Outcome | None]) -> None:
+        for key, scopes in unneeded_scopes(self._settings, self._book, pings).items():
+            log.warning("the API key may do more than its work needs", key=key, unneeded_scopes=scopes)
+
+    async def _introduce(self, key: str) -> Outcome | None:
         outcome = await self._ping(key)
         problem = introduction(self._settings, key, outcome) or not_meisa(self._settings, outcome)
         if problem:
@@ -293,7 +297,7 @@ class Bridge:
                 status=outcome.status if outcome else None,
                 message=outcome.message if outcome else "no room in the quota",
             )
-            return
+            return None
         for kind in missing_scopes(self._settings, self._book, key, outcome):
             log.warning(
                 "the API key lacks the scope that rules need: their contacts wait for it, then are dead-lettered",
@@ -301,6 +305,7 @@ class Bridge:
                 action=kind,
                 scope=ENDPOINTS[kind].scope,
             )
+        return outcome
 
     async def _ping(self, key: str) -> Outcome | None:
         """The first call of a key. It counts like all others, so it needs a share of the quota: partitions, and an
@@ -460,7 +465,7 @@ def _envelope(settings: Settings, name: str, topic: Topic, problems: list[Proble
 
 def introduction(settings: Settings, key: str, outcome: Outcome | None) -> str | None:
     """Why the service must not start with this key, judged by Meisa's answer to its ping; None where it may."""
-    where = "meisa.api_key" if key == DEFAULT_KEY else f"meisa.keys.{key}"
+    where = setting_of(key)
     if outcome is None:
         return None
     if outcome.verdict is Verdict.KEY_REFUSED:
@@ -500,12 +505,3 @@ def _environment(outcome: Outcome) -> str | None:
         found = outcome.data.get("environment")
         return str(found) if found else None
     return None
-
-
-def missing_scopes(settings: Settings, book: RuleBook, key: str, outcome: Outcome) -> list[str]:
-    """Action kinds of the rules that use this key and whose scope it lacks."""
-    if not isinstance(outcome.data, dict) or not isinstance(outcome.data.get("scopes"), list):
-        return []
-    scopes = set(outcome.data["scopes"])
-    own = {kind: kind if kind in settings.meisa.keys else DEFAULT_KEY for kind in sorted(book.kinds())}
-    return [kind for kind, used in own.items() if used == key and ENDPOINTS[kind].scope not in scopes]

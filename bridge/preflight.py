@@ -5,20 +5,22 @@ that it was told to create.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from bridge.app import introduction, load_rules, missing_scopes, not_meisa, secrets
+from bridge.app import introduction, load_rules, not_meisa, secrets
 from bridge.errors import LedgerFailed, Problem, StartFailed, UsageError, UserError
 from bridge.kafka.admin import create_topics, probe
 from bridge.kafka.properties import validate
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.model import Call, Outcome, Verdict
+from bridge.scopes import missing_scopes, unneeded_scopes
 from bridge.state import open_ledger
 
 if TYPE_CHECKING:
     from bridge.config import Settings
+    from bridge.rules import RuleBook
 
 CODES = {
     "MB201": "no broker answers",
@@ -30,6 +32,7 @@ CODES = {
     "MB211": "Meisa cannot be reached, or does not answer properly",
     "MB212": "Meisa refuses the key, or it is of the other environment",
     "MB213": "a key lacks a scope that rules need",
+    "MB214": "a key has scopes that nothing is done with (a warning)",
 }
 
 ASK_SECONDS = 10.0
@@ -121,9 +124,10 @@ async def _meisa(settings: Settings) -> list[Problem]:
     async with MeisaClient(
         settings.meisa.base_url, reads, allow_http=settings.meisa.allow_http, timeout_seconds=settings.meisa.timeout
     ) as client:
+        pings: dict[str, Outcome | None] = {}
         for name in reads:
             path = ("meisa", "api_key") if name == "default" else ("meisa", "keys", name)
-            outcome = await client.send(Call("ping", key=name))
+            outcome = pings[name] = await client.send(Call("ping", key=name))
             refusal = introduction(settings, name, outcome)
             if refusal:
                 problems.append(settings.place(*path).problem("MB212", refusal))
@@ -134,7 +138,18 @@ async def _meisa(settings: Settings) -> list[Problem]:
                     message = f"the key lacks the scope {ENDPOINTS[kind].scope}, which {kind} needs"
                     hint = "grant it in Meisa, or give that action a key of its own: meisa.keys"
                     problems.append(settings.place(*path).problem("MB213", message, hint))
-    return problems
+    return problems + (list(_unneeded(settings, book, pings)) if book is not None else [])
+
+
+def _unneeded(settings: Settings, book: RuleBook, pings: Mapping[str, Outcome | None]) -> Iterator[Problem]:
+    for name, scopes in unneeded_scopes(settings, book, pings).items():
+        path = ("meisa", "api_key") if name == "default" else ("meisa", "keys", name)
+        yield settings.place(*path).problem(
+            "MB214",
+            f"the key has scopes that nothing is done with here: {', '.join(scopes)}",
+            "make one in Meisa without them: whoever finds a key can do what it may",
+            severity="warning",
+        )
 
 
 def _no_answer(settings: Settings, outcome: Outcome) -> tuple[str, str]:

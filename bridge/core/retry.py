@@ -131,6 +131,7 @@ def deliver(
     key: str = "default",
     started_wall: float | None = None,
     *,
+    contact_key: str = "default",
     read_at: float = 0.0,
     unsure: bool = False,
     spared_body: Mapping[str, Any] | None = None,
@@ -140,9 +141,12 @@ def deliver(
     `started_wall` is when, by Meisa's clock, a trigger first left before a restart of this process: it may have been
     sent then, and in any case before this process read it (`read_at`, monotonic). `unsure` says that nobody knows
     whether it left at all; then its `max_age` holds too. `spared_body` is what its event's upsert said that was not
-    sent, because Meisa was believed to have it.
+    sent, because Meisa was believed to have it. `contact_key` is the API key for a contact that has to be made first,
+    which the action's own may not do.
     """
-    return _Delivery(action, identity, event_wall, policy, facts, key, started_wall, read_at, unsure, spared_body).run()
+    delivery = _Delivery(action, identity, event_wall, policy, facts, key, started_wall, read_at, unsure, spared_body)
+    delivery.contact_key = contact_key
+    return delivery.run()
 
 
 def dead(kind: LetterKind, outcome: Outcome | None, call: Call | None, attempts: int, message: str = "") -> Result:
@@ -178,7 +182,7 @@ class _Delivery:
         self.identity = identity
         self.policy = policy
         self.facts = facts
-        self.key = key
+        self.key = self.contact_key = key
         self.attempts = 0
         self.expires_wall = FOREVER
         if action.handling.max_age_seconds is not None:
@@ -327,7 +331,7 @@ class _Delivery:
             body["external_id"] = self.action.contact.external_id
         if tag_names:
             body["tag_names"] = tag_names
-        return Call(Kind.UPSERT.value, body, key=self.key)
+        return Call(Kind.UPSERT.value, body, key=self.contact_key)
 
     # One call until its answer is final
 

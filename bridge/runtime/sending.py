@@ -103,6 +103,10 @@ class Sending:
         self._timer: asyncio.TimerHandle | None = None
         self.held = True
 
+    def key_of(self, kind: Kind) -> str:
+        """The name of the API key that calls of this kind are made with."""
+        return kind.value if kind.value in self.keys else "default"
+
     # What may leave
 
     def put(self, item: Item) -> None:

@@ -546,3 +546,12 @@ def test_what_was_tried_here_is_as_old_as_its_first_try() -> None:
     attempt = Talk(action(Kind.TRIGGER)).answer(UNANSWERED).attempt
     assert attempt.in_doubt
     assert attempt.too_late(3400.0, attempt.not_after_wall) and not attempt.too_late(3200.0, attempt.not_after_wall)
+
+
+def test_a_contact_that_a_track_needs_is_made_with_the_key_of_upserts() -> None:
+    """A key for tracks alone may not write contacts."""
+    dialogue = deliver(action(Kind.TRACK), "id", EVENT_WALL, POLICY, World(), "track", contact_key="default")
+    keys = [next(dialogue).call.key]
+    for outcome in (Outcome(Verdict.NEEDS_CONTACT, 404), Outcome(Verdict.DELIVERED, 200)):
+        keys.append(dialogue.send(Reply(outcome, 0.0, EVENT_WALL)).call.key)
+    assert keys == ["track", "default", "track"]
