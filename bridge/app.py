@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import signal
 import time
 import uuid
@@ -115,7 +116,7 @@ class Bridge:
             identities=Identities(store=self.store if self.store.lasting else None),
             store=self.store,
             bulk_after_seconds=settings.delivery.bulk_after,
-            unchanged=unchanged_of(settings, book, clock, lambda: self.source.partition_counts()),
+            unchanged=unchanged_of(settings, book, clock, lambda: self.source.partition_counts(), self.store),
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
         )
         self.client.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
@@ -411,10 +412,11 @@ def secrets(settings: Settings) -> dict[str, Secret]:
 
 
 def unchanged_of(
-    settings: Settings, book: RuleBook, clock: Clock, counts: Callable[[], Mapping[str, int]] = dict
+    settings: Settings, book: RuleBook, clock: Clock, counts: Callable[[], Mapping[str, int]], store: Store
 ) -> Unchanged:
     """What needs not be sent because Meisa has it; nothing where no topic is keyed by contact."""
     writers = book.writers(settings.topics)
+    fingerprint = hashlib.blake2b(repr(writers).encode(), digest_size=16).digest()
     return Unchanged(
         clock=clock,
         topics=[name for name, topic in settings.topics.items() if topic.keyed_by == "contact"],
@@ -422,6 +424,8 @@ def unchanged_of(
         others=writers.others,
         rekeyers=writers.rekeyers,
         counts=counts,
+        store=store,
+        rules=fingerprint,
     )
 
 

@@ -17,7 +17,8 @@ The theory
 
 Rules that never break
     1. Only answers teach; a call that may change a contact makes it unknown before it leaves.
-    2. Facts are believed for a partition only if they were learned from a call that left since it was assigned.
+    2. Facts are believed for a partition only if they were learned from a call that left since it was assigned; or by
+       the assignment before, where it is known that there was none in between.
     3. Facts are believed for less than `believed_seconds` (wall), and not if they are of the future.
     4. After a call that may still be carried out (no answer, or a failing server's), nothing is learned of the contact
        for DOUBT_SECONDS: that call may come after the one that was answered.
@@ -26,6 +27,12 @@ Rules that never break
 
     What differs only in how it is written (1 and 1.0, an order that Meisa changed) counts as different: it is sent, as
     it would have been anyhow. `source` never differs: an update keeps the original.
+
+A store that outlives the process
+    Registers are kept there too, by digests of names; an entry with the id of the assignment that learned it. Whether
+    that was the last one, runtime/unchanged.py finds out. What is stored may be older than Meisa by what was not
+    flushed in time: whoever reads a record again whose call a former owner may have made, has to `forget` its contact
+    first. Of assignments further back nothing is believed: a process that was suspended may still write for them.
 
 The bounds
     REGISTERS_MAX registers of some 250 bytes, 50 MB: 66,000 contacts with three names. A key of the default quota makes
@@ -44,9 +51,12 @@ import json
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
+from struct import Struct
 from typing import Any, NamedTuple
 
+from bridge.errors import StoreFailed
 from bridge.model import TopicPartition, email_key
+from bridge.ports import Store
 
 REGISTERS_MAX = 200_000
 FACTS_MAX = 128
@@ -57,6 +67,10 @@ NAME_BYTES = 16
 FACT_BYTES = 8
 """Digests: that an upsert of a hundred paths meets a wrong fact by accident happens once in 10^15."""
 
+PREFIX = "k:"
+"""Of the registers' names in a store; behind it stands the digest of a contact's name."""
+ASSIGNMENT_BYTES = 8
+
 PLAIN_PATHS = ("first_name", "last_name", "display_name")
 
 
@@ -64,7 +78,7 @@ class Entry(NamedTuple):
     """The facts of an answer; stands in the register of the email."""
 
     departed: int
-    """The turn in which its call left."""
+    """The turn in which its call left; 0 where that was in another process."""
     learned: int
     told_wall: float
     others: tuple[bytes, ...]
@@ -72,6 +86,8 @@ class Entry(NamedTuple):
     identified: bool
     """Whether it has an external_id, by which it could be re-keyed."""
     facts: bytes
+    assignment: bytes = b""
+    """Of the partition whose call it was; empty where nothing is stored."""
 
 
 class Link(NamedTuple):
@@ -87,6 +103,21 @@ class Unknown(NamedTuple):
     since: int
     until: float
     """Nor do those to calls that depart before this moment (monotonic)."""
+
+
+class Assignment(NamedTuple):
+    """Of a partition that is ours."""
+
+    since: int
+    """The turn in which it came."""
+    mine: bytes
+    before: bytes
+
+    def believes(self, entry: Entry) -> bool:
+        if entry.departed > self.since:
+            return True
+        # Of this very assignment it is where it was read from the store again.
+        return entry.assignment != b"" and entry.assignment in (self.mine, self.before)
 
 
 class Departure(NamedTuple):
@@ -106,18 +137,21 @@ class Known:
         *,
         others: Callable[[str], bool] = lambda path: False,
         registers_max: int = REGISTERS_MAX,
+        store: Store | None = None,
     ) -> None:
+        """`store` outlives the process, and has every name at hand."""
+        assert store is None or store.local
         if registers_max < 3:
             raise ValueError("room for a contact with three names at least")
         self._believed_seconds = believed_seconds
         self._others = others
         self._registers_max = registers_max
+        self._store = store
         self._registers: OrderedDict[bytes, Entry | Link | Unknown] = OrderedDict()
         self._turn = 0
         self._under_way: Counter[bytes] = Counter()
         """Calls that departed and have not ended, by the names of their contacts; at most what may be in flight."""
-        self._assigned: dict[TopicPartition, int] = {}
-        """Since which turn a partition is ours."""
+        self._assigned: dict[TopicPartition, Assignment] = {}
         self._whole_since: int | None = None
 
     def __len__(self) -> int:
@@ -126,9 +160,12 @@ class Known:
 
     # Partitions
 
-    def assigned(self, partition: TopicPartition) -> None:
-        """The partition is ours from now on."""
-        self._assigned[partition] = self._next_turn()
+    def assigned(self, partition: TopicPartition, mine: bytes = b"", before: bytes = b"") -> None:
+        """The partition is ours from now on; `mine` is the assignment's id, if what it teaches is to be stored.
+
+        `before` is the id of the one before, where there was none in between.
+        """
+        self._assigned[partition] = Assignment(self._next_turn(), mine, before)
 
     def gone(self, partition: TopicPartition) -> None:
         self._assigned.pop(partition, None)
@@ -162,8 +199,8 @@ class Known:
         if entry is None:
             return None
         for partition in partitions:
-            since = self._assigned.get(partition)
-            if since is None or entry.departed < since:
+            assignment = self._assigned.get(partition)
+            if assignment is None or not assignment.believes(entry):
                 return None
         if (others_rekey or (rekeys_elsewhere and entry.identified)) and not self._was_whole(entry):
             return None
@@ -175,15 +212,16 @@ class Known:
 
     def _believed(self, name: bytes, wall: float) -> Entry | None:
         registers = self._registers
-        entry = registers.get(name)
+        entry = self._register(name)
         if not isinstance(entry, Entry) or not 0.0 <= wall - entry.told_wall < self._believed_seconds:
             return None
         for other in entry.others:
-            link = registers.get(other)
+            link = self._register(other)
             if not isinstance(link, Link) or link.email != name:
                 return None
         for each in (name, *entry.others):
-            registers.move_to_end(each)
+            if each in registers:
+                registers.move_to_end(each)
         return entry
 
     # Calls
@@ -202,8 +240,18 @@ class Known:
             if not self._under_way[name]:
                 del self._under_way[name]
 
-    def learn(self, departure: Departure, body: Mapping[str, Any], answer: Mapping[str, Any], wall: float) -> bool:
-        """Takes in what Meisa answered to an upsert that said `body`; False where that teaches nothing."""
+    def learn(
+        self,
+        departure: Departure,
+        body: Mapping[str, Any],
+        answer: Mapping[str, Any],
+        wall: float,
+        partition: TopicPartition | None = None,
+    ) -> bool:
+        """Takes in what Meisa answered to an upsert that said `body`; False where that teaches nothing.
+
+        `partition` is one from which the upsert came.
+        """
         email = answer.get("email")
         if not isinstance(email, str):
             return False
@@ -217,9 +265,15 @@ class Known:
         facts = b"".join(_fact(path, value) for path, value in told)
         turn = self._next_turn()
         identified = answer.get("external_id") is not None
-        for other in others:
-            self._put(other, Link(turn, first))
-        self._put(first, Entry(departure.turn, turn, wall, others, identified, facts))
+        assignment = self._assigned.get(partition) if partition is not None else None
+        mine = assignment.mine if assignment is not None and assignment.since < departure.turn else b""
+        entry = Entry(departure.turn, turn, wall, others, identified, facts, mine)
+        registers: dict[bytes, Entry | Link] = {other: Link(turn, first) for other in others}
+        registers[first] = entry
+        for name, register in registers.items():
+            self._put(name, register)
+            if self._store is not None and mine:
+                self._store.put(f"{PREFIX}{name.hex()}", _encoded(register))
         return True
 
     def _overlaps(self, name: bytes, departure: Departure) -> bool:
@@ -240,10 +294,26 @@ class Known:
             if isinstance(before, Unknown):
                 until = max(until, before.until)
             self._put(name, Unknown(turn, until))
+            if self._store is not None:
+                self._store.delete(f"{PREFIX}{name.hex()}")
 
     def _next_turn(self) -> int:
         self._turn += 1
         return self._turn
+
+    def _register(self, name: bytes) -> Entry | Link | Unknown | None:
+        """What is known under this name, here or in the store."""
+        register = self._registers.get(name)
+        if register is not None or self._store is None:
+            return register
+        try:
+            value = self._store.get(f"{PREFIX}{name.hex()}")
+        except StoreFailed:
+            return None
+        stored = None if value is None else _decoded(value)
+        if stored is not None:
+            self._put(name, stored)
+        return stored
 
     def _put(self, name: bytes, register: Entry | Link | Unknown) -> None:
         registers = self._registers
@@ -251,6 +321,35 @@ class Known:
         registers.move_to_end(name)
         if len(registers) > self._registers_max:
             registers.popitem(last=False)
+
+
+# In a store
+
+_HEAD = Struct(f">B{ASSIGNMENT_BYTES}sd?B")
+_ENTRY, _LINK = 1, 2
+"""The first byte of a value, and so its form: a further form takes a further number."""
+
+
+def _encoded(register: Entry | Link) -> bytes:
+    if isinstance(register, Link):
+        return bytes([_LINK]) + register.email
+    head = _HEAD.pack(_ENTRY, register.assignment, register.told_wall, register.identified, len(register.others))
+    return head + b"".join(register.others) + register.facts
+
+
+def _decoded(value: bytes) -> Entry | Link | None:
+    """What a store kept; None where it is not what the bridge writes."""
+    if value[:1] == bytes([_LINK]) and len(value) == 1 + NAME_BYTES:
+        return Link(0, value[1:])
+    if value[:1] != bytes([_ENTRY]) or len(value) < _HEAD.size:
+        return None
+    _, assignment, told_wall, identified, count = _HEAD.unpack_from(value)
+    names = value[_HEAD.size : _HEAD.size + count * NAME_BYTES]
+    facts = value[_HEAD.size + count * NAME_BYTES :]
+    others = tuple(names[place : place + NAME_BYTES] for place in range(0, len(names), NAME_BYTES))
+    if len(names) != count * NAME_BYTES or len(facts) % FACT_BYTES:
+        return None
+    return Entry(0, 0, told_wall, others, identified, facts, assignment)
 
 
 # Names

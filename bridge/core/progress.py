@@ -22,7 +22,8 @@ The form
     8        `unsure_below`: a former owner's progress up to there could not be read
     9        a hash of the topic's id: four bytes
     10       the quota's spend, as core/shares.py writes it
-    11-15    reserved for the assignment id; with tag 10 at most SPEND_BYTES, heads included
+    11       the assignment id: eight bytes that no other assignment of the partition tells
+    12-15    reserved; with tags 10 and 11 at most SPEND_BYTES, heads included
 
 Rules that never break
     1. What is written never exceeds its limit, in bytes; the broker would refuse the whole commit.
@@ -52,7 +53,7 @@ from typing import NamedTuple
 PREFIX = "mb1:"
 _OURS = re.compile(r"mb\d{1,4}:")
 
-_STORED, _DEFLATED, _RUNS, _STARTED, _DELIVERED, _UNCLAIMED, _SEEN, _UNSURE, _TOPIC, _SPEND = range(1, 11)
+_STORED, _DEFLATED, _RUNS, _STARTED, _DELIVERED, _UNCLAIMED, _SEEN, _UNSURE, _TOPIC, _SPEND, _ASSIGNMENT = range(1, 12)
 
 _CHECK_BYTES = 4
 _DIGEST_BYTES = 4
@@ -60,6 +61,7 @@ _DIGEST_BYTES = 4
 _WALL_BYTES = 4
 """Enough until 2106."""
 _TOPIC_BYTES = 4
+ASSIGNMENT_BYTES = 8
 _HEADS_BYTES = _CHECK_BYTES + 4 * 4 + 9 + 5 + 8
 """The checksum, four sections' heads of four bytes, and all of `seen` (9), `unsure_below` (5) and the topic's hash."""
 SPEND_BYTES = 160
@@ -114,6 +116,8 @@ class Progress(NamedTuple):
     """Four bytes of a hash of the topic's id."""
     spend: bytes | None = None
     """What of the quota's share of this partition is used (core/shares.py); None where nothing is told of it."""
+    assignment: bytes | None = None
+    """Whose commit this is (runtime/unchanged.py); None where nobody asks."""
 
 
 def digest(action_id: str) -> int:
@@ -186,8 +190,11 @@ def encode(
         if best:
             _section(body, _UNCLAIMED, best)
     if progress.spend is not None:
-        assert len(progress.spend) <= SPEND_BYTES - 3
+        assert len(progress.spend) + 3 + (progress.assignment is not None) * (2 + ASSIGNMENT_BYTES) <= SPEND_BYTES
         _section(body, _SPEND, progress.spend)
+    if progress.assignment is not None:
+        assert len(progress.assignment) == ASSIGNMENT_BYTES
+        _section(body, _ASSIGNMENT, progress.assignment)
     if not body:
         return ""
     return PREFIX + base64.b85encode(bytes(body) + _check(offset, body)).decode("ascii")
@@ -244,6 +251,8 @@ def _read(offset: int, body: _Reader) -> Progress:
             progress = progress._replace(topic=reader.fixed(_TOPIC_BYTES))
         elif tag == _SPEND:
             progress = progress._replace(spend=reader.bytes(reader.left))
+        elif tag == _ASSIGNMENT:
+            progress = progress._replace(assignment=reader.bytes(ASSIGNMENT_BYTES))
     return progress._replace(delivered=delivered)
 
 

@@ -89,6 +89,11 @@ class Writers:
     def __init__(self, by_topic: Mapping[str, Writes]) -> None:
         self._by_topic = dict(by_topic)
 
+    def __repr__(self) -> str:
+        """All of it, the same in every process: whoever keeps what it follows from this compares it."""
+        told = {topic: (sorted(each.sets), sorted(each.removes), each.rekeys) for topic, each in self._by_topic.items()}
+        return f"Writers({dict(sorted(told.items()))})"
+
     @property
     def rekeyers(self) -> frozenset[str]:
         """The topics whose actions may re-key a contact."""

@@ -156,6 +156,7 @@ class Commits:
             progress, unclaimed = partition.offsets.progress(partition.topic_hash)
             if spend is not None:
                 progress = progress._replace(spend=spend.tell(partition.name))
+            progress = progress._replace(assignment=self._delivery.unchanged.assignment(partition.name))
             try:
                 metadata = encode(due, progress, self._limit_bytes, unclaimed)
             except DoesNotFit as error:

@@ -205,6 +205,7 @@ class Delivery:
         """Puts an action behind all of its contact; None where it joined what waits there."""
         action = part.action
         self._pending += 1
+        self.unchanged.entered(part)
         names = self._ordering.joined(action.contact.ordering_keys()) if action.handling.ordered else ()
         if action.kind in JOINING:
             last = self._ordering.last(names)
@@ -289,8 +290,6 @@ class Delivery:
     def withdraw(self, partitions: Iterable[TopicPartition]) -> None:
         """Drops what is unsent of these partitions; what is in flight may still end well."""
         leaving = set(partitions)
-        for partition in leaving:
-            self.unchanged.gone(partition)
         self._names.withdraw(leaving)
         self.lazy.withdraw(leaving)
         touched = {item: None for partition in leaving for item in self._items.get(partition, ())}

@@ -90,7 +90,7 @@ class Engine:
         self._delivery = delivery
         self.partitions: dict[TopicPartition, Partition] = {}
         self._settled = asyncio.Event()
-        self._lasting = Lasting(store, source.commit, delivery.lazy.committing) if store is not None else None
+        self._lasting = Lasting(store, source.commit, self._committing) if store is not None else None
         self._commits = Commits(
             source=source,
             commit=self._lasting.commit if self._lasting is not None else source.commit,
@@ -223,6 +223,11 @@ class Engine:
             return False
         return partition.offsets.seen_told(offset)
 
+    def _committing(self, positions: Sequence[Position]) -> None:
+        """What is put beside a commit before it is handed to Kafka."""
+        self._delivery.lazy.committing(positions)
+        self._delivery.unchanged.handed(positions)
+
     def _left(self) -> None:
         self._commits.ended()
         self._intake.room_made()
@@ -239,10 +244,10 @@ class Engine:
                 room_bytes=self._room_bytes,
                 started_max=self._started_max,
             )
-            self._restore(new, offsets)
+            progress = self._restore(new, offsets)
             partition = Partition(new.partition, new.epoch, offsets, new.topic_hash)
             self.partitions[new.partition] = partition
-            self._delivery.unchanged.assigned(new.partition)
+            self._delivery.unchanged.assigned(new, progress)
             if new.fresh:
                 # Perhaps of another topic under the same name: what was known by offsets says nothing about these.
                 self._delivery.offsets_restarted(new.partition, new.topic_hash)
@@ -260,10 +265,10 @@ class Engine:
         self._meter.rebalanced("assigned")
         log.info("partitions assigned; their events are taken in from here", partitions=_names(partitions))
 
-    def _restore(self, new: Assigned, offsets: PartitionOffsets) -> None:
-        """Takes over what a former owner told beside the committed offset."""
+    def _restore(self, new: Assigned, offsets: PartitionOffsets) -> Progress | None:
+        """Takes over what a former owner told beside the committed offset; None where that can not be done."""
         if new.offset is None or not new.metadata:
-            return
+            return None
         committed = new.offset if new.committed is None else new.committed
         progress = decode(committed, new.metadata)
         where = {"partition": str(new.partition), "offset": committed}
@@ -292,6 +297,8 @@ class Engine:
             )
         else:
             offsets.restore(progress)
+            return progress
+        return None
 
     def records(self, batch: Sequence[Record]) -> None:
         counts: dict[str, int] = {}
@@ -435,6 +442,7 @@ class Engine:
     def _forget(self, names: Sequence[TopicPartition]) -> None:
         for name in names:
             self.partitions.pop(name, None)
+            self._delivery.unchanged.gone(name)
         self.burial.forget(names)
         if self._spend is not None:
             self._spend.gone(names)

@@ -63,6 +63,9 @@ class Marks(Protocol):
     async def see(self, record: Record) -> bool:
         """Waits until `seen`; False where the partition went before."""
 
+    def repeats(self, record: Record) -> bool:
+        """Whether an upsert of this record may have left before it was read here."""
+
     def crowded(self, record: Record) -> bool:
         """Whether this is the frontier of a window that is more than three quarters full: it goes first."""
 
@@ -99,6 +102,9 @@ class NoMarks:
 
     async def see(self, record: Record) -> bool:
         return True
+
+    def repeats(self, record: Record) -> bool:
+        return False
 
     def crowded(self, record: Record) -> bool:
         return False
@@ -237,6 +243,10 @@ class PartitionMarks:
         partition.sights.append(Sight(record.offset, told))
         self._commit_now()
         return await told
+
+    def repeats(self, record: Record) -> bool:
+        partition = self._owned(record)
+        return partition is not None and record.offset < partition.offsets.arrivals.seen
 
     def crowded(self, record: Record) -> bool:
         partition = self._owned(record)

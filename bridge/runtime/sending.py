@@ -30,7 +30,7 @@ from bridge.runtime.clock import MeisaClock
 from bridge.runtime.gates import Gates, GateState
 from bridge.runtime.items import FIRST, PULLED, Item, Key, KeyState, Part
 from bridge.runtime.together import Company, Together, share
-from bridge.runtime.unchanged import Unchanged
+from bridge.runtime.unchanged import UNLASTING, Unchanged
 
 log = structlog.get_logger(__name__)
 
@@ -389,7 +389,11 @@ class Sending:
             call = call._replace(body=self._body(item))
         item.body = call.body
         departure = self._unchanged.departs(item, call)
-        outcome, sent_wall = await self._call(key, item, call)
+        if departure is None or await self._unchanged.lasts(item):
+            outcome, sent_wall = await self._call(key, item, call)
+        else:
+            outcome, sent_wall = UNLASTING, self._clock.wall()
+            self._unsent(key, item)
         self._unchanged.ended(item, call, departure, outcome, sent_wall)
         item.in_flight = item.leaving = False
         self._replied(item, Reply(outcome, self._clock.now(), self._clock.wall(), self._meisa_clock.at(sent_wall)))

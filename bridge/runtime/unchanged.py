@@ -6,21 +6,47 @@ known to be so, and where each record that it comes from is of a topic that is `
 else writes this contact's state goes through this process too.
 
 A replayed upsert is always sent: somebody asked for it. So are kept values of lazy fields (runtime/lazy.py).
+
+With a store that outlives the process and is at hand (SQLite), what was learned is kept there, and the next assignment
+of the partition, here or by another process with the same store, goes on with it where none was in between:
+    commits tell       an assignment id that no other assignment tells (core/progress.py)
+    the store tells    for each partition the last commits that were handed to Kafka, written before they were handed
+    believed           only where what Kafka has committed, offset and text, is one of these
+So a commit of anybody else, a reset by a tool, and a store that lost its tail (a power failure) or is of another
+machine all show. What remains is what a crash left undone: a call that was carried out, and whose answer was never
+stored. Its record is read again, and lies below the offset that its partition had told as `seen` before the call left
+(delivery.md, 22): whoever reads it again first forgets its contact, and learns nothing of it while that call may still
+come. Calls of no record in the log's window (a replay, kept values) are not read again: before they leave, the store
+has forgotten their contact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from hashlib import blake2b
 from typing import Any
 
 from bridge.core.known import Departure, Known, name_of, names_in
-from bridge.model import Call, Kind, Outcome, TopicPartition, Verdict, email_key
-from bridge.ports import Clock
-from bridge.runtime.items import Item
+from bridge.core.progress import ASSIGNMENT_BYTES, Progress
+from bridge.errors import StoreFailed
+from bridge.model import Assigned, Call, Contact, Kind, Outcome, Position, TopicPartition, Verdict, email_key
+from bridge.ports import Clock, Store
+from bridge.runtime.items import Item, Part
 
 UNCHANGED = Outcome(
     Verdict.SPARED, message="Meisa has all of it already, by its own answer; no call was made", detail="unchanged"
 )
+
+UNLASTING = Outcome(
+    Verdict.RETRY, message="the state store cannot be written; the call waits for it", detail="never_sent"
+)
+
+PREFIX = "o:"
+"""Of the registers that tell of partitions' commits."""
+HANDED_MAX = 4
+"""Commits remembered of a partition: one under way, one acknowledged, and those of a revocation."""
+DIGEST_BYTES = 8
 
 WRITE_CALLS = frozenset({"upsert", "add_tag", "remove_tag"})
 
@@ -37,33 +63,105 @@ class Unchanged:
         others: Callable[[str], bool] = lambda path: False,
         rekeyers: Collection[str] = (),
         counts: Callable[[], Mapping[str, int]] = dict,
+        store: Store | None = None,
+        rules: bytes = b"",
+        new_id: Callable[[], bytes] = lambda: secrets.token_bytes(ASSIGNMENT_BYTES),
     ) -> None:
         """`others(path)`: whether several topics may write the path; `rekeyers` are the topics that may re-key.
 
-        `counts` tells how many partitions each topic has that the group reads (ports.Source).
+        `counts` tells how many partitions each topic has that the group reads (ports.Source). `rules` stands for all
+        that `others` and `rekeyers` say: where that changed, nothing stored is believed.
         """
+        self._store = store if store is not None and store.lasting and store.local and topics else None
+        self._rules = rules
+        self._new_id = new_id
+        self._assignments: dict[TopicPartition, bytes] = {}
+        """The ids of those of which the store tells."""
+        self._handed: dict[TopicPartition, list[bytes]] = {}
+        """Digests of each one's last commits that were handed over."""
         self._clock = clock
         self._topics = frozenset(topics)
         self._rekeyers = frozenset(rekeyers)
         self._counts = counts
         self._partitions: set[TopicPartition] = set()
-        self.known = Known(believed_seconds, others=others)
+        self.known = Known(believed_seconds, others=others, store=self._store)
 
     # Partitions
 
-    def assigned(self, partition: TopicPartition) -> None:
+    def assigned(self, new: Assigned, progress: Progress | None) -> None:
+        """A partition is ours; `progress` is what a former owner told beside its commit, as far as it can be read."""
+        partition, mine, before = new.partition, b"", b""
+        if self._store is not None and partition.topic in self._topics:
+            mine = self._assignments[partition] = self._new_id()
+            self._handed[partition] = []
+            if progress is not None and progress.assignment is not None and self._told_of(new):
+                before = progress.assignment
         self._partitions.add(partition)
-        self.known.assigned(partition)
+        self.known.assigned(partition, mine, before)
         self.known.whole(False)  # somebody else had it
+
+    def _told_of(self, new: Assigned) -> bool:
+        """Whether what Kafka has committed is what was handed over last by whoever wrote what is stored."""
+        assert self._store is not None
+        committed = new.offset if new.committed is None else new.committed
+        if new.fresh or committed is None:
+            return False
+        try:
+            handed = self._store.get(f"{PREFIX}{new.partition}") or b""
+        except StoreFailed:
+            return False
+        digests = [handed[place : place + DIGEST_BYTES] for place in range(0, len(handed), DIGEST_BYTES)]
+        return self._digest(committed, new.metadata) in digests
 
     def gone(self, partition: TopicPartition) -> None:
         self._partitions.discard(partition)
+        self._assignments.pop(partition, None)
+        self._handed.pop(partition, None)
         self.known.gone(partition)
         self.known.whole(False)
 
     def _look_whether_whole(self) -> None:
         counts = self._counts()
         self.known.whole(bool(counts) and len(self._partitions) == sum(counts.values()))
+
+    # Commits
+
+    def assignment(self, partition: TopicPartition) -> bytes | None:
+        """What commits of the partition tell of who makes them; None where nobody asks."""
+        return self._assignments.get(partition)
+
+    def handed(self, positions: Iterable[Position]) -> None:
+        """These are handed to Kafka as soon as the store has written what it was told until now."""
+        for position in positions:
+            handed = self._handed.get(position.partition)
+            if handed is not None and self._store is not None:
+                handed.append(self._digest(position.offset, position.metadata))
+                del handed[:-HANDED_MAX]
+                self._store.put(f"{PREFIX}{position.partition}", b"".join(handed))
+
+    def _digest(self, offset: int, metadata: str) -> bytes:
+        text = f"{offset} {metadata}".encode("utf-8", "surrogatepass")
+        return blake2b(text, digest_size=DIGEST_BYTES, key=self._rules).digest()
+
+    def entered(self, part: Part) -> None:
+        """An action is read, perhaps again: if a call of it may have been made, nothing counts that is stored of its
+        contact, and that call may still come."""
+        if not self._topics or part.batch.beside:
+            return
+        marks, action = part.batch.marks, part.action
+        started = action.kind is Kind.TRIGGER and marks.started_wall(part.record, action) is not None
+        if started or marks.repeats(part.record):
+            self.known.forget([*_named(action.contact), *names_in(action.body)], self._clock.now(), doubt=True)
+
+    async def lasts(self, item: Item) -> bool:
+        """Whether a call that departs may leave: the store has forgotten its contact, or its record is read again."""
+        if self._store is None or not any(part.batch.beside for part in item.pending.group):
+            return True
+        try:
+            await self._store.flush()
+        except StoreFailed:
+            return False
+        return True
 
     # Asking
 
@@ -114,7 +212,8 @@ class Unchanged:
         known.ended(departure)
         answer = outcome.data if isinstance(outcome.data, Mapping) and outcome.verdict is Verdict.DELIVERED else {}
         if answer and call.endpoint == "upsert" and item.kind is Kind.UPSERT:
-            known.learn(departure, call.body or {}, answer, sent_wall)
+            partition = item.part.partition if len(item.pending) else None
+            known.learn(departure, call.body or {}, answer, sent_wall, partition)
             return
         doubt = outcome.verdict is Verdict.UNKNOWN or (outcome.verdict is Verdict.RETRY and outcome.sent)
         known.forget((*departure.names, *names_in(answer)), self._clock.now(), doubt=doubt)
@@ -123,12 +222,16 @@ class Unchanged:
 def _names(item: Item, call: Call, recipient: Any) -> Iterator[bytes]:
     """By which names the contact of a call may be known."""
     for contact in {part.action.contact: None for part in item.pending.group}:
-        yield from (name_of(key) for key in contact.ordering_keys() if not key.startswith("a:"))
+        yield from _named(contact)
     yield from names_in(call.body or {})
     if call.contact_id is not None:
         yield name_of(f"i:{call.contact_id}")
     if isinstance(recipient, Mapping):
         yield from names_in({field: recipient.get(field) for field in ("email", "external_id")})
+
+
+def _named(contact: Contact) -> Iterator[bytes]:
+    return (name_of(key) for key in contact.ordering_keys() if not key.startswith("a:"))
 
 
 def _is_in(email: str | None, key: bytes | None) -> bool:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from bridge.core.known import DOUBT_SECONDS, FACTS_MAX, Known, name_of, names_in
+from bridge.core.known import DOUBT_SECONDS, FACTS_MAX, PREFIX, Known, name_of, names_in
+from bridge.errors import StoreFailed
 from bridge.model import TopicPartition
+from bridge.state.memory import MemoryStore
 
 P0, P1 = TopicPartition("events", 0), TopicPartition("events", 1)
 WALL = 1_780_000_000.0
@@ -288,3 +290,116 @@ def test_a_contact_has_a_bounded_number_of_facts_what_was_sent_first() -> None:
 def test_a_table_without_room_for_one_contact_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="three names"):
         Known(DAY, registers_max=2)
+
+
+# In a store
+
+MINE, NEXT, OTHER = b"assign-1", b"assign-2", b"assign-3"
+
+
+def stored() -> MemoryStore:
+    """A store in which the first assignment has kept what it learned."""
+    store = MemoryStore()
+    one = Known(DAY, store=store)
+    one.assigned(P0, MINE)
+    departure = one.departs(names_in(BODY), 0.0)
+    one.ended(departure)
+    assert one.learn(departure, BODY, ANSWER, WALL, P0)
+    return store
+
+
+def of(store: MemoryStore, before: bytes = MINE, **settings: Any) -> Known:
+    """The next process, whose assignment came right after that one."""
+    one = Known(DAY, store=store, **settings)
+    one.assigned(P0, NEXT, before)
+    return one
+
+
+def test_what_is_stored_is_believed_by_the_assignment_right_behind() -> None:
+    store = stored()
+    assert differing(of(store), BODY) == set()
+    assert differing(of(store), {**BODY, "first_name": "Eva", "tag_names": ["vip"]}) == {"first_name", "tag_names.vip"}
+    assert differing(of(store), {"email": "eva@example.com"}) is None
+    assert of(store).differing(BODY, [P0], WALL + DAY) is None
+    for before in (b"", OTHER):
+        assert differing(of(store, before), BODY) is None
+    assert of(store).differing(BODY, [P1], WALL) is None
+
+
+def test_what_is_stored_names_nobody() -> None:
+    store = stored()
+    assert len(store._values) == 3
+    assert not any(text in f"{name}{value!r}" for name, value in store._values.items() for text in ("ada", "example"))
+
+
+def test_what_was_learned_and_put_away_is_read_again() -> None:
+    """The same assignment finds in the store what there was no room for here."""
+    store = stored()
+    one = of(store, registers_max=3)
+    assert differing(one, BODY) == set()
+    other = {"email": "eva@example.com", "external_id": "8"}
+    departure = one.departs(names_in(other), 0.0)
+    one.ended(departure)
+    assert one.learn(departure, other, {**other, "id": "m8"}, WALL, P0)
+    one.forget([b"somebody", b"else"], 0.0)
+    assert differing(one, other) == set()
+    assert differing(one, BODY) == set()
+    assert differing(one, other) == set()
+
+
+@pytest.mark.parametrize("key", ["e:ada@example.com", "x:7", "i:m1"])
+def test_what_is_forgotten_is_so_for_the_next_process_too(key: str) -> None:
+    store = stored()
+    of(store).forget([name_of(key)], 0.0)
+    assert differing(of(store), BODY) is None
+    store = stored()
+    of(store).departs([name_of(key)], 0.0)
+    assert differing(of(store), BODY) is None
+
+
+def test_what_is_stored_says_nothing_of_all_partitions() -> None:
+    """Whether others could re-key meanwhile nobody knows."""
+    one = of(stored())
+    one.whole(True)
+    assert differing(one, BODY, others_rekey=True) is None
+
+
+def test_what_is_learned_for_no_assignment_is_not_stored() -> None:
+    """Nor after its partition went, or came anew while the call was under way."""
+    for partition, again in ((None, False), (P1, False), (P0, True)):
+        store = MemoryStore()
+        one = Known(DAY, store=store)
+        one.assigned(P0, MINE)
+        departure = one.departs(names_in(BODY), 0.0)
+        if again:
+            one.assigned(P0, NEXT, MINE)
+        one.ended(departure)
+        assert one.learn(departure, BODY, ANSWER, WALL, partition)
+        assert not store._values
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"\x01", b"\x02short", b"\x03" + bytes(60), bytes(60)])
+def test_a_foreign_value_in_the_store_says_nothing(value: bytes) -> None:
+    for broken in ("e:ada@example.com", "x:7"):
+        store = stored()
+        store.put(f"{PREFIX}{name_of(broken).hex()}", value)
+        assert differing(of(store), BODY) is None
+
+
+def test_a_cut_value_in_the_store_says_nothing() -> None:
+    name = f"{PREFIX}{name_of('e:ada@example.com').hex()}"
+    store = stored()
+    whole = store.get(name)
+    assert whole is not None
+    for length in range(len(whole)):
+        store.put(name, whole[:length])
+        found = differing(of(store), {**BODY, "first_name": "Eva"})
+        assert found is None or "first_name" in found, length  # cut behind a fact, those before it still hold
+
+
+def test_a_store_that_cannot_be_read_says_nothing() -> None:
+    class Failing(MemoryStore):
+        def get(self, name: str) -> bytes | None:
+            raise StoreFailed("away")
+
+    assert differing(of(Failing()), BODY) is None

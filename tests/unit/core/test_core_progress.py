@@ -28,6 +28,7 @@ from bridge.core.progress import (
     started_limit,
     window_limit,
 )
+from bridge.core.shares import TOLD_BYTES
 
 
 def bits(base: int, *offsets: int) -> bytes:
@@ -475,3 +476,13 @@ def test_the_quotas_spend_is_told_as_it_is_beside_whatever_else_there_is() -> No
     found = decode(8, told)
     assert len(told) <= 4096 and found is not None and found.spend == spend and found.seen == 9_000
     assert decode(8, encode(8, Progress(8, seen=9), 512)) == Progress(8, seen=9)
+
+
+def test_whose_commit_it_is_is_told_beside_the_spend() -> None:
+    """The largest that core/shares.py tells fits with it; without the rest it is told too."""
+    told = Progress(8, spend=bytes(TOLD_BYTES), assignment=b"whose-it")
+    assert decode(8, encode(8, told, 512)) == told
+    alone = Progress(8, assignment=b"whose-it")
+    assert decode(8, encode(8, alone, 512)) == alone
+    with pytest.raises(AssertionError):
+        encode(8, told._replace(spend=bytes(SPEND_BYTES - 12)), 512)
