@@ -21,7 +21,7 @@ bounded by the changes of lane, at most one for each lane above an item's own.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -141,6 +141,10 @@ class Dispatch(Generic[T]):
     def waiting(self) -> int:
         """Items whose moment has not come."""
         return len(self._wait_of)
+
+    def not_yet(self) -> Iterator[T]:
+        """The items whose moment has not come."""
+        return (item for _, entry, sequence, item in self._waits if self._wait_of.get(sequence) == entry)
 
     def __len__(self) -> int:
         return len(self._lane_of)

@@ -195,6 +195,10 @@ class Item:
     def trigger(self) -> bool:
         return self.kind is Kind.TRIGGER
 
+    def lingers(self, now: float) -> bool:
+        """Whether it waits for others only, not for a moment before which it may not be called."""
+        return self.attempt is not None and max(self.attempt.not_before, self.hold_until) <= now
+
     def newest(self) -> Iterable[Part]:
         """Of what its next call stands for, the last from each partition."""
         group = self.pending.group

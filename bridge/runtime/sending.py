@@ -565,7 +565,10 @@ class Sending:
             if key.quota.trouble:
                 reasons.append(Waiting("shared_quota", queued, None, f"{key.name}: {key.quota.trouble}"))
             if key.dispatch.waiting:
-                reasons.append(Waiting("retry", key.dispatch.waiting, key.dispatch.next_deadline(), key.name))
+                lingering = sum(item.lingers(now) for item in key.dispatch.not_yet())
+                for reason, count_of in (("retry", key.dispatch.waiting - lingering), ("linger", lingering)):
+                    if count_of:
+                        reasons.append(Waiting(reason, count_of, key.dispatch.next_deadline(), key.name))
             if not queued:
                 continue
             if key.refused:

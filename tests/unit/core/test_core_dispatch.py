@@ -28,6 +28,7 @@ def test_the_lowest_goes_first_within_a_lane_and_urgent_lanes_go_first() -> None
 def test_nothing_goes_before_its_moment() -> None:
     """A retry waits, others pass it; at its moment it goes first, because it is lower."""
     machine = dispatch(("retry", "normal", 1, 5.0), ("other", "normal", 2, 0))
+    assert list(machine.not_yet()) == ["retry"]
     assert machine.next_deadline() == 5.0
     assert machine.waiting == 1
     assert take_all(machine, 4.9) == ["other"]

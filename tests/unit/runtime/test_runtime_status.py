@@ -181,6 +181,19 @@ def test_work_that_is_to_be_repeated_shows_as_retry() -> None:
     run(story())
 
 
+def test_work_that_waits_for_company_shows_as_lingering() -> None:
+    """Nothing is wrong: it is not among what is to be repeated."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda call: UNAVAILABLE, latency=0.0))
+        house.source.assign(P0)
+        house.source.feed([record(0), record(1, "b@x", linger=30.0)])
+        await asyncio.sleep(0.02)
+        assert reasons(status_of(house).snapshot()) == {"retry": 1, "linger": 1}
+
+    run(story())
+
+
 def test_dead_letters_without_an_acknowledgement_show_with_the_brokers_reason() -> None:
     async def story() -> None:
         house = House(letters=FakeLetters(refusals=3))
