@@ -14,7 +14,6 @@ waits, so that is what a quiet machine would show. Each repeat is a fresh proces
 from __future__ import annotations
 
 import cProfile
-import gc
 import json
 import pstats
 import subprocess
@@ -27,6 +26,7 @@ import structlog
 
 from benchmarks.house import Log
 from benchmarks.trace import Traffic, book, trace
+from bridge.app import collect_seldom
 from bridge.core.identity import Identities
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy
@@ -97,7 +97,7 @@ async def absorb(mode: str, events: int, profile: cProfile.Profile | None = None
     names = [TopicPartition("events", number) for number in range(PARTITIONS)]
     source.assign(*names)
     batches = _batches(names, events, source.epoch)
-    gc.collect()
+    collect_seldom()  # as the service does
     cpu, wall = time.process_time(), time.perf_counter()
     if profile is not None:
         profile.enable()

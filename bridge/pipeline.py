@@ -80,7 +80,10 @@ async def carry(record: Record, line: Line) -> None:
     if not plan.actions and not plan.failures:
         return line.finish(record, Ending.FILTERED)
 
-    results = await _deliver(event, plan, line)
+    before = [_ended_before(event, action, line) for action in plan.actions]
+    fresh = [action for action, ended in zip(plan.actions, before, strict=True) if ended is None]
+    delivered = iter(await line.deliver(event, fresh, alone=not plan.failures) if fresh else ())
+    results = [next(delivered) if ended is None else ended for ended in before]
 
     letters = [
         Letter(record, LetterKind.RULE, failure.message, rule=failure.rule) for failure in plan.failures
@@ -90,20 +93,11 @@ async def carry(record: Record, line: Line) -> None:
     return line.finish(record, Ending.DEAD_LETTERED if letters else worst(results))
 
 
-async def _deliver(event: Event, plan: Plan, line: Line) -> Sequence[Result]:
-    """Delivers what is neither done nor history already; results stand in the order of the actions."""
-    actions = plan.actions
-    results: dict[int, Result] = {}
-    for action in actions:
-        if line.done_before(event.record, action):
-            results[action.position] = DONE_BEFORE
-        elif line.too_old(action, event):
-            results[action.position] = EXPIRED
-    fresh = [action for action in actions if action.position not in results]
-    if fresh:
-        delivered = await line.deliver(event, fresh, alone=not plan.failures)
-        results.update((action.position, result) for action, result in zip(fresh, delivered, strict=True))
-    return [results[action.position] for action in actions]
+def _ended_before(event: Event, action: Action, line: Line) -> Result | None:
+    """How an action has ended already when its record is read; None where it is to be delivered."""
+    if line.done_before(event.record, action):
+        return DONE_BEFORE
+    return EXPIRED if line.too_old(action, event) else None
 
 
 EXPIRED = Result(Ending.EXPIRED)

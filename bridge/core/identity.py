@@ -42,6 +42,8 @@ The bounds
 Left over
     What was admitted before its re-key turned out to be refused has been resolved already. An alias that came with an
     email alone is given up once that email passed from one id to another, because whose it is cannot be told.
+    Of two processes that share a store and say different things of one person within a second, the one that repeats
+    what it said before does not write, and so gives way to the one with the news, whoever comes last.
 
 A store that outlives the process
     All reading goes through `_get`, all writing through `_put`; with a store the registers are kept there too, and
@@ -141,6 +143,9 @@ class Identities:
             resolved = self.resolve(action)
             self._learn_aliases(resolved.contact, partition, offset)
             return resolved
+        if self._repeats(contact.external_id, contact.email, partition, offset):
+            self._learn_aliases(contact, partition, offset)
+            return action
         before = self._present(contact.external_id)
         self.learn(contact, partition, offset)
         named = email_name(contact.email)
@@ -161,7 +166,9 @@ class Identities:
     def learn(self, contact: Contact, partition: TopicPartition, offset: int) -> None:
         """Takes in what an upsert says of a person."""
         if contact.email is not None and contact.external_id is not None:
-            self._learn_pair(contact.external_id, contact.email, partition, offset)
+            pair = (contact.external_id, contact.email, partition, offset)
+            if not self._repeats(*pair):
+                self._learn_pair(*pair)
         self._learn_aliases(contact, partition, offset)
 
     def refused(self, contact: Contact, partition: TopicPartition, offset: int) -> None:
@@ -310,6 +317,27 @@ class Identities:
         return (present.email if present is not None else known.email), external_id
 
     # Registers
+
+    def _repeats(self, external_id: str, email: str, partition: TopicPartition, offset: int) -> bool:
+        """Whether an upsert says what an earlier one of its partition said last of both names; nearly all do.
+
+        Then only the marks move, and the store is spared. Its marks may so be older than the truth, but whatever of
+        this partition stands between says the same, or it would be the register's last word.
+        """
+        own, name = id_name(external_id), email_name(email)
+        present, claim = cast(Present | None, self._get(own)), cast(Claim | None, self._get(name))
+        if present is None or claim is None or not present.marks or present.marks[-1:] != claim.marks[-1:]:
+            return False
+        place, highest = present.marks[-1]
+        if highest >= offset or place != self._place(partition) or present.email != email:
+            return False
+        if claim.external_id != external_id or claim.rival is not None or present.changed or present.uncertain:
+            return False
+        if self._lacks is None:
+            mark = (place, offset)
+            self._remember(own, Present(email, marks=(*present.marks[:-1], mark)))
+            self._remember(name, Claim(external_id, marks=(*claim.marks[:-1], mark)))
+        return True
 
     def _learn_pair(self, external_id: str, email: str, partition: TopicPartition, offset: int) -> None:
         """An upsert gives the id this email."""

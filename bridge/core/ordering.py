@@ -78,6 +78,8 @@ class Ordering(Generic[T]):
 
     def extend(self, ticket: Ticket[T], names: tuple[str, ...]) -> None:
         """`ticket`, which is `last(names)`, stands in the queues of all these names from now on."""
+        if names == ticket.keys:
+            return  # nearly always
         new = tuple(name for name in names if name not in self._queues)
         for name in new:
             self._queues[name] = deque((ticket,))

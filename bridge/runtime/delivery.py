@@ -102,6 +102,7 @@ class Delivery:
         """Hears of every action that is out, whether it ended or its partition went."""
         self.part_done = part_done
         """Hears of each action that was carried out of an event that goes on: progress must tell it."""
+        self._tell: Callable[[Record, Action], None] = lambda record, action: self.part_done(record, action)
         self._dice = dice or random.Random()
         self.sending = Sending(
             meisa,
@@ -159,7 +160,7 @@ class Delivery:
             alone=alone,
             old=self._clock.wall() - event.time_wall_seconds > self._bulk_after_seconds,
             marks=marks or self.marks,
-            tell=tell or (lambda *done: self.part_done(*done)),
+            tell=tell or self._tell,
             beside=marks is not None,
         )
         self._waiting_events[batch.lane] += 1
@@ -234,7 +235,7 @@ class Delivery:
         self._ordering.extend(ticket, names)
         self._concerns(item, part.partition)
         lane = part.lane
-        if LANES.index(lane) < LANES.index(item.lane):
+        if lane is not item.lane and LANES.index(lane) < LANES.index(item.lane):
             if item.begun:
                 self._waiting_contacts[item.lane] -= 1
                 self._waiting_contacts[lane] += 1

@@ -74,7 +74,11 @@ class Batch:
         """Monotonic."""
         self.old = old
         """Too old, when it was read, for anybody to wait for it: all of it goes in the last lane."""
-        lane = min((action.handling.lane for action in actions), key=LANES.index, default=Lane.SYNC)
+        lane = (
+            actions[0].handling.lane  # nearly always
+            if len(actions) == 1
+            else min((action.handling.lane for action in actions), key=LANES.index, default=Lane.SYNC)
+        )
         self.lane = Lane.BULK if old else lane
         """Where the event counts as pending: its most urgent action's."""
         self.marks = marks

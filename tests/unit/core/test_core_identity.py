@@ -8,6 +8,7 @@ import pytest
 from bridge.core.identity import Identities
 from bridge.core.registers import PLACES_MAX
 from bridge.model import Action, Contact, Kind, Record, TopicPartition, action_id
+from bridge.state.memory import MemoryStore
 
 P, Q = TopicPartition("users", 0), TopicPartition("billing", 3)
 IN_BODY = {Kind.UPSERT: ("email", "external_id"), Kind.TRACK: ("email", "external_id"), Kind.ENROLL: ("email",)}
@@ -457,3 +458,65 @@ def test_forgetting_an_email_erases_who_was_last_said_to_have_it() -> None:
     assert len(log.table) == 0
     log.add(upsert("c@x", stripe="c"))
     assert asyncio.run(log.table.forget("c@x")) == 1
+
+
+def stored(store: MemoryStore) -> dict[str, bytes | None]:
+    return {name: store.get(name) for name in ("x:7", "e:a@x", "e:b@x")}
+
+
+def test_what_was_said_before_is_not_written_again() -> None:
+    """A third upsert with the same names leaves the store as it was; one that says something else does not."""
+    log = Log()
+    store = MemoryStore()
+    log.table = Identities(store=store)
+    log.add(upsert("a@x", "7"))
+    log.add(upsert("a@x", "7"))
+    before = stored(store)
+    log.add(upsert("a@x", "7"))
+    assert stored(store) == before
+    log.add(upsert("b@x", "7"))
+    assert stored(store) != before and log.of_id("7") == "b@x"
+
+
+@pytest.mark.parametrize("between", [upsert("a@x", "8"), upsert("b@x", "7"), upsert("A@x", "7")])
+@pytest.mark.parametrize("to", [P, Q])
+def test_what_others_said_since_is_answered(between: Action, to: TopicPartition) -> None:
+    """An upsert that somebody contradicted meanwhile counts again, from wherever that came."""
+    log = Log()
+    for _ in range(3):
+        log.add(upsert("a@x", "7"))
+    log.add(between, to=to)
+    log.add(upsert("a@x", "7"))
+    assert log.of_id("7") == "a@x"
+    assert log.email("a@x") == "a@x"
+
+
+def test_a_repeated_word_moves_the_marks() -> None:
+    """What stands in the log before it, and was never told (its rule failed), undoes nothing when it is replayed."""
+    table = Identities()
+    for offset in (0, 1, 2, 9):
+        table.admit(upsert("b@x", "7"), P, offset)
+    table.admit(upsert("a@x", "7"), P, 5)
+    assert table.resolve(action(Kind.ENROLL, id="7")).contact.email == "b@x"
+    table.admit(upsert("a@x", "7"), P, 10)
+    assert table.resolve(action(Kind.ENROLL, id="7")).contact.email == "a@x"
+
+
+def test_what_a_refusal_left_uncertain_is_cleared_by_the_next_word() -> None:
+    """Meisa takes what it refused before: from then on the former email leads to the present one."""
+    log = rekeyed()
+    log.table.refused(Contact("b@x", "7"), P, 1)
+    assert log.email("a@x") == "a@x"
+    log.add(upsert("b@x", "7"))
+    assert log.email("a@x") == "b@x"
+
+
+def test_rehearsing_teaches_nothing() -> None:
+    """What is only tried out moves no mark."""
+    store = MemoryStore()
+    table = Identities(store=store)
+    for offset in range(3):
+        table.admit(upsert("b@x", "7"), P, offset)
+    assert table.lacking(lambda: table.admit(upsert("b@x", "7"), P, 9)) == set()
+    table.admit(upsert("a@x", "7"), P, 5)
+    assert table.resolve(action(Kind.ENROLL, id="7")).contact.email == "a@x"
