@@ -177,11 +177,18 @@ class CountedWindow(NamedTuple):
     limit: int
     seconds: float
     spare: int
-    """Of the limit, for urgent calls only."""
-    rate: float
-    """Calls a second of all others, on the whole."""
-    burst: float
-    """So many of those may leave at once; 0 where they are not paced."""
+    """Of the limit, for urgent calls only; all others are paced where there is a reserve."""
+
+
+class PaceRules(NamedTuple):
+    """Numbers of core/window.py and core/quota.py, which say what they mean, for a ledger that does the same."""
+
+    parts: int
+    gaps: int
+    catch_up_share: float
+    give_way: float
+    recovery_share: float
+    ahead_telling: float
 
 
 class EndOfCall(NamedTuple):
@@ -197,8 +204,8 @@ class Brake(NamedTuple):
 
     seconds: float
     """From now."""
-    window: int | None
-    """The window that gives way, because somebody else uses the key: if there is room by the ledger's count."""
+    wait_seconds: float | None
+    """What the answer asked for (0: nothing), by which the ledger learns why; None where it has learnt already."""
 
 
 class Ask(NamedTuple):
@@ -206,6 +213,7 @@ class Ask(NamedTuple):
     is not urgent and keeps to the pace."""
 
     windows: tuple[CountedWindow, ...]
+    rules: PaceRules
     urgent: tuple[str, ...]
     common: tuple[str, ...]
     ended: tuple[EndOfCall, ...]

@@ -29,8 +29,9 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from bridge.core.quota import NEVER, Quota, Slot, WindowUse
-from bridge.ports import Ask, Brake, CountedWindow, EndOfCall, Granted
+from bridge.core.quota import AHEAD_TELLING, NEVER, Quota, Slot, WindowUse
+from bridge.core.window import CATCH_UP_SHARE, GAPS, GIVE_WAY, PARTS, RECOVERY_SHARE
+from bridge.ports import Ask, Brake, CountedWindow, EndOfCall, Granted, PaceRules
 
 USE_SECONDS = 10.0
 """A call may wait so long with its permit: for the commit that a trigger needs, for instance."""
@@ -48,17 +49,7 @@ COMMON, URGENT = False, True
 LOST = "the ledger had lost what was used"
 
 
-BURST_SHARE = 0.25
-"""Of what is not reserved may leave at once before the pace sets in: a sign-up's few calls need not wait, and urgent
-ones find most of the window free."""
-
-
-def _counted(limit: int, seconds: float, spare: int) -> CountedWindow:
-    """A window with its reserve, and the pace that belongs to it."""
-    common = limit - spare
-    return CountedWindow(
-        limit, seconds, spare, max(1, common) / seconds, max(1.0, common * BURST_SHARE) if spare else 0.0
-    )
+RULES = PaceRules(PARTS, GAPS, CATCH_UP_SHARE, GIVE_WAY, RECOVERY_SHARE, AHEAD_TELLING)
 
 
 class Permit(Slot):
@@ -84,7 +75,7 @@ class Permits(Quota):
         member: str,
     ) -> None:
         super().__init__(limits, reserve=reserve, unanswered_seconds=unanswered_seconds)
-        self._counted = tuple(_counted(window.limit, window.seconds, window.spare) for window in self._windows)
+        self._counted = tuple(CountedWindow(window.limit, window.seconds, window.spare) for window in self._windows)
         self._hold_seconds = USE_SECONDS + timeout_seconds + unanswered_seconds
         self._member = member
         self._numbers = 0
@@ -92,9 +83,9 @@ class Permits(Quota):
         self._hand: dict[bool, deque[Permit]] = {COMMON: deque(), URGENT: deque()}
         self._ended_calls: deque[tuple[str, float, float | None]] = deque()
         """Permit, when this was noted, and when the call counts as ended: None where it never left."""
-        self._brake: tuple[float, int | None] | None = None
-        """Until when, and which window gives way: what the ledger does not know yet."""
-        self._brake_asked: tuple[float, int | None] | None = None
+        self._brake: tuple[float, float | None] | None = None
+        """Until when, and the wait that was asked for: what the ledger does not know yet."""
+        self._brake_asked: tuple[float, float | None] | None = None
         self._wanted = {COMMON: False, URGENT: False}
         self._worth_at = {COMMON: -math.inf, URGENT: -math.inf}
         self._ahead = {COMMON: 1, URGENT: 1}
@@ -161,20 +152,14 @@ class Permits(Quota):
 
     def throttled(self, now: float, retry_after_seconds: float | None) -> float:
         """As in Quota; all other instances hear of it."""
-        ours = now >= self._braked_until and self.has_room(now)
+        first = now >= self._braked_until
         until = super().throttled(now, retry_after_seconds)
-        self._brake = (until, self._explains(retry_after_seconds) if ours else None)
+        self._brake = (until, (retry_after_seconds or 0.0) if first else None)
         self.untold = True
         return until
 
-    def _give_way(self, now: float, retry_after_seconds: float | None) -> None:
+    def _give_way(self, now: float, wait_seconds: float) -> None:
         """The ledger does it, which knows what all have used."""
-
-    def _explains(self, retry_after_seconds: float | None) -> int:
-        """The shortest window that can explain the wait; the last one where none is so long."""
-        wait = retry_after_seconds or 0.0
-        fitting = (number for number, window in enumerate(self._counted) if wait <= window.seconds)
-        return next(fitting, len(self._counted) - 1)
 
     def earliest(self, now: float, *, urgent: bool = False) -> float:
         """As in Quota; NEVER where only an answer of the ledger is missing, which wakes whoever waits."""
@@ -221,12 +206,13 @@ class Permits(Quota):
             self._ended_calls.popleft()
         brake = None
         if self._brake is not None:
-            until, window = self._brake
-            brake = Brake(max(0.0, until - now), window)
+            until, wait = self._brake
+            brake = Brake(max(0.0, until - now), wait)
         self._brake_asked = self._brake
         self._asked_at = now
         self._asked = Ask(
             self._counted,
+            RULES,
             self._names(URGENT, now),
             self._names(COMMON, now),
             tuple(EndOfCall(name, None if at is None else now - at) for name, _, at in self._ended_calls),

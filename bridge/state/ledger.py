@@ -17,6 +17,9 @@ The theory
 
     What is booked so counts as having ended when all that may be under way has ended, `hold_seconds` later.
 
+The pace, and what a 429 teaches, are those of core/window.py and core/quota.py, over the calls of all instances. (The
+adapter does not know the core: the numbers come with each question, and a contract test holds the script to it.)
+
 What may still go wrong: Redis's clock. Where it is put back calls wait for as long; where it leaps ahead, calls count
 for so much less. So do not step the clock of that machine while calls are made; slewing (NTP's way) is harmless. Two
 groups do not see each other, even with the same API key: to each the other one is a neighbour (core/quota.py).
@@ -40,18 +43,13 @@ from bridge.ports import Ask, Granted
 TIMEOUT_SECONDS: Final = 2.0
 """For a connection, and for an answer; then it is asked anew, and meanwhile nothing leaves."""
 
-GIVE_WAY: Final = 0.9
-RECOVERY_SHARE: Final = 0.25
-"""A window in which somebody else's use shows gets a ceiling: of what we had used so much. It rises by this share of
-the limit in each length of the window, so that a neighbour who has gone is noticed (core/quota.py)."""
-
 KEPT_SECONDS: Final = 86_400
 """A key's calls vanish so long after the last of them has ceased to count: a key that was rotated leaves nothing."""
 
 SCRIPT: Final = """
 local sentinel, calls = KEYS[1], KEYS[2]
 local ask = cjson.decode(ARGV[1])
-local key, windows = ask.key, ask.windows
+local key, windows, rules = ask.key, ask.windows, ask.rules
 local now, run = ask.now, ask.run
 if not now then
   local time = redis.call('TIME')
@@ -107,17 +105,27 @@ end
 -- News
 redis.call('ZADD', calls, 1e300, 'guard')
 redis.call('ZREMRANGEBYSCORE', calls, '-inf', exact(now - longest))
-local tokens, filled = {}, get(key .. ':filled') or now
+local next_at, gap_of, gap_until, paced = {}, {}, {}, {}
+local shortest = windows[1]
 for i, w in ipairs(windows) do
-  tokens[i] = math.min(w.burst, (get(key .. ':tokens:' .. i) or w.burst) + math.max(0, now - filled) * w.rate)
+  next_at[i], gap_of[i] = get(key .. ':next:' .. i) or 0, get(key .. ':gap:' .. i) or 0
+  gap_until[i], paced[i] = get(key .. ':gap_until:' .. i) or 0, get(key .. ':paced:' .. i) or 0
+  if w.seconds < shortest.seconds then shortest = w end
 end
+local even = shortest.limit / shortest.seconds
+local ahead = math.max(0, (get(key .. ':ahead') or 0) - math.max(0, now - (get(key .. ':last') or now)) * even)
+local burst, learnt = get(key .. ':burst'), get(key .. ':learnt')
+if burst and now - learnt > ask.kept then burst = nil end
 for _, told in ipairs(ask.ended) do
   local name, ago = told[1], told[2]
   if ago then
     local score = tonumber(redis.call('ZSCORE', calls, name) or nil)
     if score and now - ago < score then redis.call('ZADD', calls, exact(now - ago), name) end
-  elseif redis.call('ZREM', calls, name) == 1 and string.sub(name, -1) == 'c' then
-    for i, w in ipairs(windows) do tokens[i] = math.min(w.burst, tokens[i] + 1) end
+  elseif redis.call('ZREM', calls, name) == 1 then
+    ahead = math.max(0, ahead - 1)
+    if string.sub(name, -1) == 'c' then
+      for i = 1, #windows do next_at[i] = next_at[i] - gap_of[i] end
+    end
   end
 end
 
@@ -130,7 +138,7 @@ local function risen()
   for i, w in ipairs(windows) do
     most[i] = w.limit
     if ceiling[i] then
-      local high = ceiling[i] + w.limit * ask.recovery * math.max(0, now - since[i]) / w.seconds
+      local high = ceiling[i] + w.limit * rules.recovery_share * (math.max(0, now - since[i]) / w.seconds) ^ 3
       if high < w.limit then most[i] = math.max(1, math.floor(high)) end
     end
   end
@@ -139,15 +147,27 @@ risen()
 
 local brake = get(key .. ':brake') or 0
 if ask.brake then
-  local room = true
-  for i, w in ipairs(windows) do room = room and used[i] < most[i] end
-  local i = ask.brake.window
-  if i and room and now >= brake then
-    i = i + 1
-    ceiling[i], since[i] = math.min(most[i], math.max(1, used[i] * ask.give_way)), now
-    put(key .. ':ceiling:' .. i, ceiling[i])
-    put(key .. ':since:' .. i, now)
-    risen()
+  local asked = ask.brake.wait_seconds
+  if asked and now >= brake then
+    if ahead >= rules.ahead_telling and asked <= math.ceil(1 / even) then
+      ahead = math.max(0, ahead - 1)
+      burst, learnt = math.max(1, math.min(burst or ahead, ahead / 2)), now
+      put(key .. ':burst', burst)
+      put(key .. ':learnt', learnt)
+    else
+      local yields = nil
+      for i, w in ipairs(windows) do
+        local fits = asked <= w.seconds or (not yields and i == #windows)
+        if fits and (not yields or used[i] / math.max(1, most[i]) > used[yields] / math.max(1, most[yields])) then
+          yields = i
+        end
+      end
+      local less = math.max(1, used[yields] * rules.give_way - windows[yields].spare)
+      ceiling[yields], since[yields] = math.max(1, math.min(most[yields], used[yields]) - less), now
+      put(key .. ':ceiling:' .. yields, ceiling[yields])
+      put(key .. ':since:' .. yields, now)
+      risen()
+    end
   end
   brake = math.max(brake, now + ask.brake.seconds)
   put(key .. ':brake', brake)
@@ -159,15 +179,16 @@ local function kept(i, urgent)
   return math.max(0, math.min(windows[i].spare, most[i] - 1))
 end
 local function fits(urgent)
-  if now < brake then return false end
+  if now < brake or (burst and ahead + 1 - burst > 1e-9) then return false end
   for i, w in ipairs(windows) do
     if used[i] >= most[i] - kept(i, urgent) then return false end
-    if not urgent and w.burst > 0 and tokens[i] < 1 - 1e-6 then return false end
+    if not urgent and next_at[i] > now then return false end
   end
   return true
 end
 local function wait(urgent)
   local at = math.max(now, brake)
+  if burst then at = math.max(at, now + (ahead + 1 - burst) / even) end
   for i, w in ipairs(windows) do
     local over = used[i] + 1 - most[i] + kept(i, urgent)
     if over > 0 then
@@ -182,22 +203,48 @@ local function wait(urgent)
         free = math.min(free or math.huge, lost_end + w.seconds)
       end
       if most[i] < w.limit then
-        local due = since[i] + (most[i] + 1 - ceiling[i]) * w.seconds / (w.limit * ask.recovery)
+        local lengths = ((most[i] + 1 - ceiling[i]) / (w.limit * rules.recovery_share)) ^ (1 / 3)
+        local due = since[i] + lengths * w.seconds
         free = math.min(free or math.huge, due)
       end
       at = math.max(at, free or now + w.seconds)
     end
-    if not urgent and w.burst > 0 and tokens[i] < 1 then at = math.max(at, now + (1 - tokens[i]) / w.rate) end
+    if not urgent then at = math.max(at, next_at[i]) end
   end
   return at - now
+end
+local function gap_after(i)
+  local w = windows[i]
+  local part, room = w.seconds / rules.parts, most[i] - kept(i, false)
+  local first = math.floor(now / part)
+  local free, gap = math.max(1, room - used[i] + 1), 0
+  local from = '(' .. exact(now - w.seconds)
+  for number = first, first + rules.parts - 1 do
+    local to = exact((number + 1) * part - w.seconds)
+    free = free + redis.call('ZCOUNT', calls, from, '(' .. to)
+    if lost[i] > 0 and math.floor((lost_end + w.seconds) / part) == number then free = free + lost[i] end
+    gap = math.max(gap, ((number + 1) * part - now) / free)
+    from = to
+  end
+  return gap * math.min(1, used[i] / room)
+end
+local function keep_pace(i)
+  local w = windows[i]
+  if w.spare == 0 then return end
+  paced[i] = paced[i] + 1
+  if paced[i] * rules.gaps >= w.limit or now >= gap_until[i] then
+    gap_of[i], gap_until[i], paced[i] = gap_after(i), now + w.seconds / rules.gaps, 0
+  end
+  next_at[i] = math.max(next_at[i], now - w.seconds * rules.catch_up_share) + gap_of[i]
 end
 local function grant(names, urgent)
   for n, name in ipairs(names) do
     if not fits(urgent) then return n - 1, wait(urgent) end
     redis.call('ZADD', calls, exact(now + ask.hold), name)
-    for i, w in ipairs(windows) do
+    ahead = ahead + 1
+    for i = 1, #windows do
       used[i] = used[i] + 1
-      if not urgent then tokens[i] = tokens[i] - 1 end
+      if not urgent then keep_pace(i) end
     end
   end
   return #names, 0
@@ -209,8 +256,13 @@ for i, w in ipairs(windows) do
   if lost[i] > 0 and used[i] >= most[i] then lost_seconds = math.max(lost_seconds, lost_end + w.seconds - now) end
 end
 
-for i = 1, #windows do put(key .. ':tokens:' .. i, tokens[i]) end
-put(key .. ':filled', math.max(now, filled))
+for i = 1, #windows do
+  put(key .. ':next:' .. i, next_at[i])
+  put(key .. ':gap:' .. i, gap_of[i])
+  put(key .. ':gap_until:' .. i, gap_until[i])
+  put(key .. ':paced:' .. i, paced[i])
+end
+put(key .. ':ahead', ahead)
 put(key .. ':last', now)
 put('last', now)
 redis.call('EXPIRE', calls, math.ceil(longest + ask.hold) + ask.kept)
@@ -269,13 +321,11 @@ class RedisLedger:
             "ended": [[end.permit] if end.ago_seconds is None else [end.permit, end.ago_seconds] for end in ask.ended],
             "hold": ask.hold_seconds,
             "first_use": ask.first_use,
-            "give_way": GIVE_WAY,
-            "recovery": RECOVERY_SHARE,
+            "rules": ask.rules._asdict(),
             "kept": KEPT_SECONDS,
         }
         if ask.brake is not None:
-            window = {} if ask.brake.window is None else {"window": ask.brake.window}
-            question["brake"] = {"seconds": ask.brake.seconds, **window}
+            question["brake"] = {name: value for name, value in ask.brake._asdict().items() if value is not None}
         if self._now is not None:
             question["now"] = self._now()
         if self._run is not None:

@@ -21,7 +21,7 @@ from tests.support.service import wait_for
 
 pytestmark = [pytest.mark.chaos, pytest.mark.kafka]
 
-PER_MINUTE = 240
+PER_MINUTE = 200
 LOAD = Load(partitions=8, backlog=0.7, events_per_second=4.0, burst=(1, 8), per_minute=PER_MINUTE)
 
 
@@ -41,7 +41,7 @@ def test_four_processes_never_exceed_one_quota_whatever_befalls_them(
 ) -> None:
     """Three processes and one that joins; one is killed and replaced, one stopped for longer than its session and
     continued. No minute has more than a minute's calls, none is refused, nothing is lost, order is kept."""
-    produced = list(events(1, 300, 100, 0.6, 4, now_wall_seconds=time.time()))
+    produced = list(events(1, 220, 80, 0.6, 4, now_wall_seconds=time.time()))
     with ExitStack() as stack:
         url = stack.enter_context(redis_server()).url if shared == "redis" else shared
         fleet = Fleet(proxied_kafka, tmp_path, LOAD, shared=url)

@@ -1,14 +1,18 @@
-"""A ledger of the shared quota that lives in memory: what Redis does in a script, done naively."""
+"""A ledger of the shared quota that lives in memory: what Redis does in a script, done naively, and by the core's own
+window where that says how calls are paced and what a neighbour is given.
+"""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from bridge.core.permits import RULES
+from bridge.core.window import Window
 from bridge.errors import LedgerFailed
 from bridge.ports import Ask, CountedWindow, Granted
-from bridge.state.ledger import GIVE_WAY, RECOVERY_SHARE
 
-MINUTE_AND_HOUR = (CountedWindow(60, 60.0, 0, 1.0, 0.0), CountedWindow(1000, 3600.0, 0, 1.0, 0.0))
+MINUTE_AND_HOUR = (CountedWindow(60, 60.0, 0), CountedWindow(1000, 3600.0, 0))
 HOLD = 80.0
 
 
@@ -20,16 +24,25 @@ def question(
     **more: object,
 ) -> Ask:
     """An ask of a group that is not new."""
-    return Ask(windows, urgent, common, (), None, HOLD, False)._replace(**more)  # type: ignore[arg-type]
+    return Ask(windows, RULES, urgent, common, (), None, HOLD, False)._replace(**more)  # type: ignore[arg-type]
+
+
+@dataclass
+class _Pace:
+    next_at: float = 0.0
+    gap: float = 0.0
+    gap_until: float = 0.0
+    paced: int = 0
 
 
 @dataclass
 class _Key:
     ends: dict[str, float] = field(default_factory=dict)
-    tokens: list[float] = field(default_factory=list)
-    filled: float = 0.0
+    pace: dict[int, _Pace] = field(default_factory=lambda: defaultdict(_Pace))
     ceilings: dict[int, tuple[float, float]] = field(default_factory=dict)
     brake: float = 0.0
+    ahead: float = 0.0
+    burst: float = math.inf
     last: float = 0.0
 
 
@@ -77,13 +90,9 @@ class MemoryLedger:
         windows = ask.windows
         longest = max(window.seconds for window in windows)
         self._notice(now, key, ask, longest)
-        each = self._keys.setdefault(key, _Key(filled=now))
-        each.tokens = each.tokens or [window.burst for window in windows]
-        each.tokens = [
-            min(window.burst, tokens + max(0.0, now - each.filled) * window.rate)
-            for window, tokens in zip(windows, each.tokens, strict=True)
-        ]
-        each.filled = max(now, each.filled)
+        each = self._keys.setdefault(key, _Key(last=now))
+        view = _View(self, each, windows, now)
+        each.ahead = max(0.0, each.ahead - (now - each.last) * view.even)
         for end in ask.ended:
             if end.permit not in each.ends:
                 continue
@@ -91,19 +100,13 @@ class MemoryLedger:
                 each.ends[end.permit] = min(each.ends[end.permit], now - end.ago_seconds)
                 continue
             del each.ends[end.permit]
+            each.ahead = max(0.0, each.ahead - 1)
             if end.permit.endswith("c"):
-                each.tokens = [
-                    min(window.burst, tokens + 1) for window, tokens in zip(windows, each.tokens, strict=True)
-                ]
-        view = _View(self, each, windows, now)
+                for i in range(len(windows)):
+                    each.pace[i].next_at -= each.pace[i].gap
         if ask.brake is not None:
-            if (
-                ask.brake.window is not None
-                and now >= each.brake
-                and all(view.used(i) < view.most(i) for i in range(len(windows)))
-            ):
-                i = ask.brake.window
-                each.ceilings[i] = (min(view.most(i), max(1.0, view.used(i) * GIVE_WAY)), now)
+            if ask.brake.wait_seconds is not None and now >= each.brake:
+                view.learn(ask.brake.wait_seconds)
             each.brake = max(each.brake, now + ask.brake.seconds)
         urgent, wait_urgent = view.grant(ask.urgent, ask.hold_seconds, urgent=True)
         common, wait_common = view.grant(ask.common, ask.hold_seconds, urgent=False)
@@ -113,8 +116,8 @@ class MemoryLedger:
             common,
             wait_urgent,
             wait_common,
-            tuple(view.used(i) for i in range(len(windows))),
-            tuple(view.most(i) for i in range(len(windows))),
+            tuple(window.used(now) for window in view.core()),
+            tuple(window.most(now) for window in view.core()),
             max(0.0, each.brake - now),
             view.lost_seconds(),
         )
@@ -146,63 +149,89 @@ class _View:
 
     def __init__(self, ledger: MemoryLedger, key: _Key, windows: tuple[CountedWindow, ...], now: float) -> None:
         self.ledger, self.key, self.windows, self.now = ledger, key, windows, now
+        shortest = min(windows, key=lambda window: window.seconds)
+        self.even = shortest.limit / shortest.seconds
 
-    def lost_seconds(self) -> float:
-        full = [i for i in range(len(self.windows)) if self.lost(i) and self.used(i) >= self.most(i)]
-        return max([self.ledger._lost_end + self.windows[i].seconds - self.now for i in full], default=0.0)
-
-    def counting(self, i: int) -> list[float]:
-        return sorted(end for end in self.key.ends.values() if end > self.now - self.windows[i].seconds)
+    def core(self) -> list[Window]:
+        """The core's windows with what counts now."""
+        made = []
+        for i, each in enumerate(self.windows):
+            window = Window(each.limit, each.seconds, 0.0)
+            window.spare = each.spare
+            if i in self.key.ceilings:
+                window._ceiling, window._ceiling_at = self.key.ceilings[i]
+            for end in self.key.ends.values():
+                if end + each.seconds > self.now:
+                    window.remember(end, 1)
+            if self.lost(i):
+                window.remember(self.ledger._lost_end, self.lost(i))
+            made.append(window)
+        return made
 
     def lost(self, i: int) -> int:
         return self.ledger.lost(self.now, self.windows[i], self.windows)
 
-    def used(self, i: int) -> int:
-        return len(self.counting(i)) + self.lost(i)
+    def lost_seconds(self) -> float:
+        full = [i for i, each in enumerate(self.core()) if self.lost(i) and each.used(self.now) >= each.most(self.now)]
+        return max([self.ledger._lost_end + self.windows[i].seconds - self.now for i in full], default=0.0)
 
-    def most(self, i: int) -> int:
-        limit = self.windows[i].limit
-        if i not in self.key.ceilings:
-            return limit
-        ceiling, since = self.key.ceilings[i]
-        risen = ceiling + limit * RECOVERY_SHARE * (self.now - since) / self.windows[i].seconds
-        return limit if risen >= limit else max(1, int(risen))
-
-    def kept(self, i: int, urgent: bool) -> int:
-        return 0 if urgent else max(0, min(self.windows[i].spare, self.most(i) - 1))
+    def learn(self, wait_seconds: float) -> None:
+        key = self.key
+        if key.ahead >= RULES.ahead_telling and wait_seconds <= math.ceil(1 / self.even):
+            key.ahead -= 1
+            key.burst = max(1.0, min(key.burst, key.ahead / 2))
+            return
+        core = self.core()
+        fitting = [window for window in core if wait_seconds <= window.seconds] or core[-1:]
+        yields = max(fitting, key=lambda window: window.fullness(self.now))
+        yields.give_way(self.now)
+        key.ceilings[core.index(yields)] = (yields._ceiling, yields._ceiling_at)
 
     def fits(self, urgent: bool) -> bool:
-        if self.now < self.key.brake:
+        if self.now < self.key.brake or self.key.ahead + 1 - self.key.burst > 1e-9:
             return False
-        for i, window in enumerate(self.windows):
-            if self.used(i) >= self.most(i) - self.kept(i, urgent):
-                return False
-            if not urgent and window.burst > 0 and self.key.tokens[i] < 1 - 1e-6:
-                return False
-        return True
+        paced = urgent or all(self.key.pace[i].next_at <= self.now for i in range(len(self.windows)))
+        return paced and all(window.room(self.now, urgent) for window in self.core())
 
     def grant(self, names: tuple[str, ...], hold_seconds: float, *, urgent: bool) -> tuple[int, float]:
         for number, name in enumerate(names):
             if not self.fits(urgent):
                 return number, self.wait(urgent)
             self.key.ends[name] = self.now + hold_seconds
+            self.key.ahead += 1
             if not urgent:
-                self.key.tokens = [tokens - 1 for tokens in self.key.tokens]
+                self.keep_pace()
         return len(names), 0.0
 
+    def keep_pace(self) -> None:
+        for i, window in enumerate(self.core()):
+            if window.spare:
+                pace = self.key.pace[i]
+                pace.paced += 1
+                if pace.paced * RULES.gaps >= window.limit or self.now >= pace.gap_until:
+                    pace.gap, pace.paced = window._gap_after(self.now), 0
+                    pace.gap_until = self.now + window.seconds / RULES.gaps
+                pace.next_at = max(pace.next_at, self.now - window.seconds * RULES.catch_up_share) + pace.gap
+
     def wait(self, urgent: bool) -> float:
-        at = max(self.now, self.key.brake)
-        for i, window in enumerate(self.windows):
-            over = self.used(i) + 1 - self.most(i) + self.kept(i, urgent)
+        now = self.now
+        at = max(now, self.key.brake)
+        if self.key.burst < math.inf:
+            at = max(at, now + (self.key.ahead + 1 - self.key.burst) / self.even)
+        for i, window in enumerate(self.core()):
+            most = window.most(now)
+            kept = 0 if urgent else max(0, min(window.spare, most - 1))
+            over = window.used(now) + 1 - most + kept
             if over > 0:
-                frees = [min(end, self.now) + window.seconds for end in self.counting(i)[over - 1 : over]]
+                ends = sorted(end for end in self.key.ends.values() if end + window.seconds > now)
+                frees = [min(end, now) + window.seconds for end in ends[over - 1 : over]]
                 if self.lost(i):
                     frees.append(self.ledger._lost_end + window.seconds)
-                if self.most(i) < window.limit:
+                if most < window.limit:
                     ceiling, since = self.key.ceilings[i]
-                    rate = window.limit * RECOVERY_SHARE / window.seconds
-                    frees.append(since + (self.most(i) + 1 - ceiling) / rate)
+                    lengths = math.cbrt((most + 1 - ceiling) / (window.limit * RULES.recovery_share))
+                    frees.append(since + lengths * window.seconds)
                 at = max(at, min(frees))
-            if not urgent and window.burst > 0 and self.key.tokens[i] < 1:
-                at = max(at, self.now + (1 - self.key.tokens[i]) / window.rate)
-        return at - self.now
+            if not urgent:
+                at = max(at, self.key.pace[i].next_at)
+        return at - now

@@ -8,6 +8,7 @@ from bridge.core.permits import (
     LOOK_SECONDS,
     RETRY_SECONDS,
     RETRY_SECONDS_MAX,
+    RULES,
     TELL_SECONDS,
     USE_SECONDS,
     Permits,
@@ -54,11 +55,12 @@ def test_a_call_without_a_permit_waits_and_says_so() -> None:
 
 
 def test_the_question_carries_what_the_windows_are() -> None:
-    """With the reserve and the pace; without a reserve nothing is paced."""
+    """With the reserve, and with the numbers by which calls are paced."""
     asked = ask(made(), 0.0)
-    assert asked.windows[0] == CountedWindow(60, 60.0, 6, 0.9, 13.5)
+    assert asked.windows[0] == CountedWindow(60, 60.0, 6)
     assert asked.hold_seconds == USE_SECONDS + 10.0 + 60.0
-    assert ask(made(reserve=0.0), 0.0).windows[0] == CountedWindow(60, 60.0, 0, 1.0, 0.0)
+    assert asked.rules == RULES
+    assert ask(made(reserve=0.0), 0.0).windows[0] == CountedWindow(60, 60.0, 0)
 
 
 def test_who_is_urgent_may_use_anybodys_permit_and_nobody_may_use_theirs() -> None:
@@ -213,14 +215,14 @@ def test_news_is_gathered_and_an_idle_instance_looks_now_and_then() -> None:
 
 
 def test_a_brake_is_told_to_all_and_heard_from_all() -> None:
-    """With the window that gives way, where there is room by what the ledger said; once, even where it changes."""
+    """With the wait that the answer asked for, once in a burst of refusals."""
     permits = made()
     take(permits, 0.0)
     assert permits.throttled(1.0, 30.0) == 31.0
     assert permits.take_untold() and permits.next_deadline() <= 1.0
     assert not permits.acquire(2.0, urgent=True)
     assert permits.earliest(2.0, urgent=True) == 31.0
-    assert ask(permits, 2.0).brake == Brake(29.0, 0)
+    assert ask(permits, 2.0).brake == Brake(29.0, 30.0)
     permits.throttled(2.0, 100.0)
     permits.granted(2.0, granted())
     assert ask(permits, 3.0).brake == Brake(99.0, None), "the first one explains the second"
@@ -230,14 +232,14 @@ def test_a_brake_is_told_to_all_and_heard_from_all() -> None:
     assert permits.braked_until(5.0) == 504.0
 
 
-def test_a_429_while_all_is_used_makes_nobody_give_way() -> None:
-    """Then it is our own doing."""
+def test_whether_there_is_room_is_what_the_ledger_said_last() -> None:
+    """For a 429 may be a guardrail's where there is; and status shows what all use."""
     permits = made()
     ask(permits, 0.0)
     permits.granted(0.0, granted(used=(60, 70)))
     assert not permits.has_room(0.0)
-    permits.throttled(0.0, 1.0)
-    assert ask(permits, 0.0).brake == Brake(1.0, None)
+    permits.throttled(0.0, None)
+    assert ask(permits, 0.0).brake == Brake(1.0, 0.0)
     permits.granted(0.0, granted(used=(59, 70), lost_seconds=5.0))
     assert permits.has_room(0.0) and permits.lost_seconds == 5.0
     assert [window.used for window in permits.snapshot(0.0)] == [59, 70]
