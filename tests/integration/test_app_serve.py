@@ -369,6 +369,46 @@ rules:
     assert samples['meisa_bridge_quota_limit{key="trigger",window="minute"}'] == 100_000
 
 
+async def test_a_key_for_tracks_alone_leaves_contacts_to_the_other(
+    embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """A contact that Meisa does not know is made with the key of upserts, and what a key may do beyond its work is said
+    at the start."""
+    rules = """\
+rules:
+  - name: paid
+    match: user.signed_up
+    do:
+      - track: {event_name: paid, email: "${data.email}"}
+"""
+    for text in ("meisa_test_track=events:track,tags:write", "meisa_test_write=contacts:write"):
+        sandbox.sandbox.keys[text.partition("=")[0]] = sandbox.options.parse_key(text)
+    place = Place(embedded_kafka, tmp_path, sandbox.base_url, rules=rules)
+    place.sections["meisa"]["keys"] = {"track": {"env": "TRACK_KEY"}}
+    place.produce(signup(1))
+    with capture_logs() as logs:
+        async with place.running(place.settings("meisa_test_write", TRACK_KEY="meisa_test_track")):
+            await place.finished(1)
+    assert [(entry.endpoint, entry.key, entry.status) for entry in calls(sandbox)] == [
+        ("track", "meisa_test_track", 404),
+        ("upsert", "meisa_test_write", 201),
+        ("track", "meisa_test_track", 200),
+    ]
+    told = [(line["key"], line["unneeded_scopes"]) for line in logs if "unneeded_scopes" in line]
+    assert told == [("track", ["tags:write"])]
+
+
+async def test_a_quota_in_a_redis_that_is_away_is_refused_at_the_start(
+    embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """A wrong address must not look like an outage."""
+    place = Place(embedded_kafka, tmp_path, sandbox.base_url)
+    place.sections["meisa"]["quota"]["shared"] = {"env": "QUOTA"}
+    words = await refusal(place, QUOTA=f"redis://:secret@127.0.0.1:{free_port()}/0")
+    assert words.startswith("meisa.quota.shared: Redis at 127.0.0.1:") and "secret" not in words
+    assert not sandbox.sandbox.ledger.entries.total
+
+
 def test_plain_http_in_a_private_network_is_allowed_where_it_is_said(embedded_kafka: Cluster, tmp_path: Path) -> None:
     """What docker-compose.yml sets: the sandbox by its name there. The setting must reach the client."""
     place = Place(embedded_kafka, tmp_path, "http://sandbox:8900/api/v1")
