@@ -21,8 +21,10 @@ The pace, and what a 429 teaches, are those of core/window.py and core/quota.py,
 adapter does not know the core: the numbers come with each question, and a contract test holds the script to it.)
 
 What may still go wrong: Redis's clock. Where it is put back calls wait for as long; where it leaps ahead, calls count
-for so much less. So do not step the clock of that machine while calls are made; slewing (NTP's way) is harmless. Two
-groups do not see each other, even with the same API key: to each the other one is a neighbour (core/quota.py).
+for so much less. So do not step the clock of that machine while calls are made; slewing (NTP's way) is harmless. A
+machine that is suspended for more than a minute may, on waking, make the few calls for which it had permits at hand
+(its monotonic clock stood still; a process that is stopped makes none). Two groups do not see each other, even with the
+same API key: to each the other one is a neighbour (core/quota.py).
 """
 
 from __future__ import annotations

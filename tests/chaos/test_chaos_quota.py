@@ -42,7 +42,7 @@ def test_four_processes_never_exceed_one_quota_whatever_befalls_them(
     """Three processes and one that joins; one is killed and replaced, one stopped for longer than its session and
     continued. No minute has more than a minute's calls, none is refused, nothing is lost, order is kept."""
     # None of them bad: an address that is refused alone is overwritten where its upsert waits and merges.
-    produced = list(events(1, 200, 80, 0.6, 0, now_wall_seconds=time.time()))
+    produced = list(events(1, 180, 80, 0.6, 0, now_wall_seconds=time.time()))
     with ExitStack() as stack:
         url = stack.enter_context(redis_server()).url if shared == "redis" else shared
         fleet = Fleet(proxied_kafka, tmp_path, LOAD, shared=url)
