@@ -23,7 +23,8 @@ Rules that never break
     4. After a call that may still be carried out (no answer, or a failing server's), nothing is learned of the contact
        for DOUBT_SECONDS: that call may come after the one that was answered.
     5. A path that others may write (`others`) is never known.
-    6. Where others may re-key the contact, its facts are believed only if all partitions of all topics were ours since.
+    6. Where others may write of the contact, its facts are believed only if all partitions of all topics were ours
+       since: while this process, or the one before with nobody in between, was the *whole* group.
 
     What differs only in how it is written (1 and 1.0, an order that Meisa changed) counts as different: it is sent, as
     it would have been anyhow. `source` never differs: an update keeps the original.
@@ -88,6 +89,8 @@ class Entry(NamedTuple):
     facts: bytes
     assignment: bytes = b""
     """Of the partition whose call it was; empty where nothing is stored."""
+    whole: bytes = b""
+    """The id of the time in which we were the whole group, if we were."""
 
 
 class Link(NamedTuple):
@@ -153,6 +156,8 @@ class Known:
         """Calls that departed and have not ended, by the names of their contacts; at most what may be in flight."""
         self._assigned: dict[TopicPartition, Assignment] = {}
         self._whole_since: int | None = None
+        self._whole_ids = b"", b""
+        """Of the present time in which we are the whole group, and of the one before."""
 
     def __len__(self) -> int:
         """Registers in use."""
@@ -170,12 +175,21 @@ class Known:
     def gone(self, partition: TopicPartition) -> None:
         self._assigned.pop(partition, None)
 
-    def whole(self, are_ours: bool) -> None:
-        """Whether all partitions of all topics are ours, so that nobody else can write."""
-        if not are_ours:
-            self._whole_since = None
-        elif self._whole_since is None:
-            self._whole_since = self._next_turn()
+    def whole(self, mine: bytes = b"", before: bytes = b"") -> None:
+        """All partitions of all topics are ours from now on, so that nobody else can write.
+
+        `mine` is the id of this time, if what is learned is to be stored; `before` that of the one before, where none
+        of these partitions had another owner in between.
+        """
+        self._whole_since = self._next_turn()
+        self._whole_ids = mine, before
+
+    def not_whole(self) -> None:
+        self._whole_since, self._whole_ids = None, (b"", b"")
+
+    @property
+    def is_whole(self) -> bool:
+        return self._whole_since is not None
 
     # Asking
 
@@ -185,14 +199,14 @@ class Known:
         partitions: Iterable[TopicPartition],
         wall: float,
         *,
-        others_rekey: bool = False,
+        others_write: bool = False,
         rekeys_elsewhere: bool = False,
     ) -> frozenset[str] | None:
         """The paths that an upsert sets and that Meisa is not known to hold as it says; None where nothing is known.
 
         Paths are `email`, `external_id`, `first_name`, `custom_fields.plan`, `tag_names.trial` and so on. `partitions`
-        are those of the records that it comes from. `others_rekey`: further topics may give the contact another email;
-        `rekeys_elsewhere`: so may records of the same topic in other partitions, where it has an external_id.
+        are those of the records that it comes from. `others_write`: records in other partitions may be of the contact,
+        or give it another email; `rekeys_elsewhere`: so they may where it has an external_id.
         """
         email = body.get("email")
         entry = self._believed(name_of(f"e:{email_key(email)}"), wall) if isinstance(email, str) else None
@@ -202,13 +216,15 @@ class Known:
             assignment = self._assigned.get(partition)
             if assignment is None or not assignment.believes(entry):
                 return None
-        if (others_rekey or (rekeys_elsewhere and entry.identified)) and not self._was_whole(entry):
+        if (others_write or (rekeys_elsewhere and entry.identified)) and not self._was_whole(entry):
             return None
         facts = {entry.facts[place : place + FACT_BYTES] for place in range(0, len(entry.facts), FACT_BYTES)}
         return frozenset(path for path, value in _said(body) if self._others(path) or _fact(path, value) not in facts)
 
     def _was_whole(self, entry: Entry) -> bool:
-        return self._whole_since is not None and entry.departed >= self._whole_since
+        if self._whole_since is None:
+            return False
+        return entry.departed >= self._whole_since or (entry.whole != b"" and entry.whole in self._whole_ids)
 
     def _believed(self, name: bytes, wall: float) -> Entry | None:
         registers = self._registers
@@ -267,7 +283,10 @@ class Known:
         identified = answer.get("external_id") is not None
         assignment = self._assigned.get(partition) if partition is not None else None
         mine = assignment.mine if assignment is not None and assignment.since < departure.turn else b""
-        entry = Entry(departure.turn, turn, wall, others, identified, facts, mine)
+        whole = b""
+        if self._whole_since is not None and self._whole_since < departure.turn:
+            whole = self._whole_ids[0]
+        entry = Entry(departure.turn, turn, wall, others, identified, facts, mine, whole)
         registers: dict[bytes, Entry | Link] = {other: Link(turn, first) for other in others}
         registers[first] = entry
         for name, register in registers.items():
@@ -325,7 +344,7 @@ class Known:
 
 # In a store
 
-_HEAD = Struct(f">B{ASSIGNMENT_BYTES}sd?B")
+_HEAD = Struct(f">B{ASSIGNMENT_BYTES}s{ASSIGNMENT_BYTES}sd?B")
 _ENTRY, _LINK = 1, 2
 """The first byte of a value, and so its form: a further form takes a further number."""
 
@@ -333,7 +352,8 @@ _ENTRY, _LINK = 1, 2
 def _encoded(register: Entry | Link) -> bytes:
     if isinstance(register, Link):
         return bytes([_LINK]) + register.email
-    head = _HEAD.pack(_ENTRY, register.assignment, register.told_wall, register.identified, len(register.others))
+    ids = register.assignment, register.whole
+    head = _HEAD.pack(_ENTRY, *ids, register.told_wall, register.identified, len(register.others))
     return head + b"".join(register.others) + register.facts
 
 
@@ -343,13 +363,13 @@ def _decoded(value: bytes) -> Entry | Link | None:
         return Link(0, value[1:])
     if value[:1] != bytes([_ENTRY]) or len(value) < _HEAD.size:
         return None
-    _, assignment, told_wall, identified, count = _HEAD.unpack_from(value)
+    _, assignment, whole, told_wall, identified, count = _HEAD.unpack_from(value)
     names = value[_HEAD.size : _HEAD.size + count * NAME_BYTES]
     facts = value[_HEAD.size + count * NAME_BYTES :]
     others = tuple(names[place : place + NAME_BYTES] for place in range(0, len(names), NAME_BYTES))
     if len(names) != count * NAME_BYTES or len(facts) % FACT_BYTES:
         return None
-    return Entry(0, 0, told_wall, others, identified, facts, assignment)
+    return Entry(0, 0, told_wall, others, identified, facts, assignment, whole if any(whole) else b"")
 
 
 # Names

@@ -47,6 +47,7 @@ PREFIX = "o:"
 HANDED_MAX = 4
 """Commits remembered of a partition: one under way, one acknowledged, and those of a revocation."""
 DIGEST_BYTES = 8
+NOT_WHOLE = bytes(ASSIGNMENT_BYTES)
 
 WRITE_CALLS = frozenset({"upsert", "add_tag", "remove_tag"})
 
@@ -77,6 +78,9 @@ class Unchanged:
         self._new_id = new_id
         self._assignments: dict[TopicPartition, bytes] = {}
         """The ids of those of which the store tells."""
+        self._whole_id = b""
+        self._whole_before: dict[TopicPartition, bytes] = {}
+        """Of each, when we were the whole group as it was last committed, if nobody else has owned it since."""
         self._handed: dict[TopicPartition, list[bytes]] = {}
         """Digests of each one's last commits that were handed over."""
         self._clock = clock
@@ -91,38 +95,56 @@ class Unchanged:
     def assigned(self, new: Assigned, progress: Progress | None) -> None:
         """A partition is ours; `progress` is what a former owner told beside its commit, as far as it can be read."""
         partition, mine, before = new.partition, b"", b""
-        if self._store is not None and partition.topic in self._topics:
+        if self._store is not None:
             mine = self._assignments[partition] = self._new_id()
             self._handed[partition] = []
-            if progress is not None and progress.assignment is not None and self._told_of(new):
+            self._whole_before[partition] = b""
+            whole = self._told_of(new)
+            if progress is not None and progress.assignment is not None and whole is not None:
                 before = progress.assignment
+                self._whole_before[partition] = whole
         self._partitions.add(partition)
         self.known.assigned(partition, mine, before)
-        self.known.whole(False)  # somebody else had it
+        self._not_whole()  # somebody else had it
 
-    def _told_of(self, new: Assigned) -> bool:
-        """Whether what Kafka has committed is what was handed over last by whoever wrote what is stored."""
+    def _told_of(self, new: Assigned) -> bytes | None:
+        """None where what Kafka has committed is not what was handed over last by whoever wrote what is stored. Else
+        the id of the time in which that one was the whole group, if it was."""
         assert self._store is not None
         committed = new.offset if new.committed is None else new.committed
         if new.fresh or committed is None:
-            return False
+            return None
         try:
-            handed = self._store.get(f"{PREFIX}{new.partition}") or b""
+            stored = self._store.get(f"{PREFIX}{new.partition}") or b""
         except StoreFailed:
-            return False
+            return None
+        whole, handed = stored[:ASSIGNMENT_BYTES], stored[ASSIGNMENT_BYTES:]
         digests = [handed[place : place + DIGEST_BYTES] for place in range(0, len(handed), DIGEST_BYTES)]
-        return self._digest(committed, new.metadata) in digests
+        if self._digest(committed, new.metadata) not in digests:
+            return None
+        return b"" if whole == NOT_WHOLE else whole
 
     def gone(self, partition: TopicPartition) -> None:
         self._partitions.discard(partition)
         self._assignments.pop(partition, None)
         self._handed.pop(partition, None)
+        self._whole_before.pop(partition, None)
         self.known.gone(partition)
-        self.known.whole(False)
+        self._not_whole()
+
+    def _not_whole(self) -> None:
+        self.known.not_whole()
+        self._whole_id = b""
 
     def _look_whether_whole(self) -> None:
+        """All partitions of all topics may be ours by now, or a topic may have more of them."""
         counts = self._counts()
-        self.known.whole(bool(counts) and len(self._partitions) == sum(counts.values()))
+        if not counts or len(self._partitions) != sum(counts.values()):
+            self._not_whole()
+        elif not self.known.is_whole:
+            before = set(self._whole_before.values())
+            self._whole_id = self._new_id() if self._store is not None else b""
+            self.known.whole(self._whole_id, before.pop() if len(before) == 1 else b"")
 
     # Commits
 
@@ -137,7 +159,7 @@ class Unchanged:
             if handed is not None and self._store is not None:
                 handed.append(self._digest(position.offset, position.metadata))
                 del handed[:-HANDED_MAX]
-                self._store.put(f"{PREFIX}{position.partition}", b"".join(handed))
+                self._store.put(f"{PREFIX}{position.partition}", (self._whole_id or NOT_WHOLE) + b"".join(handed))
 
     def _digest(self, offset: int, metadata: str) -> bytes:
         text = f"{offset} {metadata}".encode("utf-8", "surrogatepass")
@@ -177,16 +199,18 @@ class Unchanged:
         topics = {part.record.topic for part in parts}
         if not topics <= self._topics or any(part.batch.beside for part in parts):
             return None
-        others_rekey = bool(self._rekeyers) and (len(topics) > 1 or not self._rekeyers <= topics)
+        others_write = bool(self._rekeyers) and (len(topics) > 1 or not self._rekeyers <= topics)
+        # Records without a key go to any partition.
+        others_write = others_write or any(part.record.key is None for part in parts)
         # Where the email is the record's key, records of the contact under another email are in another partition.
         rekeys_elsewhere = any(_is_in(part.action.contact.email, part.record.key) for part in parts)
-        if others_rekey or rekeys_elsewhere:
+        if others_write or rekeys_elsewhere:
             self._look_whether_whole()
         return self.known.differing(
             item.pending.body(),
             {part.partition for part in parts},
             self._clock.wall(),
-            others_rekey=others_rekey,
+            others_write=others_write,
             rekeys_elsewhere=rekeys_elsewhere,
         )
 

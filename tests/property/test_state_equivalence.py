@@ -136,7 +136,7 @@ def records(story: list[Happens]) -> list[tuple[float, Record]]:
         data = {"id": f"id{each.user}", "email": email, "n": number, "value": each.value}
         value = orjson.dumps({"id": f"e{number}", "type": each.type, "time": VirtualClock.WALL_AT_START, "data": data})
         partition = each.user % len(NAMES)
-        record = Record(TOPIC, partition, offsets[partition], 1_780_000_000_000, None, value)
+        record = Record(TOPIC, partition, offsets[partition], 1_780_000_000_000, b"person", value)
         offsets[partition] += 1
         made.append((each.gap, record))
     return made

@@ -240,16 +240,15 @@ def test_a_path_that_others_write_is_never_known() -> None:
 def test_where_others_may_re_key_all_partitions_must_have_been_ours() -> None:
     one = known()
     assert told(one)
-    assert differing(one, BODY, others_rekey=True) is None
+    assert differing(one, BODY, others_write=True) is None
     assert differing(one, BODY, rekeys_elsewhere=True) is None
-    one.whole(True)
-    assert differing(one, BODY, others_rekey=True) is None, "it was learned before"
+    one.whole()
+    assert differing(one, BODY, others_write=True) is None, "it was learned before"
     assert told(one)
-    one.whole(True)
-    assert differing(one, BODY, others_rekey=True) == set()
+    assert differing(one, BODY, others_write=True) == set()
     assert differing(one, BODY, rekeys_elsewhere=True) == set()
-    one.whole(False)
-    assert differing(one, BODY, others_rekey=True) is None
+    one.not_whole()
+    assert differing(one, BODY, others_write=True) is None
     assert differing(one, BODY) == set()
 
 
@@ -257,7 +256,7 @@ def test_who_has_no_id_is_re_keyed_by_nobody_of_the_same_topic() -> None:
     one = known()
     assert told(one, {**ANSWER, "external_id": None})
     assert differing(one, {"email": "ada@example.com"}, rekeys_elsewhere=True) == set()
-    assert differing(one, {"email": "ada@example.com"}, others_rekey=True) is None
+    assert differing(one, {"email": "ada@example.com"}, others_write=True) is None
 
 
 def test_the_least_recently_used_contact_is_forgotten_first() -> None:
@@ -357,11 +356,38 @@ def test_what_is_forgotten_is_so_for_the_next_process_too(key: str) -> None:
     assert differing(of(store), BODY) is None
 
 
-def test_what_is_stored_says_nothing_of_all_partitions() -> None:
-    """Whether others could re-key meanwhile nobody knows."""
-    one = of(stored())
-    one.whole(True)
-    assert differing(one, BODY, others_rekey=True) is None
+def test_what_was_learned_as_the_whole_group_is_believed_by_the_next_one() -> None:
+    """If none of all partitions had another owner in between."""
+    for first, before, believed in ((b"whole--1", b"whole--1", True), (b"whole--1", b"", False), (b"", b"", False)):
+        store = MemoryStore()
+        one = Known(DAY, store=store)
+        one.assigned(P0, MINE)
+        if first:
+            one.whole(first)
+        departure = one.departs(names_in(BODY), 0.0)
+        one.ended(departure)
+        assert one.learn(departure, BODY, ANSWER, WALL, P0)
+        again = of(store)
+        again.whole(b"whole--2", before)
+        assert (differing(again, BODY, others_write=True) == set()) is believed
+        assert differing(again, BODY) == set()
+        again.not_whole()
+        assert differing(again, BODY, others_write=True) is None
+
+
+def test_an_answer_to_a_call_of_before_we_were_the_whole_group_is_none_of_it() -> None:
+    store = MemoryStore()
+    one = Known(DAY, store=store)
+    one.assigned(P0, MINE)
+    departure = one.departs(names_in(BODY), 0.0)
+    one.whole(b"whole--1")
+    assert one.is_whole
+    one.ended(departure)
+    assert one.learn(departure, BODY, ANSWER, WALL, P0)
+    assert differing(one, BODY, others_write=True) is None
+    again = of(store)
+    again.whole(b"whole--2", b"whole--1")
+    assert differing(again, BODY, others_write=True) is None
 
 
 def test_what_is_learned_for_no_assignment_is_not_stored() -> None:

@@ -45,7 +45,7 @@ def knowing(**options: Any) -> House:
 
 def profile(offset: int, plan: str, **data: Any) -> Record:
     """What a producer sends that says all it knows with each event."""
-    return record(offset, fields={"plan": plan, "seen": offset}, **data)
+    return record(offset, fields={"plan": plan, "seen": offset}, **data)._replace(key=b"person")
 
 
 def test_a_change_only_in_lazy_fields_is_lazy_though_the_event_says_more() -> None:
@@ -109,7 +109,7 @@ def test_unchanged_state_settles_what_was_kept_before() -> None:
         await settled(house)
         house.source.feed([record(1, fields={"seen": "y"})])
         await settled(house)
-        house.source.feed([record(2, fields={"seen": "x"}, coalesce=False)])
+        house.source.feed([record(2, fields={"seen": "x"}, coalesce=False)._replace(key=b"person")])
         await settled(house)
         assert house.endings() == {Ending.DELIVERED: 1, Ending.LAZY: 1, Ending.UNCHANGED: 1}
         await settled(house, 3 * DAY)

@@ -63,7 +63,7 @@ class Feeder:
         self.offsets: dict[TopicPartition, int] = {}
 
     async def __call__(
-        self, *actions: tuple[str, Mapping[str, Any]], where: TopicPartition = P0, key: bytes | None = None,
+        self, *actions: tuple[str, Mapping[str, Any]], where: TopicPartition = P0, key: bytes | None = b"7",
         seconds: float = 1.0, email: str = "a@x.io", id: str | None = None
     ) -> None:  # fmt: skip
         offset = self.offsets.get(where, 0)
@@ -392,6 +392,19 @@ def test_where_others_may_re_key_the_whole_group_must_be_ours(
     assert house.endings() == ({"delivered": 1, "unchanged": 1} if believed else {"delivered": 2})
 
 
+@pytest.mark.parametrize(("owned", "believed"), [((P0, P1), True), ((P0,), False)])
+def test_records_without_a_key_may_be_anywhere(owned: tuple[TopicPartition, ...], believed: bool) -> None:
+    """Another instance may have sent what others of the same contact say."""
+    meisa = Contacts()
+
+    async def story(house: House, event: Feeder) -> None:
+        for _ in range(2):
+            await event(FREE, key=None)
+
+    house = told(story, meisa, assign=owned, counts={TOPIC: 2})
+    assert house.endings() == ({"delivered": 1, "unchanged": 1} if believed else {"delivered": 2})
+
+
 def test_a_partition_that_came_since_may_have_been_re_keyed_by_its_former_owner() -> None:
     meisa = Contacts()
 
@@ -423,7 +436,7 @@ def test_a_replay_is_always_sent() -> None:
     async def story(house: House, event: Feeder) -> None:
         await event(FREE)
         value = json.dumps({"email": "a@x.io", "id": None, "do": [FREE]}).encode()
-        record = Record(TOPIC, 0, 0, 1_780_000_000_000, None, value, epoch=house.source.epoch)
+        record = Record(TOPIC, 0, 0, 1_780_000_000_000, b"7", value, epoch=house.source.epoch)
         again = Event(id="r", type="t", time="", time_wall_seconds=0.0, data=json.loads(value), record=record)
         house.delivery.deliver(again, plan(again).actions, marks=house.delivery.marks, tell=lambda *done: None)
         await asyncio.sleep(1.0)

@@ -39,7 +39,7 @@ def plan(event: Event) -> Plan:
 
 
 def record(offset: int) -> Record:
-    return Record(TOPIC, 0, offset, 1_780_000_000_000, None, json.dumps(BODY).encode())
+    return Record(TOPIC, 0, offset, 1_780_000_000_000, b"person", json.dumps(BODY).encode())
 
 
 class Machine:
