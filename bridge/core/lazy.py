@@ -24,7 +24,7 @@ The bounds
     `entries_max` entries of some 900 bytes with two paths, half of them names and indexes: 100,000 are 90 MB. A default
     quota has 24,000 calls a day, so it could not even send that many values once. Entries whose values were sent go
     first, the oldest of them; where all are due, an upsert is an ordinary one again: it costs a call, nothing is lost.
-    Sent values are forgotten after a period.
+    Sent values are forgotten after a period, once everything before their records has finished.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from bridge.model import Contact, TopicPartition, email_key
 from bridge.ports import Store
 
 ENTRIES_MAX = 100_000
+FORGOTTEN_AT_ONCE = 8
+"""Entries looked at for being forgotten whenever something is kept or sent, which adds one at most."""
 
 
 class Ride(NamedTuple):
@@ -65,6 +67,8 @@ class LazyValues:
         self._by_place: dict[TopicPartition, dict[str, Entry]] = {}
         self._topics: dict[TopicPartition, int | None] = {}
         """The hash of the topic's id, of partitions that were assigned; None where it is not known."""
+        self.passed: Callable[[TopicPartition, int], bool] = lambda place, offset: True
+        """Whether everything up to that record has finished."""
         self._count = 0
         self._idle: OrderedDict[Entry, None] = OrderedDict()
         """Entries of which nothing is due, about in the order in which that came to be."""
@@ -331,7 +335,8 @@ class LazyValues:
             if entry.place == place:
                 return entry
         if self._count >= self._entries_max:
-            oldest = next((each for each in islice(self._idle, len(entries) + 1) if each not in entries), None)
+            candidates = islice(self._idle, len(entries) + FORGOTTEN_AT_ONCE)
+            oldest = next((each for each in candidates if each not in entries and self._is_passed(each)), None)
             if oldest is None:
                 return None
             self._remove(oldest)
@@ -411,12 +416,21 @@ class LazyValues:
             self._store.put(entry.name, encoded(entry, self._topics.get(entry.place)))
 
     def _forget_old(self, wall: float) -> None:
-        """What was sent more than a period ago says nothing any more: the next upsert of the contact is ordinary."""
-        while self._idle:
-            entry = next(iter(self._idle))
-            if entry.at + entry.every > wall:
+        """What was sent more than a period ago says nothing any more: the next upsert of the contact is ordinary.
+
+        Unless an older record has not finished yet: what it says must not be sent over it.
+        """
+        for _ in range(FORGOTTEN_AT_ONCE):
+            entry = next(iter(self._idle), None)
+            if entry is None or entry.at + entry.every > wall:
                 return
-            self._remove(entry)
+            if self._is_passed(entry):
+                self._remove(entry)
+            else:
+                self._idle.move_to_end(entry)
+
+    def _is_passed(self, entry: Entry) -> bool:
+        return all(self.passed(entry.place, value.offset) for value in entry.values.values())
 
 
 def _named_so(contact: Contact, email: str, external_id: str | None) -> bool:

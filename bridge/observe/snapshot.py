@@ -98,6 +98,8 @@ class Snapshot:
     """Calls since the start that were not needed, by what saved them."""
     suppressed_addresses: int | None = None
     """On Meisa's suppression list; None while no list is fresh enough to spare a call."""
+    lazy_contacts: int = 0
+    """Contacts with values of lazy fields that wait for a call; once for each partition that has some."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     """Dead letters written since the start, by kind."""
 

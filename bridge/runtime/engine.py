@@ -135,6 +135,7 @@ class Engine:
         delivery.may_leave = self._commits.may_leave
         delivery.sending.short = self._commits.short
         delivery.lazy.told = self._told
+        delivery.lazy.values.passed = self._passed
         if spend is not None:
             spend.wake = delivery.wake
         self._revoke_seconds = revoke_seconds
@@ -227,6 +228,11 @@ class Engine:
         """What is put beside a commit before it is handed to Kafka."""
         self._delivery.lazy.committing(positions)
         self._delivery.unchanged.handed(positions)
+
+    def _passed(self, name: TopicPartition, offset: int) -> bool:
+        """Whether everything up to this record has finished."""
+        partition = self.partitions.get(name)
+        return partition is not None and (partition.offsets.frontier or 0) > offset
 
     def _left(self) -> None:
         self._commits.ended()

@@ -80,7 +80,8 @@ class LazyFields:
         send: Callable[[Event, Action], object],
         concerns: Callable[[Item, TopicPartition], None],
     ) -> None:
-        self._values = LazyValues(store=store)
+        self.values = LazyValues(store=store)
+        """What is kept, and what was sent lately."""
         self._store = store
         self._clock = clock
         self._meter = meter
@@ -96,14 +97,14 @@ class LazyFields:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._kept = KeptInStore(store, self._values, clock, self._arm, self._task) if store is not None else None
+        self._kept = KeptInStore(store, self.values, clock, self._arm, self._task) if store is not None else None
         self._serial = 0
         self._dropped = 0
 
     @property
     def contacts(self) -> int:
         """Contacts with kept values, once for each partition that has some."""
-        return self._values.waiting
+        return self.values.waiting
 
     # An upsert enters
 
@@ -116,7 +117,7 @@ class LazyFields:
         if batch.shared and not batch.marks.claim(part.record, action, _nothing):
             return False  # a restart could not know that it ended
         _, coming = self._coming.get(email_key(action.contact.email), (None, None))
-        if not self._values.keep(_said(part), self._clock.wall(), coming):
+        if not self.values.keep(_said(part), self._clock.wall(), coming):
             if batch.shared:
                 batch.marks.unclaim(part.record, action)
             return False
@@ -137,7 +138,7 @@ class LazyFields:
         for part in group:
             if part.batch.shared and not part.batch.marks.claim(part.record, part.action, _nothing):
                 return False
-            if not self._values.keep(_said(part), wall):
+            if not self.values.keep(_said(part), wall):
                 return False
         self._arm()
         return True
@@ -156,7 +157,7 @@ class LazyFields:
         email = self._email_of.pop(item, None)
         if email is not None and self._coming[email][0] is item:
             _, contact = self._coming.pop(email)
-            self._values.soon(contact, self._clock.wall())
+            self.values.soon(contact, self._clock.wall())
             self._arm()
 
     # A call
@@ -166,7 +167,7 @@ class LazyFields:
         group = item.pending.group
         body = item.pending.body()
         told = self.told if not item.bare else _untold
-        ride = self._values.ride(_all_said(group), told, _sole(group)) if mergeable(group[0].action) else None
+        ride = self.values.ride(_all_said(group), told, _sole(group)) if mergeable(group[0].action) else None
         item.ride = ride
         if ride is None:
             return body
@@ -180,33 +181,33 @@ class LazyFields:
         if not _sole(group):
             return False
         item.ride = None
-        return self._values.ride(_all_said(group), self.told, True) is None
+        return self.values.ride(_all_said(group), self.told, True) is None
 
     def put_aside(self, item: Item) -> bool:
         """The item's call was refused: whether that may be for what it took along. Then it takes nothing any more."""
         ride = item.ride
         if ride is None or not ride.values or _sole(item.pending.group):
             return False
-        self._values.refused(ride)
+        self.values.refused(ride)
         item.ride, item.bare = None, True
         return True
 
     def ended(self, item: Item, parts: Sequence[Part], result: Result) -> None:
         """The item's call has ended for these: delivered, refused, or not needed."""
-        if item.kind is not Kind.UPSERT or not (self._values or any(part.action.handling.lazy for part in parts)):
+        if item.kind is not Kind.UPSERT or not (self.values or any(part.action.handling.lazy for part in parts)):
             return
         wall = self._clock.wall()
         sole = _sole(parts)
         again = AGAIN_SECONDS
         if result.ending is Ending.DELIVERED:
             if result.detail != NOTHING_LEFT.detail:
-                saved = self._values.delivered(_all_said(parts), item.ride, wall)
+                saved = self.values.delivered(_all_said(parts), item.ride, wall)
                 if saved > sole:
                     self._meter.saved("lazy", saved - sole)
         elif result.ending is Ending.UNCHANGED:
-            self._values.delivered(_all_said(parts), None, wall, called=False)
+            self.values.delivered(_all_said(parts), None, wall, called=False)
         elif sole and result.letter is LetterKind.REJECTED and result.status not in (401, 403) and item.ride:
-            self._dropped += self._values.drop(item.ride, wall)
+            self._dropped += self.values.drop(item.ride, wall)
             log.warning(
                 "Meisa refuses a kept value of a lazy field, which is dropped; the contact's next event brings another",
                 fields=sorted(item.ride.values),
@@ -220,19 +221,19 @@ class LazyFields:
         for part in parts:
             entry = self._alone.pop(part.record, None) if part.batch.marks is ALONE else None
             if entry is not None:
-                self._values.put_back(entry, wall + (again or entry.every))
+                self.values.put_back(entry, wall + (again or entry.every))
         self._arm()
 
     def missing(self, contact: Contact) -> None:
         """Meisa knows no such contact."""
-        self._values.missing(contact, self._clock.wall())
+        self.values.missing(contact, self._clock.wall())
         self._arm()
 
     # Calls of their own
 
     def _arm(self) -> None:
         """Sees to it that what is due goes in time."""
-        at = self._values.next_deadline()
+        at = self.values.next_deadline()
         if at is None or len(self._alone) >= ALONE_MAX:
             return
         if self._timer is not None:
@@ -249,13 +250,13 @@ class LazyFields:
         wall = self._clock.wall()
         taken = []
         while len(self._alone) < ALONE_MAX:
-            entry = self._values.take_due(wall)
+            entry = self.values.take_due(wall)
             if entry is None:
                 break
             self._serial += 1
             offset = max(value.offset for value in entry.values.values() if value.due)
             if not self.told(entry.place, offset):
-                self._values.put_back(entry, wall + AGAIN_SECONDS)
+                self.values.put_back(entry, wall + AGAIN_SECONDS)
                 continue
             record = Record(*entry.place, offset, -1, None, b"lazy %d" % self._serial)
             self._alone[record] = entry
@@ -276,7 +277,7 @@ class LazyFields:
 
     def _send_alone(self, record: Record) -> None:
         entry = self._alone.get(record)
-        if entry is None or not self._values.holds(entry):
+        if entry is None or not self.values.holds(entry):
             self._alone.pop(record, None)  # its partition went
             return
         contact = Contact(entry.email, entry.external_id)
@@ -291,7 +292,7 @@ class LazyFields:
 
     def assigned(self, new: Assigned) -> None:
         """The partition is ours: what a store keeps of it is taken in."""
-        self._values.assigned(new.partition, new.topic_hash)
+        self.values.assigned(new.partition, new.topic_hash)
         if self._kept is not None:
             self._kept.read(new)
 
@@ -307,7 +308,7 @@ class LazyFields:
             self._kept.withdraw(leaving)
         for record in [each for each in self._alone if (each.topic, each.partition) in leaving]:
             del self._alone[record]
-        due = self._values.withdraw(leaving)
+        due = self.values.withdraw(leaving)
         if due and self._store is None:
             log.info(
                 "values of lazy fields that no call had carried go with their partitions; the contacts' next events "

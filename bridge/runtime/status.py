@@ -99,5 +99,6 @@ class Status:
             totals=dict(self._totals()),
             calls_saved=dict(self._saved()),
             suppressed_addresses=len(delivery.suppressions) if delivery.suppressions.fresh(now) else None,
+            lazy_contacts=delivery.lazy.contacts,
             dead_letters=dict(self._dead_letters()),
         )

@@ -9,6 +9,7 @@ from bridge.core.lazy import LazyValues, Ride
 from bridge.core.lazy_entries import Said, only_lazy, with_values
 from bridge.model import Action, Contact, Handling, Kind, TopicPartition
 from bridge.state.memory import MemoryStore
+from tests.support.amount import examples
 
 P = TopicPartition("users", 0)
 DAY = 86_400.0
@@ -167,7 +168,7 @@ class World:
 
 
 @given(steps)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_meisa_ends_in_the_state_of_one_call_per_event(story: list[Any]) -> None:
     """Once all is delivered and the periods are over; whatever happened on the way, and nothing is due any more."""
     world = World()
@@ -186,7 +187,7 @@ def test_meisa_ends_in_the_state_of_one_call_per_event(story: list[Any]) -> None
 
 
 @given(steps)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_refused_value_costs_no_other_events_value(story: list[Any]) -> None:
     """Fields that no lazy rule names are what one call per event would have left; lazy ones are never a bad value."""
     world = World()

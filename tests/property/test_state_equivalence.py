@@ -92,6 +92,12 @@ rules:
       - upsert: {email: "${data.email}", external_id: "${data.id}"}
 """
 MERGING = rules.load_text(RULES)
+LAZY = rules.load_text(
+    RULES.replace(
+        "    match: user.logged_in",
+        "    lazy: [custom_fields.n, custom_fields.m]\n    lazy_every: 5m\n    match: user.logged_in",
+    )
+)
 APART = rules.load_text(RULES.replace("    match:", "    coalesce: false\n    match:"))
 
 TYPES = [
@@ -182,18 +188,18 @@ async def deliver(
         while singly and delivery.pending:
             await asyncio.sleep(1.0)
     for _ in range(3600):
-        if not delivery.pending:
+        if not delivery.pending and not delivery.lazy.contacts:
             break
         await asyncio.sleep(10.0)
-    assert not delivery.pending and not letters.letters
+    assert not delivery.pending and not delivery.lazy.contacts and not letters.letters
     await engine.stop(1.0)
     await delivery.close()
     return meisa
 
 
-def both(story: list[Happens], quota: int) -> tuple[WorldMeisa, WorldMeisa]:
+def both(story: list[Happens], quota: int, book: RuleBook = MERGING) -> tuple[WorldMeisa, WorldMeisa]:
     """Short of quota, merging and sending nothing that is unchanged, and one call for everything."""
-    fewer: WorldMeisa = run(deliver(story, MERGING, limits=[(quota, 60.0)], singly=False, keyed=True))
+    fewer: WorldMeisa = run(deliver(story, book, limits=[(quota, 60.0)], singly=False, keyed=True))
     single: WorldMeisa = run(deliver(story, APART, limits=[(100_000, 60.0)], singly=True))
     return fewer, single
 
@@ -206,6 +212,25 @@ def test_fewer_calls_leave_the_same_contacts_and_every_transition_in_order(story
     assert fewer.transitions() == single.transitions()
     assert fewer.moments() == single.moments()
     assert len(fewer.calls) <= len(single.calls)
+
+
+@settings(deadline=None, max_examples=examples(100))
+@given(st.lists(HAPPENS, max_size=25), st.integers(1, 12))
+def test_lazy_fields_leave_the_same_contacts_once_their_period_is_over(story: list[Happens], quota: int) -> None:
+    """Log-ins finish at once, their values ride or go later: nothing that automations react to changes its order."""
+    fewer, single = both(story, quota, LAZY)
+    assert fewer.contacts() == single.contacts()
+    assert fewer.transitions() == single.transitions()
+    assert fewer.moments() == single.moments()
+    assert len(fewer.calls) <= len(single.calls)
+
+
+def test_a_value_that_rode_ahead_is_not_undone_by_an_older_one_that_waits_longer_than_a_period() -> None:
+    """The last log-in rides on the first sign-up; an earlier one, merged with another event, goes minutes later."""
+    kinds = ["user.signed_up"] * 6 + ["user.named", "user.logged_in", "user.signed_up", "user.logged_in"]
+    fewer, single = both([Happens(kind, 0, "a", 0.0) for kind in kinds], 1, LAZY)
+    assert fewer.contacts() == single.contacts()
+    assert fewer.calls[-1].at > 300.0
 
 
 def test_the_comparison_is_between_merged_calls_and_single_ones() -> None:

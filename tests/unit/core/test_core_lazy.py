@@ -402,6 +402,16 @@ def test_sent_values_are_forgotten_after_a_period() -> None:
     assert machine.waiting == 1
 
 
+def test_many_that_are_due_to_be_forgotten_go_a_few_at_a_time() -> None:
+    """Nobody waits for a day's contacts to be looked at; with each call more go than come."""
+    machine = LazyValues()
+    for number in range(30):
+        send(machine, said(0, email=f"{number}@x", seen=0))
+    for number in range(5):
+        send(machine, said(0, email=f"later{number}@x", seen=0), wall=T0 + DAY)
+    assert len(machine) == 5
+
+
 def test_a_full_machine_forgets_what_was_sent_and_keeps_what_is_due() -> None:
     """Where all is due an upsert needs a call; nothing is lost."""
     machine = LazyValues(entries_max=2)
@@ -416,6 +426,24 @@ def test_a_full_machine_forgets_what_was_sent_and_keeps_what_is_due() -> None:
     assert not machine.keep(said(3, Q, email="b@x", seen=2), T0), "no room for another partition's entry"
     with pytest.raises(ValueError, match="at least one"):
         LazyValues(entries_max=0)
+
+
+def test_what_was_sent_ahead_of_older_records_is_remembered_until_these_have_finished() -> None:
+    """A value rode on an earlier call of its contact, and a period later an older one still waits for its turn."""
+    machine = LazyValues(entries_max=2)
+    frontier = 3
+    machine.passed = lambda place, offset: offset < frontier
+    send(machine, said(5, seen=5))
+    send(machine, said(0, email="b@x", seen=0), wall=T0 + DAY)
+    assert send(machine, said(3, seen=3, plan="pro"), wall=T0 + DAY) == {"seen": 5, "plan": "pro"}
+    send(machine, said(6, email="c@x", seen=6), wall=T0 + DAY)
+    assert len(machine) == 2, "b@x made room, for its record is passed"
+    send(machine, said(7, email="d@x", seen=7), wall=T0 + DAY)
+    assert not machine.keep(said(8, email="d@x", seen=8), T0 + DAY), "no room"
+    frontier = 9
+    for each in "de":
+        send(machine, said(9, email=f"{each}@x", seen=9), wall=T0 + 3 * DAY)
+    assert send(machine, said(3, seen=3, plan="pro"), wall=T0 + 3 * DAY) == {"seen": 3, "plan": "pro"}
 
 
 def test_making_room_never_takes_the_contacts_own_entry() -> None:
@@ -439,7 +467,9 @@ def test_a_partition_takes_its_values_with_it() -> None:
     ride = machine.ride(call, told, False)
     entry = machine.take_due(T0 + DAY)
     assert entry is not None
+    assert (machine.of(P), machine.of(Q)) == (1, 1)
     assert machine.withdraw([P, P]) == 1
+    assert (machine.of(P), machine.of(Q)) == (0, 1)
     assert not machine.holds(entry)
     machine.put_back(entry, T0 + DAY)
     machine.delivered(call, ride, T0)

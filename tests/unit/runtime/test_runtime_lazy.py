@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bridge.model import Call, Ending, Outcome
+from bridge.runtime.status import Status
 from tests.support.engine import P0, P1
 from tests.support.fakes import DELIVERED, FakeMeisa
 from tests.support.lazy import (
@@ -36,7 +37,7 @@ def test_log_ins_of_a_day_cost_one_call_at_once_and_one_at_the_days_end() -> Non
         assert said(house) == [{"seen": 0}]
         assert house.endings() == {Ending.DELIVERED: 1, Ending.LAZY: 23}
         assert house.source.committed == {P0: 24}
-        assert house.delivery.lazy.contacts == 1
+        assert Status(house.engine, house.delivery, house.clock, dict, dict).snapshot().lazy_contacts == 1
         await settled(house, DAY)
         assert said(house) == [{"seen": 0}, {"seen": 23}]
         assert house.meter.counts["saved", "lazy"] == 22
