@@ -610,3 +610,15 @@ def test_ids_as_meisa_gives_them() -> None:
     from bridge.meisa.client import _CONTACT_ID
 
     assert _CONTACT_ID.fullmatch(str(uuid4()))
+
+
+def test_a_fingerprint_names_a_key_without_telling_it() -> None:
+    """The same for the same key whatever it is called; another one once the key is another."""
+    now = {"default": "meisa_test_one", "trigger": "meisa_test_two", "track": "meisa_test_one"}
+    client = MeisaClient("http://127.0.0.1:1/api/v1", {name: lambda name=name: now[name] for name in now})  # type: ignore[misc]
+    one, two, again = (client.fingerprint(name) for name in now)
+    assert one == again != two
+    assert len(one) == 32 and "meisa_test" not in one
+    now["default"] = "meisa_test_two"
+    client.refresh_keys()
+    assert client.fingerprint("default") == two
