@@ -59,9 +59,9 @@ class Arrivals:
 
     def oldest(self, frontier: int) -> float:
         """When the record at the frontier was first read, or earlier."""
-        if frontier < self.seen:
-            return self.since
         notes = self._notes
+        if frontier < self.seen:
+            return min(self.since, notes[0][1]) if notes else self.since  # lower where the clock was set back since
         while len(notes) > 1 and notes[1][0] <= frontier:
             notes.popleft()
         if len(notes) == 1:

@@ -1,6 +1,6 @@
 """Arrivals against a model that remembers every reading, over several owners."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.core.arrivals import NOTES_MAX, Arrivals
@@ -16,6 +16,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
+@example([("read", 1, 0.0), ("restart", 0, 0.0), ("read", 2, -1.0)])
 def test_the_bound_is_never_later_than_the_first_reading(steps: list[tuple[str, int, float]]) -> None:
     """Of any offset from the frontier on, by any owner, however the clocks go; and a repeated reading is judged so."""
     arrivals, wall, taken, frontier = Arrivals(), 10_000.0, 0, 0
