@@ -80,6 +80,9 @@ def _savings(*, long: bool) -> None:
     print("\n## Savings\n")
     for line in savings.table(savings.measure(long=long)):
         print(line, flush=True)
+    print()
+    for line in savings.lazy_table(savings.measure_lazily(long=long)):
+        print(line, flush=True)
 
 
 def _day(*, long: bool, svg: Path | None) -> None:

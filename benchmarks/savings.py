@@ -13,19 +13,24 @@ Everything runs on the virtual clock, at Meisa's default quota, with the trace o
 | ÷ optimum | calls ÷ optimum: 1 cannot be beaten |
 | calls/event | calls ÷ events |
 | more upserts, more enrolls | than the optimum has, where it tells: which calls were lost |
+
+The second table has traffic that is mostly log-ins, once as it is and once with lazy fields (docs/lazy-fields.md),
+until the last kept value has been sent.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 from benchmarks import optimum
 from benchmarks.house import House, Log
 from benchmarks.optimum import Fewest, Step
-from benchmarks.trace import Arrival, Traffic, book, trace
+from benchmarks.trace import RULES, Arrival, Traffic, book, trace
 from tests.support.virtual import VirtualClock, VirtualLoop, run
 
 PARTITIONS = 6
@@ -89,6 +94,59 @@ async def _measure(name: str, arrivals: Iterator[Arrival], first: bool, *, live:
     await house.close()
     made = Counter(call.endpoint for call in calls)
     return Found(name, house.wanted, len(steps), len(calls), fewest, made, whole.calls)
+
+
+class Lazily(NamedTuple):
+    """The same traffic twice: log-ins as ordinary upserts, and with lazy fields."""
+
+    name: str
+    events: int
+    calls: int
+    calls_lazily: int
+    """Until no kept value is left."""
+
+
+LOGIN = "    match: user.logged_in\n"
+LAZY_LOGIN = LOGIN + "    lazy: [custom_fields.last_active, custom_fields.signin_count]\n    lazy_every: 1d\n"
+
+
+def lazily(load: float, hours: float) -> Lazily:
+    """Live traffic, mostly log-ins: milestones are one in ten of what they are elsewhere."""
+    count = int(load * PER_HOUR * hours)
+
+    async def calls(rules: str) -> tuple[int, int]:
+        traffic = Traffic(count, count // 40, span_seconds=hours * 3600.0, milestones=0.1, newcomers=NEWCOMERS)
+        arrivals = trace(traffic, VirtualClock.WALL_AT_START)
+        house = House(book(rules), [Log("events", PARTITIONS, arrivals, VirtualClock.WALL_AT_START)])
+        house.open()
+        await house.pour()
+        await house.drained()
+        while house.delivery.lazy.contacts:
+            await asyncio.sleep(600.0)
+        made = len(house.meisa.calls)
+        await house.close()
+        return house.wanted, made
+
+    text = RULES.read_text(encoding="utf-8")
+    assert LOGIN in text
+    events, ordinary = run(calls(text), VirtualLoop())
+    _, fewer = run(calls(text.replace(LOGIN, LAZY_LOGIN)), VirtualLoop())
+    return Lazily(f"live, {load:g} events per call, {hours:g} hours", events, ordinary, fewer)
+
+
+def lazy_table(rows: Iterable[Lazily]) -> Iterator[str]:
+    """In Markdown, row by row as they are found."""
+    yield "| mostly log-ins | events | calls | calls with lazy log-ins | calls/event | with lazy log-ins |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for row in rows:
+        yield (
+            f"| {row.name} | {row.events:,} | {row.calls:,} | {row.calls_lazily:,} "
+            f"| {row.calls / row.events:.2f} | {row.calls_lazily / row.events:.2f} |"
+        )
+
+
+def measure_lazily(*, long: bool = False) -> Iterator[Lazily]:
+    return (lazily(load, 24.0 if long else 6.0) for load in (0.2, 1.0, 2.0))
 
 
 def measure(*, long: bool = False) -> Iterator[Found]:

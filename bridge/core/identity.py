@@ -62,6 +62,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, cast
 
+from bridge.core import lazy_entries
 from bridge.core.registers import (
     ENTRY_PREFIXES,
     FORGOTTEN,
@@ -215,7 +216,7 @@ class Identities:
         return True
 
     async def forget(self, email: str) -> int:
-        """Erases a person, with all former emails and aliases; returns how many registers that were.
+        """Erases a person, with all former emails, aliases and kept values; returns how many registers that were.
 
         An email that somebody else has claimed since is theirs, and stays. Looks through the whole store; with one,
         `flush` it then. Raises StoreFailed.
@@ -244,6 +245,8 @@ class Identities:
                 self._store.delete(name)
         for name, entry in altered.items():
             self._put(name, entry)
+        if self._store is not None:
+            erased += await lazy_entries.erase(self._store, mine | {named})
         return erased
 
     async def _all(self) -> AsyncIterator[tuple[str, Person]]:

@@ -21,7 +21,7 @@ Rules that never break
        by path, until what is refused stands alone.
 
 The bounds
-    `entries_max` entries of some 900 bytes with two paths, half of them names and indexes: 100,000 are 90 MB. A default
+    `entries_max` entries of some 1.4 KB with two paths, half of it names and indexes: 100,000 are 140 MB. A default
     quota has 24,000 calls a day, so it could not even send that many values once. Entries whose values were sent go
     first, the oldest of them; where all are due, an upsert is an ordinary one again: it costs a call, nothing is lost.
     Sent values are forgotten after a period, once everything before their records has finished.

@@ -7,11 +7,12 @@ whoever writes late, twice, or beside somebody else (`joined`).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from bridge.model import Action, Contact, Handling, Kind, TopicPartition
+from bridge.ports import Store
 
 NAMING = frozenset({"email", "external_id"})
 NEVER_LAZY = NAMING | {"source", "tag_names"}
@@ -156,6 +157,18 @@ class Kept(NamedTuple):
     values: Mapping[str, Value]
     events: int
     topic_hash: int | None
+
+
+async def erase(store: Store, names: Set[str]) -> int:
+    """Deletes the entries of whoever has one of these names (`e:`, `x:`); how many. Raises StoreFailed."""
+    found = [name async for name, value in store.scan(PREFIX) if not names.isdisjoint(_names(decoded(value)))]
+    for name in found:
+        store.delete(name)
+    return len(found)
+
+
+def _names(kept: Kept | None) -> tuple[str, ...]:
+    return () if kept is None else Contact(kept.email, kept.external_id).names()
 
 
 def encoded(entry: Entry | Kept, topic_hash: int | None) -> bytes:

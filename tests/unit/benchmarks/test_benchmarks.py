@@ -100,6 +100,13 @@ def test_live_traffic_never_beats_its_bound() -> None:
     assert found.fewest.calls <= found.calls <= found.actions
 
 
+def test_lazy_log_ins_need_fewer_calls() -> None:
+    """Of traffic that is mostly log-ins, each until its last value has been sent."""
+    found = savings.lazily(1.0, 0.2)
+    assert found.calls_lazily < found.calls / 2
+    assert list(savings.lazy_table([found]))[-1].startswith("| live, 1 events per call, 0.2 hours | ")
+
+
 def test_the_quota_section_tells_what_a_run_found() -> None:
     """Use, refusals, gaps and waits, of what came after the first hour."""
     found = quota.Found(quota.CASES[0], 2)

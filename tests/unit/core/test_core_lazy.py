@@ -1,11 +1,13 @@
 """Values of lazy fields: what is kept, what rides, what is due, and what two writings of a register leave."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from bridge.core.identity import Identities
 from bridge.core.lazy import LazyValues, Ride
 from bridge.core.lazy_entries import (
     Entry,
@@ -557,6 +559,25 @@ def test_whoever_was_erased_from_the_store_is_forgotten_here() -> None:
     store.delete(entry.name)
     assert machine.ride([said(2, plan="pro")], told, False) is None
     assert len(machine) == 0
+
+
+def test_an_erased_person_has_no_kept_values_in_the_store() -> None:
+    """By whichever name: the values were kept under an email that the person's id has no more."""
+    store = DirtyStore()
+    machine = known(LazyValues(store=store))
+    send(machine, said(0, email="b@x", external_id="7", seen=0))
+    store.put("l:users/0:e:odd", b"not ours")
+
+    async def story() -> None:
+        table = Identities(store=store)
+        table.learn(Contact("b@x", "7"), P, 0)
+        table.learn(Contact("new@x", "7"), P, 1)
+        assert await table.forget("new@x") == 4
+        assert await table.forget("nobody@x") == 0
+
+    asyncio.run(story())
+    assert sorted(name for name in store._values if name.startswith("l:")) == ["l:users/0:e:a@x", "l:users/0:e:odd"]
+    assert machine.ride([said(3, email="b@x", plan="pro")], told, False) is None
 
 
 def test_forgetting_takes_the_register_too() -> None:
