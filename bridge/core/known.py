@@ -212,11 +212,12 @@ class Known:
         entry = self._believed(name_of(f"e:{email_key(email)}"), wall) if isinstance(email, str) else None
         if entry is None:
             return None
+        whole = self._was_whole(entry)
         for partition in partitions:
             assignment = self._assigned.get(partition)
-            if assignment is None or not assignment.believes(entry):
+            if assignment is None or not (whole or assignment.believes(entry)):
                 return None
-        if (others_write or (rekeys_elsewhere and entry.identified)) and not self._was_whole(entry):
+        if (others_write or (rekeys_elsewhere and entry.identified)) and not whole:
             return None
         facts = {entry.facts[place : place + FACT_BYTES] for place in range(0, len(entry.facts), FACT_BYTES)}
         return frozenset(path for path, value in _said(body) if self._others(path) or _fact(path, value) not in facts)

@@ -254,6 +254,9 @@ class Engine:
             partition = Partition(new.partition, new.epoch, offsets, new.topic_hash)
             self.partitions[new.partition] = partition
             self._delivery.unchanged.assigned(new, progress)
+            if self._delivery.unchanged.assignment(new.partition) is not None:
+                offsets.note_start()  # whose it is now is news to be told
+                self._commits.soon(partition)
             if new.fresh:
                 # Perhaps of another topic under the same name: what was known by offsets says nothing about these.
                 self._delivery.offsets_restarted(new.partition, new.topic_hash)

@@ -47,7 +47,8 @@ PREFIX = "o:"
 HANDED_MAX = 4
 """Commits remembered of a partition: one under way, one acknowledged, and those of a revocation."""
 DIGEST_BYTES = 8
-NOT_WHOLE = bytes(ASSIGNMENT_BYTES)
+WHOLE = f"{PREFIX}*"
+"""The register of the last time in which we were the whole group: a digest of the assignments, and its id."""
 
 WRITE_CALLS = frozenset({"upsert", "add_tag", "remove_tag"})
 
@@ -78,9 +79,8 @@ class Unchanged:
         self._new_id = new_id
         self._assignments: dict[TopicPartition, bytes] = {}
         """The ids of those of which the store tells."""
-        self._whole_id = b""
-        self._whole_before: dict[TopicPartition, bytes] = {}
-        """Of each, when we were the whole group as it was last committed, if nobody else has owned it since."""
+        self._before: dict[TopicPartition, bytes] = {}
+        """The ids of the assignments before, where there was none in between."""
         self._handed: dict[TopicPartition, list[bytes]] = {}
         """Digests of each one's last commits that were handed over."""
         self._clock = clock
@@ -98,53 +98,49 @@ class Unchanged:
         if self._store is not None:
             mine = self._assignments[partition] = self._new_id()
             self._handed[partition] = []
-            self._whole_before[partition] = b""
-            whole = self._told_of(new)
-            if progress is not None and progress.assignment is not None and whole is not None:
-                before = progress.assignment
-                self._whole_before[partition] = whole
+            if progress is not None and progress.assignment is not None and self._told_of(new):
+                before = self._before[partition] = progress.assignment
         self._partitions.add(partition)
         self.known.assigned(partition, mine, before)
-        self._not_whole()  # somebody else had it
+        self.known.not_whole()  # somebody else had it
 
-    def _told_of(self, new: Assigned) -> bytes | None:
-        """None where what Kafka has committed is not what was handed over last by whoever wrote what is stored. Else
-        the id of the time in which that one was the whole group, if it was."""
-        assert self._store is not None
+    def _told_of(self, new: Assigned) -> bool:
+        """Whether what Kafka has committed is what was handed over last by whoever wrote what is stored."""
         committed = new.offset if new.committed is None else new.committed
         if new.fresh or committed is None:
-            return None
-        try:
-            stored = self._store.get(f"{PREFIX}{new.partition}") or b""
-        except StoreFailed:
-            return None
-        whole, handed = stored[:ASSIGNMENT_BYTES], stored[ASSIGNMENT_BYTES:]
+            return False
+        handed = self._stored(f"{PREFIX}{new.partition}")
         digests = [handed[place : place + DIGEST_BYTES] for place in range(0, len(handed), DIGEST_BYTES)]
-        if self._digest(committed, new.metadata) not in digests:
-            return None
-        return b"" if whole == NOT_WHOLE else whole
+        return self._digest(committed, new.metadata) in digests
+
+    def _stored(self, name: str) -> bytes:
+        try:
+            return (self._store.get(name) if self._store is not None else None) or b""
+        except StoreFailed:
+            return b""
 
     def gone(self, partition: TopicPartition) -> None:
         self._partitions.discard(partition)
         self._assignments.pop(partition, None)
         self._handed.pop(partition, None)
-        self._whole_before.pop(partition, None)
+        self._before.pop(partition, None)
         self.known.gone(partition)
-        self._not_whole()
-
-    def _not_whole(self) -> None:
         self.known.not_whole()
-        self._whole_id = b""
 
     def _look_whether_whole(self) -> None:
         """All partitions of all topics may be ours by now, or a topic may have more of them."""
         counts = self._counts()
         if not counts or len(self._partitions) != sum(counts.values()):
-            self._not_whole()
-        elif not self.known.is_whole:
-            before = set(self._whole_before.values())
-            self._whole_id = self._new_id() if self._store is not None else b""
-            self.known.whole(self._whole_id, before.pop() if len(before) == 1 else b"")
+            self.known.not_whole()
+        elif self.known.is_whole:
+            return
+        elif self._store is None:
+            self.known.whole()
+        else:
+            stored, mine = self._stored(WHOLE), self._new_id()
+            of, before = stored[:-ASSIGNMENT_BYTES], stored[-ASSIGNMENT_BYTES:]
+            self.known.whole(mine, before if of and of == _all_of(self._before, self._partitions) else b"")
+            self._store.put(WHOLE, _all_of(self._assignments, self._partitions) + mine)
 
     # Commits
 
@@ -159,7 +155,7 @@ class Unchanged:
             if handed is not None and self._store is not None:
                 handed.append(self._digest(position.offset, position.metadata))
                 del handed[:-HANDED_MAX]
-                self._store.put(f"{PREFIX}{position.partition}", (self._whole_id or NOT_WHOLE) + b"".join(handed))
+                self._store.put(f"{PREFIX}{position.partition}", b"".join(handed))
 
     def _digest(self, offset: int, metadata: str) -> bytes:
         text = f"{offset} {metadata}".encode("utf-8", "surrogatepass")
@@ -252,6 +248,14 @@ def _names(item: Item, call: Call, recipient: Any) -> Iterator[bytes]:
         yield name_of(f"i:{call.contact_id}")
     if isinstance(recipient, Mapping):
         yield from names_in({field: recipient.get(field) for field in ("email", "external_id")})
+
+
+def _all_of(ids: Mapping[TopicPartition, bytes], partitions: Collection[TopicPartition]) -> bytes:
+    """A digest of the assignments of all these; empty where some are not known."""
+    if not all(partition in ids for partition in partitions):
+        return b""
+    told = b"".join(f"{partition} ".encode() + ids[partition] for partition in sorted(partitions))
+    return blake2b(told, digest_size=DIGEST_BYTES).digest()
 
 
 def _named(contact: Contact) -> Iterator[bytes]:

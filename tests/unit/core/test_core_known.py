@@ -370,6 +370,8 @@ def test_what_was_learned_as_the_whole_group_is_believed_by_the_next_one() -> No
         again = of(store)
         again.whole(b"whole--2", before)
         assert (differing(again, BODY, others_write=True) == set()) is believed
+        again.assigned(P1)
+        assert (again.differing(BODY, [P1], WALL, others_write=True) == set()) is believed
         assert differing(again, BODY) == set()
         again.not_whole()
         assert differing(again, BODY, others_write=True) is None
