@@ -166,8 +166,11 @@ class LazyFields:
         """What the item's call says, with what it takes along."""
         group = item.pending.group
         body = item.pending.body()
+        item.ride = None
+        if not self.values or not mergeable(group[0].action):
+            return body
         told = self.told if not item.bare else _untold
-        ride = self.values.ride(_all_said(group), told, _sole(group)) if mergeable(group[0].action) else None
+        ride = self.values.ride(_all_said(group), told, _sole(group))
         item.ride = ride
         if ride is None:
             return body

@@ -102,6 +102,37 @@ def test_an_older_value_that_is_read_again_is_not_kept_over_one_that_was_sent(tm
     run(after(committed))
 
 
+def test_an_upsert_that_finished_as_lazy_is_not_repeated_while_its_event_goes_on() -> None:
+    """Its track had not ended when the process died, and memory forgot the value; sent now it would undo offset 2's."""
+
+    def unreachable_track(call: Call) -> Outcome:
+        return Outcome(Verdict.RETRY, 503, "unavailable") if call.endpoint == "track" else DELIVERED
+
+    events = [login(1, do=["upsert", "track"]), record(2, fields={"plan": "pro", "seen": 2}, id="8")]
+
+    async def before() -> tuple[int, str]:
+        house = bridge(meisa=FakeMeisa(unreachable_track))
+        house.source.assign(P0)
+        house.source.feed([login(0)])
+        await settled(house)
+        house.source.feed([events[0]])
+        await asyncio.sleep(5)
+        assert said(house)[:2] == [{"seen": 0}, {"track": "track1"}]
+        return house.source.committed[P0], house.source.metadata[P0]
+
+    async def after(committed: tuple[int, str]) -> None:
+        house = bridge()
+        house.source.committed[P0], house.source.metadata[P0] = committed
+        house.source.assign(P0)
+        house.source.feed(events)
+        await settled(house, 10)
+        assert said(house) == [{"track": "track1"}, {"plan": "pro", "seen": 2}]
+
+    committed = run(before())
+    assert committed[0] == 1
+    run(after(committed))
+
+
 def test_a_person_erased_from_the_store_is_not_written_to(tmp_path: Path) -> None:
     """`contact forget` runs beside the bridge: a kept value of the person does not go out a day later."""
 
