@@ -12,6 +12,8 @@ of the partition, here or by another process with the same store, goes on with i
     commits tell       an assignment id that no other assignment tells (core/progress.py)
     the store tells    for each partition the last commits that were handed to Kafka, written before they were handed
     believed           only where what Kafka has committed, offset and text, is one of these
+What needs the whole group (all partitions of all topics are ours) is believed where that holds of each partition, and
+all were then those of one time in which this was so.
 So a commit of anybody else, a reset by a tool, and a store that lost its tail (a power failure) or is of another
 machine all show. What remains is what a crash left undone: a call that was carried out, and whose answer was never
 stored. Its record is read again, and lies below the offset that its partition had told as `seen` before the call left
