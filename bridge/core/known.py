@@ -422,7 +422,9 @@ def _told(answer: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from ((f"tag_names.{tag['name']}", True) for tag in tags if isinstance(tag, Mapping) and "name" in tag)
 
 
+# Made once: json.dumps would make one for each fact. What JSON cannot say equals nothing that an answer says.
+_text = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=repr).encode
+
+
 def _fact(path: str, value: Any) -> bytes:
-    # What JSON cannot say is told apart from everything: no answer says it.
-    text = json.dumps([path, value], sort_keys=True, separators=(",", ":"), default=repr)
-    return blake2b(text.encode(), digest_size=FACT_BYTES).digest()
+    return blake2b(_text([path, value]).encode(), digest_size=FACT_BYTES).digest()
