@@ -25,7 +25,6 @@ from bridge.core.suppression import Suppressions
 from bridge.model import (
     Action,
     Call,
-    Contact,
     Ending,
     Event,
     Kind,
@@ -42,6 +41,7 @@ from bridge.ports import Clock, Meisa, Meter, Store
 from bridge.runtime.clock import MeisaClock
 from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
+from bridge.runtime.facts import WorldFacts
 from bridge.runtime.gates import GateState
 from bridge.runtime.items import LANES, PULLED, Batch, Item, Key, KeyState, Part
 from bridge.runtime.lazy import ALONE, KEPT, LAZY, NOTHING_LEFT, LazyFields
@@ -103,7 +103,7 @@ class Delivery:
         self.part_done = part_done
         """Hears of each action that was carried out of an event that goes on: progress must tell it."""
         self._tell: Callable[[Record, Action], None] = lambda record, action: self.part_done(record, action)
-        self._dice = dice or random.Random()
+        dice = dice or random.Random()
         self.sending = Sending(
             meisa,
             quotas,
@@ -112,7 +112,7 @@ class Delivery:
             meter=meter,
             max_in_flight=max_in_flight,
             scope_wait_seconds=policy.scope_wait_seconds,
-            random=self._dice.random,
+            random=dice.random,
             replied=lambda item, reply: self._replied(item, reply),
             body=lambda item: self.lazy.body(item),
             spared=self._spared,
@@ -133,6 +133,7 @@ class Delivery:
         self._items: dict[TopicPartition, OrderedDict[Item, None]] = {}
         """What has contributions of each partition, oldest first."""
         self._contact_ids = ContactIds()
+        self._facts = WorldFacts(self._contact_ids, self._names, self.sending, dice.random)
         self._waiting_events = dict.fromkeys(Lane, 0)
         self._waiting_contacts = dict.fromkeys(Lane, 0)
         self._running: deque[Ticket[Item]] | None = None
@@ -374,7 +375,7 @@ class Delivery:
             self._identify(event.record, action) if item.trigger else "",
             event.time_wall_seconds,
             self._policy,
-            self,
+            self._facts,
             self.sending.key_of(action.kind),
             part.batch.marks.started_wall(event.record, action) if item.trigger else None,
             contact_key=self.sending.key_of(Kind.UPSERT),
@@ -554,23 +555,6 @@ class Delivery:
         if freed:
             self._begin(freed)
         self.left()
-
-    # Facts for the dialogues (core/retry.py)
-
-    def contact_id(self, contact: Contact) -> str | None:
-        return self._contact_ids.get(contact)
-
-    def forget_contact_id(self, contact: Contact) -> None:
-        self._contact_ids.forget(contact)
-
-    def filled(self, action: Action) -> Action | None:
-        return self._names.filled(action)
-
-    def succeeded_since(self, endpoint: str, now: float) -> bool:
-        return self.sending.succeeded_since(endpoint, now)
-
-    def random(self) -> float:
-        return self._dice.random()
 
     def _lowest(self) -> Iterator[Item]:
         """The oldest item of each partition."""

@@ -19,6 +19,7 @@ from bridge.runtime.commits import Commits
 from bridge.runtime.completion import Completion
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
+from bridge.runtime.facts import WorldFacts
 from bridge.runtime.intake import Intake
 from bridge.runtime.sending import Sending
 from tests.support.amount import some
@@ -67,7 +68,7 @@ def test_a_letter_that_is_forgotten_is_caught(monkeypatch: Patch) -> None:
 
 def test_dead_letters_in_an_outage_are_caught(monkeypatch: Patch) -> None:
     """Attempts and age alone are taken for poison."""
-    monkeypatch.setattr(Delivery, "succeeded_since", lambda self, endpoint, now: True)
+    monkeypatch.setattr(WorldFacts, "succeeded_since", lambda self, endpoint, now: True)
     outage = [
         Scenario(
             seed, horizon=600.0, contacts=2, attempts=3, max_age_seconds=60.0, windows=[Window("outage_5xx", 0, 600)]
