@@ -167,9 +167,7 @@ class Identities:
     def learn(self, contact: Contact, partition: TopicPartition, offset: int) -> None:
         """Takes in what an upsert says of a person."""
         if contact.email is not None and contact.external_id is not None:
-            pair = (contact.external_id, contact.email, partition, offset)
-            if not self._repeats(*pair):
-                self._learn_pair(*pair)
+            self._learn_pair(contact.external_id, contact.email, partition, offset)
         self._learn_aliases(contact, partition, offset)
 
     def refused(self, contact: Contact, partition: TopicPartition, offset: int) -> None:

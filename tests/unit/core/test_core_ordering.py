@@ -163,6 +163,7 @@ def test_an_extended_ticket_stands_in_its_new_queues_too() -> None:
     names = ordering.joined(["a", "new"])
     ordering.extend(first, names)
     ordering.extend(first, names)
+    ordering.extend(first, ("new",))
     assert first.keys == ("a", "new")
     behind = ordering.enter("2", ("new",))
     assert not behind.ready

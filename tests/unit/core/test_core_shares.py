@@ -4,7 +4,7 @@ import pytest
 
 from bridge.core.progress import SPEND_BYTES
 from bridge.core.quota import NEVER
-from bridge.core.shares import CLOCK_SECONDS, KEYS, TOLD_BYTES, Before, Books, Shares, Told, read, share_of
+from bridge.core.shares import CLOCK_SECONDS, KEYS, TOLD_BYTES, Before, Books, Cell, Shares, Told, read, share_of
 from bridge.model import TopicPartition
 
 LIMITS = [(60, 60.0), (1000, 3600.0)]
@@ -203,6 +203,15 @@ def test_what_one_partition_has_too_much_of_does_not_stop_the_others() -> None:
     owner.take(A, 0.0, Before.UNREADABLE)
     owner.take(B, 0.0)
     assert owner.burst(0.0) == 30
+
+
+def test_a_cell_counts_no_more_than_its_share_and_the_youngest_first() -> None:
+    """What others left too much of it is not taken from the cells beside it."""
+    cell = Cell(10, 60.0)
+    cell.share = 2
+    for at in (1.0, 2.0, 3.0):
+        cell.remember(at, 1)
+    assert list(cell.counting()) == [(3.0, 1), (2.0, 1)]
 
 
 def test_a_topic_that_grows_shrinks_the_shares() -> None:
