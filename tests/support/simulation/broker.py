@@ -172,7 +172,9 @@ class Broker:
         log.owner = target
         committed, metadata = log.committed or (log.low, "")
         offset = max(committed, log.low)
-        if metadata and self.world.faults_on and self._dice.random() < self.world.scenario.metadata_damage:
+        damaged = bool(metadata) and self.world.faults_on and self._dice.random() < self.world.scenario.metadata_damage
+        # Nobody could know, without the text, that the offset beside it is of a former topic.
+        if damaged and not of_former_topic(committed, metadata, log.topic_hash):
             metadata = self._damage(metadata)
             if not OURS.match(metadata):
                 self.world.forget_spend()
