@@ -23,7 +23,18 @@ def main() -> int:
     failed = []
     for seed in range(options.first, options.first + options.seeds):
         report = simulate(seed)
-        for name in ("calls", "effects", "repeats", "merged", "steps_back", "letters", "emails", "commits"):
+        for name in (
+            "calls",
+            "effects",
+            "repeats",
+            "merged",
+            "steps_back",
+            "letters",
+            "emails",
+            "commits",
+            "unchanged",
+            "lazy",
+        ):
             sums[name] += getattr(report, name)
         sums["virtual hours"] += int(report.virtual_seconds)
         if report.broken:

@@ -19,7 +19,8 @@ import orjson
 from bridge import rules
 from bridge.model import Action, Contact, Kind, LetterKind, Record, TopicPartition, action_id, email_key
 from bridge.rules import RuleBook
-from tests.support.simulation.scenario import Scenario
+from tests.support.simulation import states
+from tests.support.simulation.scenario import Known, Scenario
 from tests.support.virtual import VirtualClock
 
 TOPIC = "events"
@@ -49,6 +50,12 @@ _PLANS: dict[str, list[tuple[str, Kind, str]]] = {
     "unheard.of": [],
 }
 _TYPES = tuple(_PLANS)
+_STATE_PLANS: dict[str, list[tuple[str, Kind, str]]] = {
+    "state": [],
+    "login": [],
+    "visit": [("visit", Kind.TRACK, "")],
+}
+"""What comes of events of state beside it (states.py)."""
 _WEIGHTS = (30, 3, 6, 8, 3, 2, 12, 12, 4, 4, 4, 6, 4, 3, 3, 2, 3)
 _BURST_WEIGHTS = (80, 2, 10, 2, 1, 0, 2, 1, 1, 0, 1, 2, 1, 1, 1, 1, 1)
 """Mostly upserts, which merge."""
@@ -61,8 +68,9 @@ SHARED_FIELDS = 4
 
 
 @functools.cache
-def rule_book() -> RuleBook:
-    return rules.load_text(RULES.read_text(), RULES.name)
+def rule_book(known: Known | None = None) -> RuleBook:
+    further = "" if known is None else states.rules_of(known)
+    return rules.load_text(RULES.read_text() + further, RULES.name)
 
 
 @dataclass(eq=False, slots=True)
@@ -144,6 +152,8 @@ class Entry:
     generation: int = 0
     """How often its topic had been recreated."""
     acts: list[Act] = field(default_factory=list)
+    said: states.Said | None = None
+    """What it says of its contact's state."""
     letter: LetterKind | None = None
     """A letter that it must have besides: decode or rule."""
     letter_written: bool = False
@@ -172,10 +182,14 @@ def make(
         )
         place = f"{partition}.{generation}:{offset}"
         kind = scenario.only or dice.choices(_TYPES, _BURST_WEIGHTS if scenario.bursts else _WEIGHTS)[0]
+        if scenario.known is not None:
+            kind = states.type_of(scenario.known, dice) or kind
         age = dice.choice((0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1_700.0, 100_000.0))
         wall = VirtualClock.WALL_AT_START - age
         data = _person(scenario, dice, who, emails[who], place)
         data |= {"place": place, "seq": offset}
+        if kind in _STATE_PLANS:
+            data["fields"] = states.fields(kind, dice, place, who)
         if kind == "team":
             data["other"] = _person(scenario, dice, other, emails[other], f"{place}'")
         value: bytes | None = orjson.dumps({"type": kind, "time": _iso(wall), "data": data})
@@ -192,8 +206,13 @@ def make(
             )
         timestamp_ms = int((VirtualClock.WALL_AT_START + now) * 1000) + generation
         key = None if stray else emails[who].encode()
+        if scenario.known is not None and scenario.known.keyed_by_id:
+            key = b"c%d" % who
         entry.record = Record(TOPIC, partition, offset, timestamp_ms, key, value)
         if value is not None and entry.letter is None:
+            if scenario.known is not None and kind in _STATE_PLANS:
+                act = Act(entry, 0, kind, Kind.UPSERT, "", email_key(data["email"]), own=place)
+                entry.said = states.made(entry, act, data, scenario.known, now)
             _expect(entry, data)
         entries.append(entry)
     return entries
@@ -209,7 +228,7 @@ def _person(scenario: Scenario, dice: random.Random, who: int, email: str, place
     if dice.random() < scenario.bad_upserts:
         fields[dice.choice(("bad", "sick"))] = place
     person: dict[str, Any] = {"email": email if dice.random() < 0.9 else f" {email.upper()}", "fields": fields}
-    if who % 3 == 0 and (dice.random() < 0.9 or not scenario.variety):
+    if who % 3 == 0 and (dice.random() < 0.9 or not scenario.variety or scenario.known is not None):
         person["id"] = f"id-{who}"
     if dice.random() < 0.3:
         person["first"] = place
@@ -227,8 +246,10 @@ def _iso(wall: float) -> str:
 def _expect(entry: Entry, data: Mapping[str, Any]) -> None:
     if entry.type == "partly":
         entry.letter = LetterKind.RULE
-    upsert: Act | None = None
-    for position, (rule, kind, trigger_key) in enumerate(_PLANS[entry.type]):
+    upsert = entry.said.act if entry.said is not None else None
+    state = entry.type in _STATE_PLANS
+    plan = _STATE_PLANS[entry.type] if state else _PLANS[entry.type]
+    for position, (rule, kind, trigger_key) in enumerate(plan, start=int(state)):
         second = entry.type == "team" and position == 1
         person = data["other"] if second else data
         act = Act(entry, position, rule, kind, trigger_key, email_key(person["email"]))

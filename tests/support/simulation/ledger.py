@@ -12,18 +12,21 @@ from typing import NamedTuple
 
 from bridge.core.progress import decode as decode_progress
 from bridge.core.progress import digest
-from bridge.model import Call, Kind, Letter, LetterKind, Outcome, TopicPartition, Verdict
+from bridge.model import Call, Ending, Kind, Letter, LetterKind, Outcome, Record, TopicPartition, Verdict, email_key
 from tests.support.simulation.claims import Claims, Log, Tenure, claims
 from tests.support.simulation.contacts import PRESERVED, Contacts, Parts, StepBack, wrong_with
 from tests.support.simulation.events import Act, Entry
 from tests.support.simulation.reasons import Reasons
 from tests.support.simulation.scenario import KNOWN_GAPS
+from tests.support.simulation.states import Said, States, keeps, paths
 from tests.support.simulation.world import World
 
 LOST = "1 nothing lost"
 ORDER = "2 order per contact"
 DUPLICATES = "3 few duplicates"
 ALIVE = "5 always alive"
+STATE = "30 what Meisa holds"
+"""Of the hard cases: state that is not sent, and lazy fields."""
 
 OURS = re.compile(r"mb\d+:")
 """How the bridge's text begins, of whatever version."""
@@ -45,6 +48,8 @@ class Sent(NamedTuple):
     """Under which assignments it left, by the logs of its records."""
     at: float
     number: int
+    state_tenure: Tenure | None = None
+    """Of the partition of the contact's events, where an upsert says something of its state."""
 
 
 class Ledger:
@@ -54,6 +59,7 @@ class Ledger:
         self.reasons = Reasons(world)
         self._parts = Parts()
         self._contacts = Contacts()
+        self.states = States(world)
         self._entries: dict[tuple[TopicPartition, int, int], Entry] = {}
         self._owned: dict[str, dict[TopicPartition, int]] = defaultdict(dict)
         self._given_up: dict[tuple[str, TopicPartition], float] = {}
@@ -81,6 +87,7 @@ class Ledger:
         log = self.logs[name]
         log.entries[entry.record.offset] = entry
         self._entries[name, entry.record.offset, entry.record.timestamp_ms] = entry
+        self.states.produced(name, entry)
         for act in entry.acts:
             if log.unsure:
                 act.marked_wall, act.unsure = entry.record.timestamp_ms / 1000, True
@@ -215,7 +222,11 @@ class Ledger:
             if act.kind is Kind.TRIGGER and (call.body or {}).get("idempotency_key") != act.identity:
                 self._broken(DUPLICATES, f"{act.name} was sent under another key than its own")
         self._calls += 1
-        return Sent(member, call, acts, tenures, now, self._calls)
+        place = (
+            self.states.place(email_key((call.body or {}).get("email") or "")) if call.endpoint == "upsert" else None
+        )
+        state_tenure = self._tenure(member, place) if place is not None else None
+        return Sent(member, call, acts, tenures, now, self._calls, state_tenure)
 
     def _check_order(self, tenure: Tenure, act: Act, together: list[Act]) -> None:
         """Whatever its partition has before it for that contact must have ended, for this owner, too."""
@@ -256,8 +267,33 @@ class Ledger:
                 self.emails += 1
                 if act.effects > 1 and not act.forgotten:
                     self._broken(DUPLICATES, f"{act.name} was emailed twice")
+        if sent.call.endpoint == "upsert":
+            self._state_written(sent)
         for step in self._contacts.upserted(sent.call, sent.acts, now):
             self._check_step_back(sent, step)
+
+    def _state_written(self, sent: Sent) -> None:
+        body = sent.call.body or {}
+        email = email_key(body["email"])
+        place = self.states.place(email)
+        if place is not None:
+            given_up = self.world.now - sent.at > self.world.scenario.timeout_seconds
+            late = given_up or sent.state_tenure is None or sent.state_tenure is not self.logs[place].owner
+            self.states.written(email, body, late=late)
+
+    def ended(self, member: str, record: Record, ending: Ending) -> None:
+        """A member says that it is done with a record."""
+        name = TopicPartition(record.topic, record.partition)
+        log = self.logs[name]
+        entry, owner = log.entries.get(record.offset), log.owner
+        if entry is None or owner is None or (owner.member, owner.epoch) != (member, record.epoch):
+            return  # nobody believes it
+        said = entry.said
+        if said is None or not said.alone or ending not in self.states.endings or not owner.whole:
+            return
+        wrong = self.states.believed(said, ending)
+        if wrong:
+            self._broken(STATE, f"{member}: {wrong}")
 
     def _check_barrier(self, sent: Sent, act: Act) -> None:
         """The contact is as its event found it: with all upserts before it, and none after."""
@@ -311,6 +347,8 @@ class Ledger:
     def answered(self, sent: Sent, outcome: Outcome) -> None:
         """An outcome reached a member that lives."""
         self.reasons.heard(sent.call, sent.acts, outcome)
+        if sent.call.endpoint == "upsert" and paths(sent.call.body or {}):
+            self.reasons.state_heard(sent.call, self.states.open(email_key((sent.call.body or {})["email"])), outcome)
         verdict = outcome.verdict
         if verdict is Verdict.DELIVERED or (verdict is Verdict.REFUSED and len(sent.acts) == 1):
             for act in sent.acts:
@@ -325,6 +363,9 @@ class Ledger:
     # Letters
 
     def letter_begun(self, letter: Letter) -> None:
+        said = self._letter_said(letter)
+        if said is not None:
+            said.letter_begun = True
         for act in self._letter_acts(letter):
             act.letter_begun = True
 
@@ -340,6 +381,8 @@ class Ledger:
             entry.letter_written = True
             return
         acts = self._letter_acts(letter)
+        said = self._letter_said(letter)
+        acts += [said.act] if said is not None else []
         if not acts:
             self._broken(LOST, f"a letter of {entry.place} names no action: {letter}")
         for act in acts:
@@ -356,6 +399,12 @@ class Ledger:
         if entry is None or letter.kind in (LetterKind.DECODE, LetterKind.RULE):
             return []
         return [act for act in entry.acts if act.position in letter.undelivered]
+
+    def _letter_said(self, letter: Letter) -> Said | None:
+        entry = self._entry(letter)
+        if entry is None or entry.said is None or letter.kind in (LetterKind.DECODE, LetterKind.RULE):
+            return None
+        return entry.said if entry.said.position in letter.undelivered else None
 
     # What counts as finished
 
@@ -388,6 +437,7 @@ class Ledger:
             entry = log.entries[place]
             if not self._entry_finished(entry):
                 self._broken(LOST, f"{member} committed {offset} of {name}, but {self._missing([entry])}")
+            self._check_state(member, entry)
             entry.verified = True
         log.verified = max(log.verified, offset)
         for place in told.finished:
@@ -395,12 +445,18 @@ class Ledger:
             if entry is not None and not entry.verified:
                 if not self._entry_finished(entry):
                     self._broken(LOST, f"{member} told of {place} in {name} as finished, but {self._missing([entry])}")
+                self._check_state(member, entry)
                 entry.verified = True
         for place, each in told.delivered:
             entry = log.entries.get(place)
             for act in entry.acts if entry is not None else ():
                 if digest(act.identity) == each and not self._finished(act):
                     self._broken(LOST, f"{member} told of {act.name} as delivered, but it was not")
+
+    def _check_state(self, member: str, entry: Entry) -> None:
+        wrong = self.states.lost(entry.said) if entry.said is not None else ""
+        if wrong:
+            self._broken(LOST, f"{member}: {wrong}")
 
     def _note_marks(self, log: Log, offset: int, metadata: str) -> None:
         progress = decode_progress(offset, metadata) if metadata else None
@@ -430,6 +486,18 @@ class Ledger:
         differs = self._contacts.final(self._all_acts())
         if differs:
             self._broken(ORDER, differs)
+
+    def state_differs(self) -> str:
+        """Where what Meisa holds is not what the events say in the end."""
+        known = self.world.scenario.known
+        if known is None:
+            return ""
+        return self.states.final({name: keeps(known, log.tenures.values()) for name, log in self.logs.items()})
+
+    def check_states(self) -> None:
+        differs = self.state_differs()
+        if differs:
+            self._broken(STATE, differs)
 
     def _all_acts(self) -> Iterator[Act]:
         for log in self.logs.values():

@@ -19,6 +19,7 @@ from bridge.model import Call, Outcome, Verdict, email_key
 from tests.support.simulation.events import OWN
 from tests.support.simulation.ledger import Ledger, Sent
 from tests.support.simulation.scenario import Window
+from tests.support.simulation.states import paths
 from tests.support.simulation.world import World
 
 IDEMPOTENCY_SECONDS = 3600.0
@@ -42,6 +43,9 @@ class SimMeisa:
         self._dice = world.dice("meisa")
         self._judge = Judge()
         self._contacts: dict[str, str] = {}
+        self._people: dict[str, dict[str, Any]] = {}
+        self._tags: dict[str, dict[str, Any]] = {}
+        """By the contact's id."""
         self._sequences: set[str] = set()
         self._keys: dict[str, tuple[float, Answer]] = {}
         self._log: list[tuple[int, float, deque[float]]] = [(limit, s, deque()) for limit, s in scenario.limits]
@@ -49,6 +53,7 @@ class SimMeisa:
         chosen = self._dice.sample(everybody, min(len(everybody), 4))
         self._poison = set(chosen[: scenario.poison])
         self._poison_5xx = set(chosen[2 : 2 + scenario.poison_5xx])
+        ledger.states.refused = frozenset(self._poison)
         self._suppressed = set(chosen[3 : 3 + scenario.suppressed])
         self._small = sorted(scenario.calls.items())
         self.calls = 0
@@ -134,7 +139,7 @@ class SimMeisa:
         match call.endpoint:
             case "upsert":
                 self.ledger.effect(sent)
-                return Answer(200, {"id": self._contact(email), "email": email})
+                return Answer(200, self._upsert(email, body))
             case "track":
                 if email not in self._contacts:
                     return Answer(404, {"error": "no matching contact"})
@@ -152,10 +157,27 @@ class SimMeisa:
                 if call.contact_id not in self._contacts.values():
                     return Answer(404, {"error": "no such contact"})
                 self.ledger.effect(sent)
+                tags = self._tags.setdefault(call.contact_id or "", {})
+                if call.endpoint == "add_tag":
+                    tags[body["tag_name"]] = {"id": f"tag-{body['tag_name']}", "name": body["tag_name"]}
+                else:
+                    tags.pop(body["tag_name"], None)
                 return Answer(200, {})
             case "trigger":
                 return self._trigger(sent, body, email)
         return Answer(404, {"error": "no such resource"})
+
+    def _upsert(self, email: str, body: Any) -> Any:
+        """The whole contact, where anybody cares."""
+        contact = {"id": self._contact(email), "email": email}
+        if self.world.scenario.known is None:
+            return contact
+        person = self._people.setdefault(email, {"external_id": None, "first_name": "", "custom_fields": {}})
+        person.update((name, body[name]) for name in ("external_id", "first_name") if name in body)
+        person["custom_fields"].update(body.get("custom_fields") or {})
+        tags = self._tags.setdefault(contact["id"], {})
+        tags.update((name, {"id": f"tag-{name}", "name": name}) for name in body.get("tag_names") or ())
+        return contact | person | {"tags": list(tags.values()), "status": "active"}
 
     def _trigger(self, sent: Sent, body: Any, email: str) -> Answer:
         if email in self._suppressed:
@@ -238,8 +260,9 @@ def _settle(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
 def _of(call: Call) -> str:
     body: Any = call.body or {}
     own = [name[len(OWN) :] for name in body.get("custom_fields") or () if name.startswith(OWN)]
-    if own:
-        return "+".join(own)
+    state = [f"{path.partition('.')[2]}={value}" for path, value in paths(body).items()]
+    if own or state:
+        return "+".join(own) + (f" {body.get('email')} {' '.join(state)}" if state else "")
     for name in ("properties", "variables", "metadata"):
         part = body.get(name)
         if part:

@@ -5,16 +5,20 @@ This is the simulation's `app.py`. What the parts' constructors ask for is known
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from bridge.core.identity import Identities
+from bridge.core.progress import ASSIGNMENT_BYTES
 from bridge.core.retry import Policy
 from bridge.core.shares import Shares
 from bridge.decode import decoder_for
-from bridge.model import action_id
+from bridge.model import Ending, Record, action_id
+from bridge.ports import Store
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.spend import Spend
+from bridge.runtime.unchanged import Unchanged
 from tests.support.fakes import CountingMeter
 from tests.support.simulation.broker import Broker
 from tests.support.simulation.events import GROUP, TOPIC, rule_book
@@ -27,8 +31,22 @@ from tests.support.simulation.world import World
 _DECODER = decoder_for("json")
 
 
+class ToldEngine(Engine):
+    """The engine, and who hears what it is done with."""
+
+    def __init__(self, *, ended: Callable[[Record, Ending], None], **parts: Any) -> None:
+        super().__init__(**parts)
+        self._ended = ended
+
+    def finish(self, record: Record, ending: Ending) -> None:
+        self._ended(record, ending)
+        super().finish(record, ending)
+
+
 class Member:
-    def __init__(self, world: World, broker: Broker, meisa: SimMeisa, ledger: Ledger, name: str) -> None:
+    def __init__(
+        self, world: World, broker: Broker, meisa: SimMeisa, ledger: Ledger, name: str, store: Store | None = None
+    ) -> None:
         self.name = name
         self.world = world
         self.broker = broker
@@ -39,9 +57,9 @@ class Member:
         self.stopped_since = 0.0
         if world.scenario.skew:
             self.process.skew = world.dice(f"clock of {name}").uniform(-1, 1) * world.scenario.skew
-        self.context.run(self._wire, meisa, ledger)
+        self.context.run(self._wire, meisa, ledger, store)
 
-    def _wire(self, meisa: SimMeisa, ledger: Ledger) -> None:
+    def _wire(self, meisa: SimMeisa, ledger: Ledger, store: Store | None) -> None:
         world, scenario = self.world, self.world.scenario
         port = MeisaPort(meisa, self.name)
         meter = CountingMeter()
@@ -58,15 +76,18 @@ class Member:
             ),
             identify=lambda record, action: action_id(GROUP, record, action),
             max_in_flight=scenario.max_in_flight,
-            identities=Identities(),
+            identities=Identities(store=store if store is not None and store.lasting else None),
+            store=store,
+            unchanged=self._unchanged(store),
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
             dice=world.dice(f"backoff of {self.name}"),
         )
         self.keys = RefusedKeys(port, self.delivery, lambda key: None)
-        self.engine = Engine(
+        self.engine = ToldEngine(
+            ended=lambda record, ending: ledger.ended(self.name, record, ending),
             group=GROUP,
             decoders={TOPIC: _DECODER.decode},
-            plan=rule_book().plan,
+            plan=rule_book(scenario.known).plan,
             source=self.source,
             letters=SimLetters(world, ledger, self.name),
             clock=world.clock,
@@ -78,6 +99,7 @@ class Member:
             metadata_bytes_max=scenario.metadata_bytes_max,
             pending_max=scenario.pending_max,
             stop_at=scenario.stop_at,
+            store=store,
             spend=Spend(
                 quotas,
                 scenario.limits,
@@ -87,6 +109,22 @@ class Member:
             ),
         )
         port.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
+
+    def _unchanged(self, store: Store | None) -> Unchanged | None:
+        """As bridge/app.py."""
+        known = self.world.scenario.known
+        if known is None:
+            return None
+        dice = self.world.dice(f"assignments of {self.name}")
+        return Unchanged(
+            clock=self.world.clock,
+            topics=[TOPIC],
+            believed_seconds=known.unchanged_for,
+            rekeyers=[TOPIC],
+            counts=self.source.partition_counts,
+            store=store,
+            new_id=lambda: dice.randbytes(ASSIGNMENT_BYTES),
+        )
 
     def start(self) -> None:
         self.world.say(self.name, "starts")

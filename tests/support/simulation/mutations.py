@@ -1,11 +1,13 @@
 """For engines that are broken on purpose: whether the ledger catches them, and where they are most likely to fail."""
 
+import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from tests.support.simulation.run import simulate
-from tests.support.simulation.scenario import Moment, Scenario, draw
+from tests.support.simulation.scenario import Known, Moment, Scenario, draw
 
 
 def caught(promise: str, scenarios: Iterable[Scenario], saying: str = "") -> None:
@@ -60,3 +62,45 @@ def sharing() -> list[Scenario]:
         )
         for seed in range(10)
     ]
+
+
+def knowing(
+    store: str,
+    *kinds: str,
+    count: int = 40,
+    lazy_every: float = 0.0,
+    calls: dict[str, float] | None = None,
+    **also: Any,
+) -> list[Scenario]:
+    """Events that say again what Meisa may have, while these faults happen at moments of their own."""
+    made = []
+    for seed in range(count):
+        dice = random.Random(f"knowing {seed}")
+        moments = [
+            Moment(
+                dice.choice(kinds),
+                at=20.0 + 260.0 * dice.random(),
+                member=dice.randrange(2),
+                seconds=dice.choice((0.1, 1.0, 5.0)),
+                steps=dice.randrange(1, 40),
+            )
+            for _ in range(8 if kinds else 0)
+        ]
+        weights = (1, 2, 8, 0) if lazy_every else (0, 8, 0, 0)
+        known = Known(store=store, lazy_every=lazy_every, keyed_by_id=True, weights=weights)
+        options: dict[str, Any] = {"partitions": 2, "members": 2, "session_seconds": 6.0} | also
+        made.append(
+            Scenario(
+                seed,
+                records=100,
+                contacts=3,
+                horizon=300.0,
+                backlog=0.1,
+                stray=0.0,
+                calls=calls or {},
+                moments=sorted(moments, key=lambda moment: moment.at),
+                known=known,
+                **options,
+            )
+        )
+    return made

@@ -2,6 +2,7 @@
 
 from bridge.model import Call, Kind, LetterKind, Outcome, Verdict, email_key
 from tests.support.simulation.events import Act
+from tests.support.simulation.states import paths
 from tests.support.simulation.world import World
 
 IDEMPOTENCY_WINDOW_SECONDS = 3_300.0
@@ -23,7 +24,7 @@ class Reasons:
     def heard(self, call: Call, acts: list[Act], outcome: Outcome) -> None:
         """An outcome reached a member that lives."""
         now, verdict = self.world.now, outcome.verdict
-        if not acts and call.endpoint == "upsert":
+        if not acts and call.endpoint == "upsert" and not paths(call.body or {}):
             email = email_key((call.body or {})["email"])
             acts = [self._helpers.setdefault(email, Act(None, 0, "", Kind.UPSERT, "", email))]  # type: ignore[arg-type]
         if verdict in (Verdict.DELIVERED, Verdict.REFUSED, Verdict.NEEDS_CONTACT):
@@ -33,7 +34,14 @@ class Reasons:
             self._last_success[call.endpoint] = now
         if verdict is Verdict.SCOPE_MISSING:
             self._scope_missing.setdefault(call.endpoint, now)
-        alone = len(acts) == 1
+        self._note(acts, call, outcome, alone=len(acts) == 1)
+
+    def state_heard(self, call: Call, acts: list[Act], outcome: Outcome) -> None:
+        """The same of upserts of state: whose of these values it carried nobody can tell."""
+        self._note(acts, call, outcome, alone=True)
+
+    def _note(self, acts: list[Act], call: Call, outcome: Outcome, *, alone: bool) -> None:
+        now, verdict = self.world.now, outcome.verdict
         for act in acts:
             if outcome.detail == "suppressed":
                 act.suppressed = True

@@ -10,13 +10,18 @@ from typing import Any
 import structlog
 
 from bridge.core import shares
+from bridge.model import Ending
+from bridge.ports import Store
 from bridge.runtime import commits
+from bridge.state.memory import MemoryStore
+from tests.support.disk import Disk
 from tests.support.simulation.broker import Broker
 from tests.support.simulation.events import partition_name
 from tests.support.simulation.ledger import ALIVE, Ledger
 from tests.support.simulation.meisa import SimMeisa
 from tests.support.simulation.member import Member
 from tests.support.simulation.scenario import Moment, Scenario, draw
+from tests.support.simulation.store import SharedStore
 from tests.support.simulation.world import PromiseBroken, World
 from tests.support.virtual import PROCESS, VirtualLoop, run
 
@@ -41,6 +46,8 @@ class Report:
     commits: int
     merged: int
     steps_back: int
+    unchanged: int
+    lazy: int
 
     def story(self, lines: int = 60) -> str:
         """What happened last, for a reader."""
@@ -59,6 +66,9 @@ class Simulation:
         self.meisa = SimMeisa(self.world, self.ledger)
         self.places: list[Member | None] = []
         """Where members live; a dead one leaves its place empty for its successor."""
+        self._disks: dict[int, dict[str, bytes]] = {}
+        """What the machines' files hold."""
+        self._shared: dict[str, bytes] = {}
         self._born = 0
         self._still_since: dict[str, tuple[object, float]] = {}
         loop.set_exception_handler(self._unhandled)
@@ -90,14 +100,29 @@ class Simulation:
             await asyncio.sleep(wait)
             wait = min(wait * 1.3, 60.0)
         self.ledger.check_contacts()
+        await self._settle()
         await self._stop_all()
+
+    async def _settle(self) -> None:
+        """Lazy fields go in the end, when their period has passed, and nothing undoes what is there."""
+        every = self.scenario.known.lazy_every if self.scenario.known is not None else 0.0
+        bound = self.world.now + 3 * every + self._at_quota()
+        wait = 1.0
+        while every and self.ledger.state_differs() and self.world.now < bound:
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.3, 60.0)
+        await asyncio.sleep(every)
+        self.ledger.check_states()
+
+    def _at_quota(self) -> float:
+        """Seconds in which all calls can be made."""
+        calls = self.scenario.records * 4 + 50
+        return max((calls / limit + 2) * seconds for limit, seconds in self.scenario.limits) * 2
 
     def _patience(self) -> float:
         """Seconds that suffice for all that may be left to do: waits that are allowed, then all calls at the quota."""
         scenario = self.scenario
-        calls = scenario.records * 4 + 50
-        at_quota = max((calls / limit + 2) * seconds for limit, seconds in scenario.limits) * 2
-        return 3.0 * 3600.0 + scenario.session_seconds + scenario.scope_wait_seconds + at_quota
+        return 3.0 * 3600.0 + scenario.session_seconds + scenario.scope_wait_seconds + self._at_quota()
 
     def _produce(self) -> None:
         scenario, dice = self.scenario, self.world.dice("times")
@@ -115,9 +140,18 @@ class Simulation:
 
     def _start(self, place: int) -> None:
         self._born += 1
-        member = Member(self.world, self.broker, self.meisa, self.ledger, f"m{place}.{self._born}")
+        name = f"m{place}.{self._born}"
+        member = Member(self.world, self.broker, self.meisa, self.ledger, name, self._store(place, name))
         self.places[place] = member
         member.start()
+
+    def _store(self, place: int, name: str) -> Store | None:
+        known = self.scenario.known
+        if known is None:
+            return None
+        if known.store == "shared":
+            return SharedStore(self.world, self._shared, name)
+        return Disk(self._disks.setdefault(place, {})) if known.store == "machine" else MemoryStore()
 
     # Faults that happen
 
@@ -329,6 +363,8 @@ def simulate(seed: int | Scenario) -> Report:
         commits=ledger.commits,
         merged=ledger.merged,
         steps_back=ledger.steps_back,
+        unchanged=ledger.states.endings[Ending.UNCHANGED],
+        lazy=ledger.states.endings[Ending.LAZY],
     )
 
 

@@ -37,6 +37,23 @@ class Moment:
     steps: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What makes state known: the topic is keyed by contact, and events say what Meisa may have already."""
+
+    store: str = "memory"
+    """`memory`, `machine` (a file, found again by whoever runs there next), or `shared` (as Redis)."""
+    unchanged_for: float = 86_400.0
+    lazy_every: float = 0.0
+    """Seconds; 0 where no field is lazy."""
+    keyed_by_id: bool = False
+    """The records' key is an id of the producer's, not the email."""
+    weights: tuple[int, int, int, int] = (4, 4, 4, 1)
+    """Other events, `state`, `login` and `visit` (states.py)."""
+    store_faults: float = 0.0
+    """Probability that the shared store is away for a while, at each way to it."""
+
+
 @dataclass(slots=True)
 class Scenario:
     seed: int
@@ -96,6 +113,7 @@ class Scenario:
     """Probability that a new owner reads damaged text beside its offset."""
     windows: list[Window] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
+    known: Known | None = None
 
 
 CALL_FAULTS = ("5xx", "5xx_done", "cut", "cut_done", "slow", "slow_done", "never_sent", "429")
@@ -119,7 +137,30 @@ MOMENTS = {
 
 
 def draw(seed: int) -> Scenario:
-    """The scenario of a seed. A tenth of all seeds has no fault at all, a tenth more is a single undisturbed member."""
+    """The scenario of a seed. In some of them events say state again that Meisa may have already."""
+    scenario = _draw(seed)
+    dice = random.Random(f"known {seed}")
+    if dice.random() < 0.35:
+        know(scenario, dice)
+    return scenario
+
+
+def know(scenario: Scenario, dice: random.Random) -> None:
+    """Makes the topic keyed by contact: a contact's records are all in one partition."""
+    scenario.known = Known(
+        store=dice.choice(("memory", "machine", "machine", "shared")),
+        unchanged_for=dice.choice((86_400.0, 86_400.0, 600.0, 30.0)),
+        lazy_every=dice.choice((0.0, 20.0, 120.0, 900.0)),
+        keyed_by_id=dice.random() < 0.7,
+        weights=dice.choice(((4, 4, 4, 1), (1, 8, 1, 1), (1, 1, 8, 1), (0, 4, 4, 1))),
+        store_faults=dice.choice((0.0, 0.0, 0.05)),
+    )
+    scenario.stray = 0.0
+    scenario.contacts = max(scenario.contacts, scenario.partitions)
+
+
+def _draw(seed: int) -> Scenario:
+    """A tenth of all seeds has no fault at all, a tenth more is a single undisturbed member."""
     dice = random.Random(f"scenario {seed}")
     mood = dice.random()
     scenario = Scenario(seed, shuffle=dice.random() < 0.3)
