@@ -21,7 +21,8 @@ Rules that never break
        the assignment before, where it is known that there was none in between.
     3. Facts are believed for less than `believed_seconds` (wall), and not if they are of the future.
     4. After a call that may still be carried out (no answer, or a failing server's), nothing is learned of the contact
-       for DOUBT_SECONDS: that call may come after the one that was answered.
+       for DOUBT_SECONDS: that call may come after the one that was answered. (Of a former owner's calls nobody knows:
+       for so long after a partition has come, the caller teaches nothing.)
     5. A path that others may write (`others`) is never known.
     6. Where others may write of the contact, its facts are believed only if all partitions of all topics were ours
        since: while this process, or the one before with nobody in between, was the *whole* group.

@@ -18,8 +18,9 @@ So a commit of anybody else, a reset by a tool, and a store that lost its tail (
 machine all show. What remains is what a crash left undone: a call that was carried out, and whose answer was never
 stored. Its record is read again, and lies below the offset that its partition had told as `seen` before the call left
 (delivery.md, 22): whoever reads it again first forgets its contact, and learns nothing of it while that call may still
-come. Calls of no record in the log's window (a replay, kept values) are not read again: before they leave, the store
-has forgotten their contact.
+come. A call without an answer may also be of a record that has finished since, by a further call, and is not read
+again: so for as long after a partition has come from a former owner no call teaches anything. Calls of no record in the
+log's window (a replay, kept values) are not read again: before they leave, the store has forgotten their contact.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from bridge.core.known import Departure, Known, name_of, names_in
+from bridge.core.known import DOUBT_SECONDS, Departure, Known, name_of, names_in
 from bridge.core.progress import ASSIGNMENT_BYTES, Progress
 from bridge.errors import StoreFailed
 from bridge.model import Assigned, Call, Contact, Kind, Outcome, Position, TopicPartition, Verdict, email_key
@@ -90,6 +91,8 @@ class Unchanged:
         self._rekeyers = frozenset(rekeyers)
         self._counts = counts
         self._partitions: set[TopicPartition] = set()
+        self._learns_from = 0.0
+        """From when on (monotonic) no call of any partition's former owner can come any more."""
         self.known = Known(believed_seconds, others=others, store=self._store)
 
     # Partitions
@@ -103,6 +106,9 @@ class Unchanged:
             if progress is not None and progress.assignment is not None and self._told_of(new):
                 before = self._before[partition] = progress.assignment
         self._partitions.add(partition)
+        committed = new.offset if new.committed is None and not new.fresh else new.committed
+        if committed or new.metadata or new.former is not None:  # without a commit nobody has made an upsert
+            self._learns_from = self._clock.now() + DOUBT_SECONDS
         self.known.assigned(partition, mine, before)
         self.known.not_whole()  # somebody else had it
 
@@ -234,6 +240,9 @@ class Unchanged:
         known.ended(departure)
         answer = outcome.data if isinstance(outcome.data, Mapping) and outcome.verdict is Verdict.DELIVERED else {}
         if answer and call.endpoint == "upsert" and item.kind is Kind.UPSERT:
+            if departure.now < self._learns_from:
+                known.forget((*departure.names, *names_in(answer)), self._clock.now())
+                return
             partition = item.part.partition if len(item.pending) else None
             known.learn(departure, call.body or {}, answer, sent_wall, partition)
             return

@@ -7,6 +7,7 @@ import pytest
 from bridge.core import known
 from bridge.core.known import Assignment
 from bridge.core.lazy import LazyValues
+from bridge.runtime import unchanged
 from bridge.runtime.lasting import Lasting
 from bridge.runtime.lazy import LazyFields
 from bridge.runtime.lazy_store import KeptInStore
@@ -52,6 +53,13 @@ def test_a_call_that_may_still_come_is_caught(monkeypatch: Patch) -> None:
     """Without an answer it may be carried out a minute later, over what was learned since."""
     monkeypatch.setattr(known, "DOUBT_SECONDS", 0.0)
     caught("30", knowing("memory", calls={"slow_done": 0.3}, members=1), "ended as unchanged")
+
+
+def test_a_former_owners_call_that_may_still_come_is_caught(monkeypatch: Patch) -> None:
+    """Its event has finished, so it is not read again; nothing is learned until such a call cannot come any more."""
+    monkeypatch.setattr(unchanged, "DOUBT_SECONDS", 0.0)
+    calls = {"slow_done": 0.3, "5xx": 0.2}
+    caught("30", knowing("memory", "cut_off", "restart", calls=calls, partitions=1), "ended as unchanged")
 
 
 def test_a_kept_value_that_a_refusal_takes_along_is_caught(monkeypatch: Patch) -> None:

@@ -11,6 +11,7 @@ from bridge.core.known import DOUBT_SECONDS
 from bridge.core.progress import Progress, decode, encode
 from bridge.model import Action, Call, Contact, Event, Kind, Outcome, Plan, Record
 from bridge.runtime.unchanged import Unchanged
+from bridge.state.memory import MemoryStore
 from tests.support.disk import Disk
 from tests.support.engine import P0, TOPIC, House
 from tests.support.fakes import DELIVERED, FakeMeisa, FakeSource
@@ -148,6 +149,26 @@ def test_a_record_that_a_former_owner_may_have_sent_is_sent_and_leaves_doubt() -
 
         house = await machine.life(story)
         assert house.endings() == {"delivered": 3, "unchanged": 1}
+
+    run(main())
+
+
+def test_after_a_former_owner_nothing_is_learned_while_its_calls_may_come() -> None:
+    """Of one without an answer, whose event has finished since by a further call, nobody here knows."""
+
+    async def main() -> None:
+        machine = Machine(lambda disk: MemoryStore())
+        await machine.life(upsert(0))
+
+        async def story(house: House) -> None:
+            await upsert(1)(house)
+            await upsert(2)(house)
+            assert house.endings() == {"delivered": 2}
+            await asyncio.sleep(DOUBT_SECONDS)
+            await upsert(3)(house)
+            await upsert(4)(house)
+
+        assert (await machine.life(story)).endings() == {"delivered": 3, "unchanged": 1}
 
     run(main())
 
