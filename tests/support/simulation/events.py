@@ -208,6 +208,8 @@ def make(
         key = None if stray else emails[who].encode()
         if scenario.known is not None and scenario.known.keyed_by_id:
             key = b"c%d" % who
+        if scenario.known is not None and scenario.known.keyless:
+            key = None
         entry.record = Record(TOPIC, partition, offset, timestamp_ms, key, value)
         if value is not None and entry.letter is None:
             if scenario.known is not None and kind in _STATE_PLANS:

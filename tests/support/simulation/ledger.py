@@ -48,8 +48,8 @@ class Sent(NamedTuple):
     """Under which assignments it left, by the logs of its records."""
     at: float
     number: int
-    state_tenure: Tenure | None = None
-    """Of the partition of the contact's events, where an upsert says something of its state."""
+    state_tenures: dict[TopicPartition, Tenure]
+    """Those of the partitions of the contact's events, where an upsert may say something of its state."""
 
 
 class Ledger:
@@ -222,11 +222,13 @@ class Ledger:
             if act.kind is Kind.TRIGGER and (call.body or {}).get("idempotency_key") != act.identity:
                 self._broken(DUPLICATES, f"{act.name} was sent under another key than its own")
         self._calls += 1
-        place = (
-            self.states.place(email_key((call.body or {}).get("email") or "")) if call.endpoint == "upsert" else None
-        )
-        state_tenure = self._tenure(member, place) if place is not None else None
-        return Sent(member, call, acts, tenures, now, self._calls, state_tenure)
+        state_tenures = {}
+        if call.endpoint == "upsert":
+            for place in self.states.places(email_key((call.body or {})["email"])):
+                tenure = self._tenure(member, place)
+                if tenure is not None:
+                    state_tenures[place] = tenure
+        return Sent(member, call, acts, tenures, now, self._calls, state_tenures)
 
     def _check_order(self, tenure: Tenure, act: Act, together: list[Act]) -> None:
         """Whatever its partition has before it for that contact must have ended, for this owner, too."""
@@ -275,11 +277,10 @@ class Ledger:
     def _state_written(self, sent: Sent) -> None:
         body = sent.call.body or {}
         email = email_key(body["email"])
-        place = self.states.place(email)
-        if place is not None:
+        if self.states.places(email):
             given_up = self.world.now - sent.at > self.world.scenario.timeout_seconds
-            late = given_up or sent.state_tenure is None or sent.state_tenure is not self.logs[place].owner
-            self.states.written(email, body, late=late)
+            owns = [tenure is self.logs[place].owner for place, tenure in sent.state_tenures.items()]
+            self.states.written(email, body, late=given_up or not owns or not all(owns))
 
     def ended(self, member: str, record: Record, ending: Ending) -> None:
         """A member says that it is done with a record."""

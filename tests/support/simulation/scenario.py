@@ -48,6 +48,8 @@ class Known:
     """Seconds; 0 where no field is lazy."""
     keyed_by_id: bool = False
     """The records' key is an id of the producer's, not the email."""
+    keyless: bool = False
+    """Records have no key, and a contact's may be in any partition."""
     weights: tuple[int, int, int, int] = (4, 4, 4, 1)
     """Other events, `state`, `login` and `visit` (states.py)."""
     store_faults: float = 0.0
@@ -146,7 +148,7 @@ def draw(seed: int) -> Scenario:
 
 
 def know(scenario: Scenario, dice: random.Random) -> None:
-    """Makes the topic keyed by contact: a contact's records are all in one partition."""
+    """Makes the topic keyed by contact: a contact's records are all in one partition, or have no key at all."""
     scenario.known = Known(
         store=dice.choice(("memory", "machine", "machine", "shared")),
         unchanged_for=dice.choice((86_400.0, 86_400.0, 600.0, 30.0)),
@@ -154,8 +156,9 @@ def know(scenario: Scenario, dice: random.Random) -> None:
         keyed_by_id=dice.random() < 0.7,
         weights=dice.choice(((4, 4, 4, 1), (1, 8, 1, 1), (1, 1, 8, 1), (0, 4, 4, 1))),
         store_faults=dice.choice((0.0, 0.0, 0.05)),
+        keyless=dice.random() < 0.15,
     )
-    scenario.stray = 0.0
+    scenario.stray = 0.5 if scenario.known.keyless else 0.0
     scenario.contacts = max(scenario.contacts, scenario.partitions)
 
 

@@ -8,7 +8,8 @@ again, so a call does not tell whose values it carries. They are judged by what 
     told by a commit        Meisa has held it since it was produced, or what a later one said (lazy fields: kept)
     in the end              each field is as its last event says; a lazy one after its period
 
-A contact's events are all in one partition: that is what `keyed_by: contact` promises.
+A contact's events are all in one partition: that is what `keyed_by: contact` promises. Where records have no key they
+may be in several; between these there is no order.
 """
 
 from __future__ import annotations
@@ -84,6 +85,10 @@ class Said:
     letter_begun: bool = False
 
     @property
+    def log(self) -> int:
+        return self.entry.record.partition
+
+    @property
     def order(self) -> tuple[int, int]:
         return self.entry.generation, self.entry.record.offset
 
@@ -101,7 +106,7 @@ class States:
     def __init__(self, world: World) -> None:
         self._world = world
         self._said: dict[str, list[Said]] = defaultdict(list)
-        self._places: dict[str, TopicPartition] = {}
+        self._places: dict[str, list[TopicPartition]] = defaultdict(list)
         self._held: dict[tuple[str, str], list[Held]] = defaultdict(list)
         self.refused: frozenset[str] = frozenset()
         """Contacts of whom Meisa refuses everything: a kept value of one is dropped, with a warning."""
@@ -110,11 +115,12 @@ class States:
     def produced(self, name: TopicPartition, entry: Entry) -> None:
         if entry.said is not None:
             self._said[entry.said.email].append(entry.said)
-            self._places[entry.said.email] = name
+            if name not in self._places[entry.said.email]:
+                self._places[entry.said.email].append(name)
 
-    def place(self, email: str) -> TopicPartition | None:
-        """The partition of a contact's events."""
-        return self._places.get(email)
+    def places(self, email: str) -> list[TopicPartition]:
+        """The partitions of a contact's events."""
+        return self._places.get(email, [])
 
     def written(self, email: str, body: Mapping[str, Any], *, late: bool) -> None:
         """An upsert has effect."""
@@ -133,9 +139,13 @@ class States:
         return held[-1].value if held else None
 
     def _later(self, said: Said, path: str) -> Iterable[Said]:
-        """Later events of the contact that were read."""
+        """Later events of the contact that were read, and those of other partitions."""
         for other in self._said[said.email]:
-            if other.order > said.order and path in other.writes and other.entry.read_at is not None:
+            if (
+                (other.log != said.log or other.order > said.order)
+                and path in other.writes
+                and other.entry.read_at is not None
+            ):
                 yield other
 
     # Checks: each returns what is wrong, empty where nothing is
@@ -177,7 +187,7 @@ class States:
                     continue
                 if path == LAZY_PATH and email in self.refused:
                     continue
-                if path == LAZY_PATH and not keeps[self._places[email]]:
+                if path == LAZY_PATH and not all(keeps[place] for place in self._places[email]):
                     if held and self._went_back(said, held):
                         return f"{path} of {email} went back to {held[-1].value}"
                     continue
@@ -190,15 +200,23 @@ class States:
     @staticmethod
     def _went_back(said: Iterable[Said], held: list[Held]) -> bool:
         """A kept value may be lost, but it must not come over a newer one."""
-        order = {each.writes[LAZY_PATH]: each.order for each in said if LAZY_PATH in each.writes}
+        order = {each.writes[LAZY_PATH]: (each.log, each.order) for each in said if LAZY_PATH in each.writes}
         given_up = {each.writes[LAZY_PATH] for each in said if LAZY_PATH in each.writes and each.letter_begun}
         last = held[-1].value
         if last == TODAY or last in given_up or last not in order:
             return False
-        return any(order.get(each.value, (0, 0)) > order[last] for each in held if each.value != TODAY)
+        log, place = order[last]
+        values = (order[each.value] for each in held if each.value != TODAY and each.value in order)
+        return any(its_log == log and its_place > place for its_log, its_place in values)
+
+    def _allowed(self, said: list[Said], path: str) -> list[Any]:
+        """Between partitions the last to arrive wins."""
+        logs = {each.log: None for each in said if path in each.writes}
+        parts = [self._allowed_by([each for each in said if each.log == log], path) for log in logs]
+        return [value for part in parts for value in part] or [None]
 
     @staticmethod
-    def _allowed(said: Iterable[Said], path: str) -> list[Any]:
+    def _allowed_by(said: Iterable[Said], path: str) -> list[Any]:
         writers = [each for each in sorted(said, key=lambda each: each.order) if path in each.writes]
         # What was given up may have been carried out, or comes again after a crash before its letter.
         allowed: list[Any] = [each.writes[path] for each in writers if each.letter_begun]
