@@ -188,6 +188,7 @@ class PaceRules(NamedTuple):
     catch_up_share: float
     give_way: float
     recovery_share: float
+    full_share: float
     ahead_telling: float
 
 

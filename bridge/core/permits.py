@@ -29,7 +29,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from bridge.core.quota import AHEAD_TELLING, NEVER, Quota, Slot, WindowUse
+from bridge.core.quota import AHEAD_TELLING, FULL_SHARE, NEVER, Quota, Slot, WindowUse
 from bridge.core.window import CATCH_UP_SHARE, GAPS, GIVE_WAY, PARTS, RECOVERY_SHARE
 from bridge.ports import Ask, Brake, CountedWindow, EndOfCall, Granted, PaceRules
 
@@ -49,7 +49,7 @@ COMMON, URGENT = False, True
 LOST = "the ledger had lost what was used"
 
 
-RULES = PaceRules(PARTS, GAPS, CATCH_UP_SHARE, GIVE_WAY, RECOVERY_SHARE, AHEAD_TELLING)
+RULES = PaceRules(PARTS, GAPS, CATCH_UP_SHARE, GIVE_WAY, RECOVERY_SHARE, FULL_SHARE, AHEAD_TELLING)
 
 
 class Permit(Slot):

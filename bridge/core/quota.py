@@ -21,7 +21,7 @@ How the server counts
       calls or more, and no longer wait is asked for than a token takes, we run ahead by half as much at most from now
       on. That costs bursts, never rate, so it is never forgotten.
     - Somebody else uses the same key, or has used it before this process began. Then a window gives way
-      (core/window.py): of those that are as long as the wait, the one that is fullest by our own count.
+      (core/window.py; `yielding` says which).
     A neighbour may be taken for a bucket at first. That costs a few refusals more: bursts are soon too small to be the
     reason.
 """
@@ -34,10 +34,14 @@ from typing import NamedTuple
 
 from bridge.core.window import EXACT_MAX, NEVER, Window
 
-__all__ = ["EXACT_MAX", "NEVER", "Burst", "Quota", "Slot", "WindowUse"]
+__all__ = ["EXACT_MAX", "FULL_SHARE", "NEVER", "Burst", "Quota", "Slot", "WindowUse"]
 
 AHEAD_TELLING = 2.0
 """Calls ahead of the even rate from which on a refusal may be a small bucket's: with fewer there was no burst."""
+
+
+FULL_SHARE = 0.25
+"""Of a window, from which on our own use of it says which one is short."""
 
 
 class WindowUse(NamedTuple):
@@ -95,6 +99,20 @@ class Burst:
         """A call was refused for its sake, so it took nothing from the bucket."""
         self._ahead = max(0.0, self.ahead(now) - 1.0)
         self.most = max(1.0, min(self.most, self._ahead / 2))
+
+
+def yielding(windows: Sequence[Window], now: float, wait_seconds: float) -> Window:
+    """Which window gives way to a neighbour: of those that are as long as the wait, the fullest by our own count.
+
+    Where we have hardly used any of them nobody knows. Then the shortest that has not given way yet: taken for it by
+    mistake, it has recovered after three minutes, an hour's window after three hours.
+    """
+    fitting = [window for window in windows if wait_seconds <= window.seconds] or windows[-1:]
+    fullest = max(fitting, key=lambda window: window.fullness(now))
+    untouched = [window for window in fitting if not window.gives_way(now)]
+    if fullest.fullness(now) >= FULL_SHARE or not untouched:
+        return fullest
+    return min(untouched, key=lambda window: window.seconds)
 
 
 class Quota:
@@ -198,9 +216,8 @@ class Quota:
         return self._braked_until
 
     def _give_way(self, now: float, wait_seconds: float) -> None:
-        """Somebody else uses the key: of the windows that can explain the wait the fullest yields."""
-        fitting = [window for window in self._windows if wait_seconds <= window.seconds] or self._windows[-1:]
-        max(fitting, key=lambda window: window.fullness(now)).give_way(now)
+        """Somebody else uses the key."""
+        yielding(self._windows, now, wait_seconds).give_way(now)
 
     def resize(self, limits: Sequence[int]) -> None:
         """Other limits from now on, in the order of the windows; what was used counts on. Zero stops everything."""

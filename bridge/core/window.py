@@ -21,7 +21,7 @@ Rules that never break
 
 Giving way
     Where somebody else uses the same key the window gets a *ceiling*: what we had used of it, less a twentieth. The
-    reserve is kept below a ceiling as well; where that is a twentieth or more, what is not urgent gives way by it, and
+    reserve is the same share of that; where that is a twentieth or more, what is not urgent gives way by it, and
     the ceiling is one call less only: so urgent calls go on as slots come back. It rises with the cube of the time
     since, by a twentieth of the limit in one length of the window and by all of it in three: so a neighbour who stays
     is asked about after some length of the window, when what the refusal held up is drawn apart, and one who has gone
@@ -182,25 +182,38 @@ class Window:
     def _common(self, now: float) -> int:
         """What is not urgent may have."""
         most = self.most(now)
-        return most - max(0, min(self.spare, most - 1))
+        return most - self.kept(most)
+
+    def kept(self, most: int) -> int:
+        """The reserve where so many calls are thought to be there: the same share of them, and one is for everybody."""
+        return max(0, min(-(-self.spare * most // max(1, self.limit)), most - 1))
 
     def room(self, now: float, urgent: bool) -> bool:
         return self.used(now) < (self.most(now) if urgent else self._common(now))
 
     def fullness(self, now: float) -> float:
-        """Used, of what is thought to be there."""
-        return self.used(now) / max(1, self.most(now))
+        """Used, of the limit."""
+        return self.used(now) / max(1, self.limit)
+
+    def gives_way(self, now: float) -> bool:
+        """Whether it has a ceiling at present."""
+        return self.most(now) < self.limit
 
     def give_way(self, now: float) -> None:
         used = self.used(now)
-        self._ceiling = max(1.0, min(self.most(now), used) - max(1.0, used * GIVE_WAY - self.spare))
+        self._ceiling = max(1.0, min(self.most(now), used) - max(1.0, used * GIVE_WAY - self.kept(used)))
         self._ceiling_at = now
 
-    def _allows_at(self, now: float, used: int, spare: int) -> float:
+    def _allows_at(self, now: float, used: int, urgent: bool) -> float:
         """When so many calls in the window leave room for one more; NEVER where only their number stands against it."""
         if used == 0 and self.limit:
             return now
-        wanted = used + 1 + spare
+        wanted = used + 1
+        if not urgent and self.spare:
+            # So many are needed beside the reserve, give or take one.
+            wanted = max(wanted, wanted * self.limit // (self.limit - self.spare))
+            while wanted - self.kept(wanted) <= used:
+                wanted += 1
         if wanted <= self.most(now):
             return now
         if wanted > self.limit:
@@ -211,16 +224,15 @@ class Window:
 
     def earliest(self, now: float, urgent: bool) -> float:
         """When there is room again; NEVER where that depends on an answer that has not come."""
-        spare = 0 if urgent else self.spare
         used = self.used(now)
-        at = self._allows_at(now, used, spare)
+        at = self._allows_at(now, used, urgent)
         if at == now:
             return at
         for end in self._ends:  # as many as have to come back: few
             if end >= at:
                 break
             used -= self._counts[end]
-            at = min(at, max(end, self._allows_at(now, used, spare)))
+            at = min(at, max(end, self._allows_at(now, used, urgent)))
         return at
 
     # The pace of what is not urgent
@@ -242,12 +254,12 @@ class Window:
         self._next_at -= self._gap
 
     def _gap_after(self, now: float) -> float:
-        used, common = self.used(now), self._common(now)
+        # Without the ceiling: that rises by itself, and a gap drawn below it would keep calls back long after.
+        used, common = self.used(now), self.limit - self.spare
         part, back = self._part, self._back
         first = int(now // part)
-        calls = (
-            common - used + 1
-        )  # at equal gaps, one more than what is there fits before the moment at which more comes
+        # At equal gaps one more than what is there fits before the moment at which more comes.
+        calls = max(1, common - used + 1)
         gap = 0.0
         for number in range(first, first + PARTS):
             calls += back.get(number, 0)

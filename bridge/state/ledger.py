@@ -157,14 +157,20 @@ if ask.brake then
       put(key .. ':burst', burst)
       put(key .. ':learnt', learnt)
     else
-      local yields = nil
+      local yields, untouched = nil, nil
       for i, w in ipairs(windows) do
         local fits = asked <= w.seconds or (not yields and i == #windows)
-        if fits and (not yields or used[i] / math.max(1, most[i]) > used[yields] / math.max(1, most[yields])) then
+        if fits and (not yields or used[i] / w.limit > used[yields] / windows[yields].limit) then
           yields = i
         end
+        if fits and most[i] >= w.limit and (not untouched or w.seconds < windows[untouched].seconds) then
+          untouched = i
+        end
       end
-      local less = math.max(1, used[yields] * rules.give_way - windows[yields].spare)
+      if untouched and used[yields] / windows[yields].limit < rules.full_share then yields = untouched end
+      local w = windows[yields]
+      local reserve = math.max(0, math.min(math.ceil(w.spare * used[yields] / math.max(1, w.limit)), used[yields] - 1))
+      local less = math.max(1, used[yields] * rules.give_way - reserve)
       ceiling[yields], since[yields] = math.max(1, math.min(most[yields], used[yields]) - less), now
       put(key .. ':ceiling:' .. yields, ceiling[yields])
       put(key .. ':since:' .. yields, now)
@@ -178,7 +184,8 @@ end
 -- Permits
 local function kept(i, urgent)
   if urgent then return 0 end
-  return math.max(0, math.min(windows[i].spare, most[i] - 1))
+  local w = windows[i]
+  return math.max(0, math.min(math.ceil(w.spare * most[i] / math.max(1, w.limit)), most[i] - 1))
 end
 local function fits(urgent)
   if now < brake or (burst and ahead + 1 - burst > 1e-9) then return false end
@@ -217,7 +224,7 @@ local function wait(urgent)
 end
 local function gap_after(i)
   local w = windows[i]
-  local part, room = w.seconds / rules.parts, most[i] - kept(i, false)
+  local part, room = w.seconds / rules.parts, w.limit - w.spare
   local first = math.floor(now / part)
   local free, gap = math.max(1, room - used[i] + 1), 0
   local from = '(' .. exact(now - w.seconds)

@@ -33,7 +33,7 @@ def test_a_neighbour_is_given_way_to_and_the_share_recovered(retry_after: bool) 
     """Half of the key for two hours of six: few refusals, most of what is left is used, and all once it has gone."""
     found = worked(Case("", "sliding", neighbour=comes_and_goes, retry_after=retry_after), 2, hours=8)
     assert len(found.refused) < 20
-    assert found.use() > 0.95
+    assert found.use() > 0.9
     assert sum(7 * HOUR <= at < 8 * HOUR for at in found.accepted) >= 900 * 0.99
 
 

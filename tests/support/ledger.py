@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from bridge.core.permits import RULES
+from bridge.core.quota import yielding
 from bridge.core.window import Window
 from bridge.errors import LedgerFailed
 from bridge.ports import Ask, CountedWindow, Granted
@@ -182,8 +183,7 @@ class _View:
             key.burst = max(1.0, min(key.burst, key.ahead / 2))
             return
         core = self.core()
-        fitting = [window for window in core if wait_seconds <= window.seconds] or core[-1:]
-        yields = max(fitting, key=lambda window: window.fullness(self.now))
+        yields = yielding(core, self.now, wait_seconds)
         yields.give_way(self.now)
         key.ceilings[core.index(yields)] = (yields._ceiling, yields._ceiling_at)
 
@@ -220,7 +220,7 @@ class _View:
             at = max(at, now + (self.key.ahead + 1 - self.key.burst) / self.even)
         for i, window in enumerate(self.core()):
             most = window.most(now)
-            kept = 0 if urgent else max(0, min(window.spare, most - 1))
+            kept = 0 if urgent else window.kept(most)
             over = window.used(now) + 1 - most + kept
             if over > 0:
                 ends = sorted(end for end in self.key.ends.values() if end + window.seconds > now)

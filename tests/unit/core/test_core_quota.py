@@ -388,3 +388,40 @@ def test_a_quota_of_its_own_lets_whatever_was_booked_leave() -> None:
     assert quota.leaves(quota.slot)
     assert not quota.take_untold()
     assert not quota.none_owned
+
+
+def demand(quota: Quota, since: float, seconds: float, step: float) -> int:
+    """Calls that leave where one wants to at each step, each answered at once."""
+    made = 0
+    for number in range(round(seconds / step)):
+        now = since + number * step
+        if quota.acquire(now):
+            quota.answered(now)
+            made += 1
+    return made
+
+
+def test_a_refusal_on_a_quiet_key_costs_minutes_not_hours() -> None:
+    """Where hardly anything of a window is used, our own count does not tell which one a neighbour has filled."""
+    quota = Quota([(60, 60.0), (1000, 3600.0)], reserve=0.1)
+    assert demand(quota, 0.0, 1800.0, 18.0) == 100
+    quota.throttled(1800.0, 1.0)
+    assert demand(quota, 1801.0, 240.0, 1.0) >= 50, "the minute has recovered by then"
+    assert demand(quota, 2041.0, 600.0, 1.0) >= 200
+
+
+def test_a_second_refusal_soon_is_the_longer_windows() -> None:
+    """The minute has given way already, and still it was refused: then it is the hour."""
+    quota = Quota([(60, 60.0), (1000, 3600.0)], reserve=0.1)
+    assert demand(quota, 0.0, 1800.0, 18.0) == 100
+    quota.throttled(1800.0, 1.0)
+    quota.throttled(1803.0, 1.0)
+    assert demand(quota, 1805.0, 600.0, 1.0) <= 60
+
+
+def test_a_refusal_draws_no_gap_that_outlasts_it() -> None:
+    """Large windows of which little was used: their ceilings rise within seconds, and calls with them."""
+    quota = Quota([(1_000_000, 60.0), (60_000_000, 3600.0)], reserve=0.1)
+    assert demand(quota, 0.0, 0.5, 0.1) == 5
+    quota.throttled(0.5, 1.0)
+    assert demand(quota, 1.5, 10.0, 0.01) >= 100
