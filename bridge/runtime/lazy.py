@@ -98,6 +98,10 @@ class LazyFields:
         self._timer_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._kept = KeptInStore(store, self.values, clock, self._arm, self._task) if store is not None else None
+        self._topics: dict[TopicPartition, int | None] = {}
+        """The hashes of the topics' ids by which partitions were assigned last."""
+        self._anew: dict[TopicPartition, int] = {}
+        """From which assignment (epoch) on a partition is of a topic that was created anew."""
         self._serial = 0
         self._dropped = 0
 
@@ -202,13 +206,15 @@ class LazyFields:
         wall = self._clock.wall()
         sole = _sole(parts)
         again = AGAIN_SECONDS
+        # The offsets of a former topic say nothing in the one of that name now: taken in, they would hide its values.
+        said = _all_said([part for part in parts if sole or part.record.epoch >= self._anew.get(part.partition, 0)])
         if result.ending is Ending.DELIVERED:
-            if result.detail != NOTHING_LEFT.detail:
-                saved = self.values.delivered(_all_said(parts), item.ride, wall)
+            if said and result.detail != NOTHING_LEFT.detail:
+                saved = self.values.delivered(said, item.ride, wall)
                 if saved > sole:
                     self._meter.saved("lazy", saved - sole)
-        elif result.ending is Ending.UNCHANGED:
-            self.values.delivered(_all_said(parts), None, wall, called=False)
+        elif said and result.ending is Ending.UNCHANGED:
+            self.values.delivered(said, None, wall, called=False)
         elif sole and result.letter is LetterKind.REJECTED and result.status not in (401, 403) and item.ride:
             self._dropped += self.values.drop(item.ride, wall)
             log.warning(
@@ -295,6 +301,10 @@ class LazyFields:
 
     def assigned(self, new: Assigned) -> None:
         """The partition is ours: what a store keeps of it is taken in."""
+        before = self._topics.get(new.partition)
+        if new.fresh if None in (before, new.topic_hash) else before != new.topic_hash:
+            self._anew[new.partition] = new.epoch
+        self._topics[new.partition] = new.topic_hash
         self.values.assigned(new.partition, new.topic_hash)
         if self._kept is not None:
             self._kept.read(new)

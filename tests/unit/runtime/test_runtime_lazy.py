@@ -293,6 +293,27 @@ def test_without_a_lasting_store_values_go_with_their_partition() -> None:
     run(story())
 
 
+def test_an_answer_of_a_former_topic_hides_no_value_of_the_new_one() -> None:
+    """A call is under way when its topic is created anew: its record's offset is high, and says nothing there."""
+
+    async def story() -> None:
+        house = bridge(meisa=FakeMeisa(latency=5.0))
+        house.source.assign(P0)
+        house.source.feed([login(100)])
+        await asyncio.sleep(1.0)
+        house.source.lose(P0)
+        house.source.fresh = True
+        house.source.committed.clear()
+        house.source.assign(P0)
+        house.source.feed([login(0)])
+        await settled(house, 20)
+        house.source.feed([login(1)])
+        await settled(house, 2 * DAY)
+        assert said(house)[0] == {"seen": 100} and said(house)[-1] == {"seen": 1}
+
+    run(story())
+
+
 def test_a_value_on_its_way_by_itself_is_withdrawn_with_its_partition() -> None:
     """It waits for the quota when the partition goes: the next owner has it, and nothing of it leaves here."""
 
