@@ -104,15 +104,12 @@ class Burst:
 def yielding(windows: Sequence[Window], now: float, wait_seconds: float) -> Window:
     """Which window gives way to a neighbour: of those that are as long as the wait, the fullest by our own count.
 
-    Where we have hardly used any of them nobody knows. Then the shortest that has not given way yet: taken for it by
-    mistake, it has recovered after three minutes, an hour's window after three hours.
+    Where we have hardly used any of them nobody knows. Then the shortest: taken for it by mistake, it has recovered
+    after three minutes, an hour's window after three hours. If it is the hour's all the same, more refusals follow.
     """
     fitting = [window for window in windows if wait_seconds <= window.seconds] or windows[-1:]
     fullest = max(fitting, key=lambda window: window.fullness(now))
-    untouched = [window for window in fitting if not window.gives_way(now)]
-    if fullest.fullness(now) >= FULL_SHARE or not untouched:
-        return fullest
-    return min(untouched, key=lambda window: window.seconds)
+    return fullest if fullest.fullness(now) >= FULL_SHARE else min(fitting, key=lambda window: window.seconds)
 
 
 class Quota:

@@ -195,10 +195,6 @@ class Window:
         """Used, of the limit."""
         return self.used(now) / max(1, self.limit)
 
-    def gives_way(self, now: float) -> bool:
-        """Whether it has a ceiling at present."""
-        return self.most(now) < self.limit
-
     def give_way(self, now: float) -> None:
         used = self.used(now)
         self._ceiling = max(1.0, min(self.most(now), used) - max(1.0, used * GIVE_WAY - self.kept(used)))

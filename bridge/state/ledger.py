@@ -157,17 +157,15 @@ if ask.brake then
       put(key .. ':burst', burst)
       put(key .. ':learnt', learnt)
     else
-      local yields, untouched = nil, nil
+      local yields, least = nil, nil
       for i, w in ipairs(windows) do
         local fits = asked <= w.seconds or (not yields and i == #windows)
         if fits and (not yields or used[i] / w.limit > used[yields] / windows[yields].limit) then
           yields = i
         end
-        if fits and most[i] >= w.limit and (not untouched or w.seconds < windows[untouched].seconds) then
-          untouched = i
-        end
+        if fits and (not least or w.seconds < windows[least].seconds) then least = i end
       end
-      if untouched and used[yields] / windows[yields].limit < rules.full_share then yields = untouched end
+      if used[yields] / windows[yields].limit < rules.full_share then yields = least end
       local w = windows[yields]
       local reserve = math.max(0, math.min(math.ceil(w.spare * used[yields] / math.max(1, w.limit)), used[yields] - 1))
       local less = math.max(1, used[yields] * rules.give_way - reserve)

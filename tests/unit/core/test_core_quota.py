@@ -410,13 +410,13 @@ def test_a_refusal_on_a_quiet_key_costs_minutes_not_hours() -> None:
     assert demand(quota, 2041.0, 600.0, 1.0) >= 200
 
 
-def test_a_second_refusal_soon_is_the_longer_windows() -> None:
-    """The minute has given way already, and still it was refused: then it is the hour."""
+def test_refusals_in_a_row_do_not_stop_a_quiet_key() -> None:
+    """Some more cost some more minutes: an hour of which little was used is never taken for full."""
     quota = Quota([(60, 60.0), (1000, 3600.0)], reserve=0.1)
     assert demand(quota, 0.0, 1800.0, 18.0) == 100
-    quota.throttled(1800.0, 1.0)
-    quota.throttled(1803.0, 1.0)
-    assert demand(quota, 1805.0, 600.0, 1.0) <= 60
+    for number in range(3):
+        quota.throttled(1800.0 + 3 * number, 1.0)
+    assert demand(quota, 1810.0, 600.0, 1.0) >= 200
 
 
 def test_a_refusal_draws_no_gap_that_outlasts_it() -> None:
