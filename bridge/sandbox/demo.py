@@ -137,7 +137,7 @@ class Demo:
   bootstrap_servers: {self._broker.bootstrap_servers}
   group_id: meisa-bridge-demo
 topics:
-  {TOPIC}: {{format: json, keyed_by: contact}}
+  {TOPIC}: {{format: json}}  # not keyed_by: the summary looks for every tag's call, and unchanged ones are not made
 meisa:
   base_url: {sandbox_url}/api/v1
   environment: test
