@@ -1,17 +1,14 @@
 """Lazy fields through a whole engine over fakes: rules, events, and what was said to Meisa."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 from typing import Any
 
 from bridge.core.identity import Identities
 from bridge.core.registers import merged
-from bridge.errors import StoreFailed
 from bridge.model import Action, Call, Contact, Event, Handling, Kind, Outcome, Plan, Record, Verdict
 from bridge.ports import Store
 from bridge.state import open_store
-from bridge.state.memory import MemoryStore
 from tests.support.engine import P0, House
 from tests.support.engine import record as plain_record
 
@@ -77,51 +74,6 @@ async def settled(house: House, seconds: float = 2.0) -> None:
 
 def file(folder: Path) -> Store:
     return open_store("sqlite:///state.db", base_dir=folder, namespace="g", merge=merged)
-
-
-class FarStore(MemoryStore):
-    """Behind a network: a name must be loaded, which takes a moment; and it may be away or full."""
-
-    lasting = True
-    local = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loaded: set[str] = set()
-        self.unflushed = self.full = self.scanned_away = False
-
-    @property
-    def dirty(self) -> bool:  # type: ignore[override]
-        return self.unflushed
-
-    def refresh(self) -> bool:
-        self.loaded.clear()
-        return True
-
-    def at_hand(self, name: str) -> bool:
-        return name in self.loaded
-
-    async def load(self, names: Collection[str]) -> None:
-        await asyncio.sleep(0.01)
-        self.loaded.update(names)
-
-    def put(self, name: str, value: bytes) -> None:
-        super().put(name, value)
-        self.loaded.add(name)
-        self.unflushed = True
-
-    async def flush(self) -> None:
-        await asyncio.sleep(0.01)
-        if self.full:
-            raise StoreFailed("full")
-        self.unflushed = False
-
-    async def scan(self, prefix: str) -> AsyncGenerator[tuple[str, bytes], None]:
-        await asyncio.sleep(0.01)
-        if self.scanned_away:
-            raise StoreFailed("away")
-        async for each in super().scan(prefix):
-            yield each
 
 
 def fields(call: Call) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from bridge.model import Call, Ending, Outcome, Verdict
 from tests.support.engine import P0
 from tests.support.fakes import DELIVERED, FakeMeisa
+from tests.support.far_store import FarStore
 from tests.support.lazy import (
     DAY,
     SLOW,
-    FarStore,
     bridge,
     file,
     hand_over,

@@ -1,7 +1,7 @@
 """The identity table in a store, through the whole engine: restarts, unknown contacts, stores that fail."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -9,66 +9,14 @@ import pytest
 from bridge.core.identity import Identities
 from bridge.core.registers import merged
 from bridge.core.retry import Policy
-from bridge.errors import StoreFailed
 from bridge.model import LetterKind, Outcome, Verdict
 from bridge.ports import Store
 from bridge.state import open_store
 from bridge.state.memory import MemoryStore
 from tests.support.engine import P0, P1, House, record
 from tests.support.fakes import FakeMeisa
+from tests.support.far_store import FarStore
 from tests.support.virtual import run
-
-
-class FarStore(MemoryStore):
-    """Behind a network: a name must be loaded, which takes a moment; and it may be away."""
-
-    lasting = True
-    local = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loaded: set[str] = set()
-        self.loads: list[frozenset[str]] = []
-        self.unflushed = False
-        self.away = False
-        self.full = False
-
-    @property
-    def dirty(self) -> bool:  # type: ignore[override]
-        return self.unflushed
-
-    def refresh(self) -> bool:
-        self.loaded.clear()
-        return True
-
-    def at_hand(self, name: str) -> bool:
-        return name in self.loaded
-
-    async def load(self, names: Collection[str]) -> None:
-        await asyncio.sleep(0.01)
-        if self.away:
-            raise StoreFailed("away")
-        self.loads.append(frozenset(names))
-        self.loaded.update(names)
-
-    def get(self, name: str) -> bytes | None:
-        if name not in self.loaded:
-            raise KeyError(name)
-        return super().get(name)
-
-    def put(self, name: str, value: bytes) -> None:
-        super().put(name, value)
-        self.loaded.add(name)
-        self.unflushed = True
-
-    async def flush(self) -> None:
-        await asyncio.sleep(0.01)
-        if self.away or self.full:
-            raise StoreFailed("full")
-        self.unflushed = False
-
-    def scan(self, prefix: str) -> AsyncGenerator[tuple[str, bytes], None]:
-        return super().scan(prefix)
 
 
 def house(store: Store, *, meisa: FakeMeisa | None = None, policy: Policy | None = None) -> House:
