@@ -45,5 +45,5 @@ CODES: dict[str, str] = {
     "MB151": "Other topics write fields of one that is `keyed_by: contact` too: they are always sent (a warning).",
     "MB152": "Kept values of lazy fields do not outlive the process (`state.url`); a notice.",
     # Tests beside rules
-    "MB160": "A test beside a rule is not well formed.",
+    "MB190": "A test beside a rule is not well formed.",
 }

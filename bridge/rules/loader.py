@@ -222,18 +222,18 @@ class _FileLoader:
             entries = reader.mapping(item, "a test")
             if entries is None:
                 continue
-            reader.known_keys(entries, _TEST_KEYS, "a test", "MB160")
+            reader.known_keys(entries, _TEST_KEYS, "a test", "MB190")
             if ("event" in entries) == ("events" in entries):
-                reader.problem("MB160", item.place, "a test needs either event or events")
+                reader.problem("MB190", item.place, "a test needs either event or events")
             if ("expect" in entries) == ("expect_error" in entries):
-                reader.problem("MB160", item.place, "a test needs either expect or expect_error")
+                reader.problem("MB190", item.place, "a test needs either expect or expect_error")
             events = [entries["event"]] if "event" in entries else []
             if "events" in entries:
                 events += reader.items(entries["events"], "events") or []
             for event in events:
                 fields = reader.mapping(event, "an event")
                 if fields is not None:
-                    reader.known_keys(fields, _EVENT_KEYS, "an event", "MB160")
+                    reader.known_keys(fields, _EVENT_KEYS, "an event", "MB190")
             if "expect" in entries:
                 for expected in reader.items(entries["expect"], "expect") or ():
                     self._expected(expected)
@@ -244,7 +244,7 @@ class _FileLoader:
         entries = self._reader.mapping(node, "an expected action")
         if entries is not None and sum(name in MODELS for name in entries) != 1:
             self._reader.problem(
-                "MB160", node.place, "an expected action names one action", f"known are {', '.join(Kind)}"
+                "MB190", node.place, "an expected action names one action", f"known are {', '.join(Kind)}"
             )
 
 

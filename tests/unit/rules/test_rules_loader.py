@@ -115,10 +115,10 @@ def placed(text: str) -> tuple[str, tuple[int, int]]:
         ("^- a\n", "MB104", "mapping"),
         ("a: ^@b\n", "MB100", "cannot start"),
         ("a:\n^\tb: 1\n", "MB100", "spaces, not tabs"),
-        (HEAD + "      - upsert: {email: a}\n    tests:\n      - event: {^tpe: b}\n        expect: []\n", "MB160", "type"),
-        (HEAD + "      - upsert: {email: a}\n    tests:\n      - ^expect: []\n", "MB160", "event or events"),
-        (HEAD + "      - upsert: {email: a}\n    tests:\n      - ^event: {type: b}\n", "MB160", "expect"),
-        (HEAD + "      - upsert: {email: a}\n    tests: [{event: {type: b}, expect: [^{trak: 1}]}]\n", "MB160", "one action"),
+        (HEAD + "      - upsert: {email: a}\n    tests:\n      - event: {^tpe: b}\n        expect: []\n", "MB190", "type"),
+        (HEAD + "      - upsert: {email: a}\n    tests:\n      - ^expect: []\n", "MB190", "event or events"),
+        (HEAD + "      - upsert: {email: a}\n    tests:\n      - ^event: {type: b}\n", "MB190", "expect"),
+        (HEAD + "      - upsert: {email: a}\n    tests: [{event: {type: b}, expect: [^{trak: 1}]}]\n", "MB190", "one action"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_code_and_place(text: str, code: str, part: str) -> None:
