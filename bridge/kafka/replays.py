@@ -186,12 +186,12 @@ def _taken(messages: Sequence[Message], position: int, end: int) -> tuple[list[R
             continue
         if offset >= end:
             return records, end
-        records.append(_record(message, offset))
+        records.append(record_of(message, offset))
         position = offset + 1
     return records, position
 
 
-def _record(message: Message, offset: int) -> Record:
+def record_of(message: Message, offset: int) -> Record:
     topic, partition = message.topic(), message.partition()
     assert topic is not None and partition is not None
     headers: Any = message.headers() or ()
