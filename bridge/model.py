@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 
@@ -131,6 +132,7 @@ class Lane(StrEnum):
     BULK = "bulk"
 
 
+@lru_cache(maxsize=32_768)  # asked several times for each action; the addresses of some minutes fit, in 5 MB
 def email_key(email: str) -> str:
     """Emails compare trimmed and case-folded (delivery.md, 25)."""
     return email.strip().casefold()

@@ -327,17 +327,21 @@ class Identities:
         """
         own, name = id_name(external_id), email_name(email)
         present, claim = cast(Present | None, self._get(own)), cast(Claim | None, self._get(name))
-        if present is None or claim is None or not present.marks or present.marks[-1:] != claim.marks[-1:]:
+        if present is None or claim is None or present.email != email or present.changed or present.uncertain:
             return False
-        place, highest = present.marks[-1]
-        if highest >= offset or place != self._place(partition) or present.email != email:
+        if claim.external_id != external_id or claim.rival is not None:
             return False
-        if claim.external_id != external_id or claim.rival is not None or present.changed or present.uncertain:
+        marks, others = present.marks, claim.marks
+        if not marks or not others or marks[-1] != others[-1]:
+            return False
+        place, highest = marks[-1]
+        if highest >= offset or place != self._place(partition):
             return False
         if self._lacks is None:
             mark = (place, offset)
-            self._remember(own, Present(email, marks=(*present.marks[:-1], mark)))
-            self._remember(name, Claim(external_id, marks=(*claim.marks[:-1], mark)))
+            # `_get` has made them the last used already.
+            self._entries[own] = Present(email, False, False, (*marks[:-1], mark) if len(marks) > 1 else (mark,))
+            self._entries[name] = Claim(external_id, None, (*others[:-1], mark) if len(others) > 1 else (mark,))
         return True
 
     def _learn_pair(self, external_id: str, email: str, partition: TopicPartition, offset: int) -> None:

@@ -372,7 +372,12 @@ class PartitionOffsets:
         open_ = self._open
         if not open_:
             return True
-        return offset - open_[0] < self.window_max and self._used(offset + 1) <= self.room_bytes
+        first = open_[0]
+        if offset - first >= self.window_max:
+            return False
+        if not self._claimed and not self.started:  # nearly always: what `_used` comes to then
+            return (max(offset, self._far) >> 3) - (first >> 3) < self.room_bytes
+        return self._used(offset + 1) <= self.room_bytes
 
     def take(self, offset: int) -> bool:
         """Takes an offset in; False where it needs nothing: taken or passed before, or finished before a restart."""

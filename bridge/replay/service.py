@@ -309,9 +309,9 @@ async def _awaited(completion: Completion[Sequence[Result]]) -> Sequence[Result]
         if not came.done():
             came.set_result(results)
 
-    def failed(error: BaseException) -> None:
+    def failed(came: asyncio.Future[Sequence[Result]], error: BaseException) -> None:
         if not came.done():
             came.set_exception(error)
 
-    start(hand_over(), failed)
+    start(hand_over(), failed, came)
     return await came

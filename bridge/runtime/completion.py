@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 class Completion(Generic[T]):
@@ -48,28 +49,45 @@ class Completion(Generic[T]):
         return self._value  # type: ignore[return-value]
 
 
-def start(coroutine: Coroutine[Any, None, None], failed: Callable[[BaseException], None]) -> None:
+def start(coroutine: Coroutine[Any, None, None], failed: Callable[[C, BaseException], None], context: C) -> None:
     """Runs a coroutine up to its first wait, and on whenever what it waits for completes.
 
-    `failed` receives an exception that the coroutine lets out. Completing never raises into the completer: one
-    record's bug must not stop another's delivery.
+    `failed` receives `context` and an exception that the coroutine lets out. Completing never raises into the
+    completer: one record's bug must not stop another's delivery.
     """
+    waited = _step(coroutine, failed, context)
+    if waited is not None:  # only now: of a busy topic most never wait, and should not pay for what goes on
+        _go_on(waited, coroutine, failed, context)
 
-    def step() -> None:
+
+def _go_on(
+    waited: Completion[Any],
+    coroutine: Coroutine[Any, None, None],
+    failed: Callable[[C, BaseException], None],
+    context: C,
+) -> None:
+    def resume() -> None:
+        waits = _step(coroutine, failed, context)
+        if waits is not None:
+            waits.then(resume)
+
+    waited.then(resume)
+
+
+def _step(
+    coroutine: Coroutine[Any, None, None], failed: Callable[[C, BaseException], None], context: C
+) -> Completion[Any] | None:
+    """Runs it up to its next wait; None where it has ended."""
+    try:
         while True:
-            try:
-                waited = coroutine.send(None)
-            except StopIteration:
-                return
-            except Exception as error:
-                failed(error)
-                return
+            waited = coroutine.send(None)
             if not isinstance(waited, Completion):
                 coroutine.close()
-                failed(TypeError(f"a carry may await completions only, not {type(waited).__name__}"))
-                return
+                raise TypeError(f"a carry may await completions only, not {type(waited).__name__}")
             if not waited.done:
-                waited.then(step)
-                return
-
-    step()
+                return waited
+    except StopIteration:
+        return None
+    except Exception as error:
+        failed(context, error)
+        return None

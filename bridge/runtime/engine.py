@@ -405,7 +405,7 @@ class Engine:
 
     def _begin(self, partition: Partition, record: Record, read_wall: float) -> None:
         self._arrived_wall = partition.offsets.arrivals.of(record.offset, read_wall)
-        start(carry(record, self), lambda error: self._broken(record, error))
+        start(carry(record, self), self._broken, record)
 
     def _owned(self, record: Record) -> Partition | None:
         # A plain tuple equals and hashes like the TopicPartition, and is three times cheaper to make.

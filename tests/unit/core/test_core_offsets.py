@@ -82,6 +82,17 @@ def test_the_window_is_bounded_by_offsets_not_by_records() -> None:
     assert machine.fits(15)
 
 
+def test_the_window_alone_fits_into_its_room() -> None:
+    """A byte tells of eight offsets: what is let in always has its bit, though nothing is claimed."""
+    machine = PartitionOffsets(start=10, room_bytes=3)
+    machine.take(10)
+    assert machine.fits(31)  # bytes 1, 2 and 3
+    assert not machine.fits(32)
+    machine.take(31)
+    machine.finish(31)
+    assert machine.room_used == 1.0
+
+
 def test_an_empty_window_takes_any_offset() -> None:
     """A long gap must not lock the partition out for ever."""
     machine = offsets(start=10, window_max=5)

@@ -7,7 +7,7 @@ import pytest
 from bridge.runtime.completion import Completion, start
 
 
-def unexpected(error: BaseException) -> None:
+def unexpected(record: str, error: BaseException) -> None:
     raise AssertionError(error)
 
 
@@ -22,7 +22,7 @@ def test_it_runs_up_to_its_first_wait_at_once_and_on_when_completed() -> None:
         said.append(await first)
         said.append(await second)
 
-    start(carry(), unexpected)
+    start(carry(), unexpected, "a record")
     assert said == ["begun"]
     first.complete("one")
     assert said == ["begun", "one"]
@@ -40,36 +40,36 @@ def test_what_is_complete_already_is_not_waited_for() -> None:
     async def carry() -> None:
         said.append(await done)
 
-    start(carry(), unexpected)
+    start(carry(), unexpected, "a record")
     assert said == [7]
 
 
 def test_an_exception_goes_to_failed_and_not_to_the_completer() -> None:
     """One record's bug must not stop another's delivery."""
     wait: Completion[None] = Completion()
-    failures: list[BaseException] = []
+    failures: list[tuple[str, BaseException]] = []
 
     async def carry() -> None:
         await wait
         raise ValueError("bug")
 
-    start(carry(), failures.append)
+    start(carry(), lambda *failed: failures.append(failed), "a record")
     wait.complete(None)
-    assert [repr(failure) for failure in failures] == ["ValueError('bug')"]
+    assert repr(failures) == "[('a record', ValueError('bug'))]"
 
 
 def test_awaiting_anything_else_is_refused_loudly() -> None:
     """An asyncio future would never resume a carry."""
-    failures: list[BaseException] = []
+    failures: list[tuple[str, BaseException]] = []
 
     async def carry() -> None:
         await asyncio.get_running_loop().create_future()
 
     async def main() -> None:
-        start(carry(), failures.append)
+        start(carry(), lambda *failed: failures.append(failed), "a record")
 
     asyncio.run(main())
-    assert "completions only" in str(failures[0])
+    assert "completions only" in str(failures[0][1])
 
 
 def test_completing_twice_is_a_bug() -> None:
