@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bridge import rules
+from bridge.config import codes
 from bridge.core.identity import Identities
 from bridge.core.permits import Permits
 from bridge.core.progress import decode as decode_progress
@@ -22,7 +23,7 @@ from bridge.core.quota import NEVER, Quota
 from bridge.core.registers import merged
 from bridge.core.retry import Policy
 from bridge.core.shares import Shares
-from bridge.decode import Envelope, decoder_for
+from bridge.decode import Envelope, SchemaError, decoder_for
 from bridge.errors import LedgerFailed, Problem, ProblemsFound, StartFailed, StoreFailed, UserError
 from bridge.kafka.admin import has_committed, probe
 from bridge.kafka.consumer import KafkaSource
@@ -44,6 +45,7 @@ from bridge.runtime.spend import Spend
 from bridge.runtime.status import Status
 from bridge.runtime.suppression import SuppressionSync
 from bridge.runtime.unchanged import Unchanged
+from bridge.schema_files import load_schemas
 from bridge.scopes import DEFAULT_KEY, missing_scopes, reads_suppressions, setting_of, unneeded_scopes
 from bridge.state import open_ledger, open_store
 from bridge.web.server import AdminServer
@@ -455,11 +457,20 @@ def store_of(settings: Settings, *, patience_seconds: float = 0.05) -> Store:
 
 
 def decoders(settings: Settings) -> Mapping[str, Callable[[Record], Event | None]]:
-    """A decoder per topic. Raises ProblemsFound for an envelope's bad expression."""
+    """A decoder per topic. Raises ProblemsFound for an envelope's bad expression, or a schema that is none."""
+    schemas, problems = load_schemas(settings.topics, settings.base_dir, settings.place)
     made = {}
-    problems: list[Problem] = []
     for name, topic in settings.topics.items():
-        made[name] = decoder_for(topic.format, envelope=_envelope(settings, name, topic, problems)).decode
+        try:
+            made[name] = decoder_for(
+                topic.format,
+                encoding=topic.encoding,
+                envelope=_envelope(settings, name, topic, problems),
+                schemas=schemas[name],
+                registry=topic.registry is not None,
+            ).decode
+        except SchemaError as error:
+            problems.append(settings.place("topics", name, "schema").problem(codes.NOT_A_SCHEMA, error.message))
     if problems:
         raise ProblemsFound(problems)
     return made

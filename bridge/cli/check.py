@@ -55,7 +55,7 @@ def check(
     if offline and create_topics:
         raise click.UsageError("--create-topics needs Kafka: leave out --offline")
     examined = examine(config, os.environ)
-    problems = [*examined.problems, *_envelope_problems(examined)]
+    problems = [*examined.problems, *_envelope_problems(examined), *_schema_problems(examined)]
     unreadable: UsageError | None = None
     try:
         problems += _rule_problems(examined)
@@ -123,6 +123,16 @@ def _envelope_problems(examined: Examined) -> list[Problem]:
                 place = examined.place("topics", name, "envelope", part)
                 problems.append(place.problem(error.code, error.message, error.hint))
     return problems
+
+
+def _schema_problems(examined: Examined) -> list[Problem]:
+    """What is wrong with the schema files that topics name."""
+    topics = examined.sections.get("topics", {})
+    if not any(topic.schemas for topic in topics.values()):
+        return []
+    from bridge.schema_files import load_schemas
+
+    return load_schemas(topics, examined.base_dir, examined.place)[1]
 
 
 def _errors(problems: Iterable[Problem]) -> list[Problem]:

@@ -5,15 +5,14 @@ Each check names the sections it needs and is left out where one of them is brok
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from bridge.config import codes
 from bridge.config.explain import HINTS, Route
+from bridge.config.formats import FORMAT_CHECKS
 from bridge.config.secret import Secret
 from bridge.config.settings import (
     RESERVED_PROPERTIES,
@@ -27,6 +26,7 @@ from bridge.config.settings import (
     nearest_place,
     split_address,
 )
+from bridge.config.urls import http_url, is_loopback
 from bridge.errors import Problem, UsageError
 from bridge.places import Place
 
@@ -48,16 +48,6 @@ def run_checks(sections: Mapping[str, Any], places: Mapping[Route, Place], file:
     return problems
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine alone; an unknown name does not."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _kafka(kafka: Kafka, where: Where) -> Iterator[Problem]:
     for name in kafka.properties:
         if name in RESERVED_PROPERTIES:
@@ -76,28 +66,6 @@ def _kafka(kafka: Kafka, where: Where) -> Iterator[Problem]:
             return
 
 
-def _topics(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
-    for name, topic in topics.items():
-        if topic.format != "json":
-            yield where("topics", name, "format").problem(
-                codes.NOT_YET, f"format {topic.format} is not in this version yet", "this version reads format: json"
-            )
-        else:
-            for key, value in (
-                ("schema", topic.schema_path),
-                ("registry", topic.registry),
-                ("encoding", topic.encoding),
-            ):
-                if value is not None:
-                    yield where("topics", name, key).problem(
-                        codes.NOT_YET, f"`{key}` is not in this version yet", "remove it: format json needs none"
-                    )
-        if topic.dedupe is not None:
-            yield where("topics", name, "dedupe").problem(
-                codes.NOT_YET, "`dedupe` is not in this version yet", "remove it: repeated events are carried out again"
-            )
-
-
 def _rules(rules: list[str], handlers: list[str], where: Where) -> Iterator[Problem]:
     if not rules and not handlers and not entry_points(group=HANDLER_ENTRY_POINTS):
         yield where().problem(codes.NO_RULES, "neither `rules` nor `handlers` is given", f"add {HINTS['rules'][5:]}")
@@ -105,15 +73,8 @@ def _rules(rules: list[str], handlers: list[str], where: Where) -> Iterator[Prob
 
 def _meisa_url(meisa: Meisa, where: Where) -> Iterator[Problem]:
     place = where("meisa", "base_url")
-    if re.search(r"\s", meisa.base_url):
-        parts = None
-    else:
-        try:
-            parts = urlsplit(meisa.base_url)
-            parts.port  # noqa: B018  (raises where the port is no number)
-        except ValueError:
-            parts = None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    scheme, host = http_url(meisa.base_url)
+    if not host:
         yield place.problem(codes.BAD_URL, "`meisa.base_url` is not a URL", "e.g. https://api.meisa.io/api/v1")
         return
     if meisa.allow_http and meisa.environment != "test":
@@ -122,7 +83,7 @@ def _meisa_url(meisa: Meisa, where: Where) -> Iterator[Problem]:
             "`meisa.allow_http` is only for environment: test",
             "a live key never goes over plain http",
         )
-    elif parts.scheme == "http" and not is_loopback(parts.hostname) and not meisa.allow_http:
+    elif scheme == "http" and not is_loopback(host) and not meisa.allow_http:
         yield place.problem(
             codes.PLAIN_HTTP,
             "`meisa.base_url` would send the API key unencrypted to another host",
@@ -216,7 +177,7 @@ def _admin(admin: Admin, where: Where) -> Iterator[Problem]:
 
 CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...]] = (
     (("kafka",), _kafka),
-    (("topics",), _topics),
+    *((("topics",), check) for check in FORMAT_CHECKS),
     (("rules", "handlers"), _rules),
     (("meisa",), _meisa_url),
     (("meisa",), _meisa_keys),

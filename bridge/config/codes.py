@@ -34,6 +34,11 @@ BAD_START = "MB030"
 NOT_YET = "MB031"
 CONTRADICTION = "MB032"
 BAD_MODULE_NAME = "MB033"
+NO_SCHEMA = "MB040"
+UNREADABLE_SCHEMA = "MB041"
+NOT_A_SCHEMA = "MB042"
+OTHER_SCHEMA = "MB043"
+UNUSED_BY_FORMAT = "MB044"
 
 CODES: dict[str, str] = {
     SYNTAX: "the file is not YAML",
@@ -64,6 +69,11 @@ CODES: dict[str, str] = {
     NOT_YET: "a setting that this version does not carry out yet",
     CONTRADICTION: "two settings that contradict each other",
     BAD_MODULE_NAME: "a handler that is not the name of a Python module",
+    NO_SCHEMA: "a topic of Avro records without a schema or a registry",
+    UNREADABLE_SCHEMA: "a schema file that cannot be read",
+    NOT_A_SCHEMA: "a file that is not the schema that its name promises",
+    OTHER_SCHEMA: "a schema of a kind that does not describe records of the topic's format",
+    UNUSED_BY_FORMAT: "a setting that the topic's format has no use for",
 }
 
 YAML: Final = Dialect(

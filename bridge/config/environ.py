@@ -74,7 +74,7 @@ def _resolve(
 ) -> tuple[tuple[str, ...], Shape] | _Unresolved:
     """The path of keys that `rest`, the name without what was understood already, stands for."""
     unknown = _Unresolved(codes.UNKNOWN_OVERRIDE, "names no setting")
-    if shape.kind not in ("model", "map"):
+    if shape.kind not in ("model", "map", "either"):
         return unknown
     existing = node.value if node is not None and isinstance(node.value, dict) else {}
     keys = [*shape.fields, *shape.keys] if shape.fields or shape.keys else list(existing)
@@ -136,7 +136,7 @@ def _names(shape: Shape, node: Node | None, above: str = "") -> list[str]:
 
 def _value(target: Shape, text: str, name: str, place: Place) -> tuple[Node | None, list[Problem]]:
     """The variable's value as a node. A scalar stays text, which the models turn into what is due."""
-    if target.kind in ("scalar", "secret"):
+    if target.kind in ("scalar", "secret") or (target.kind == "either" and not text.lstrip().startswith("{")):
         return _scalar_value(target, text, name, place), []
     node, problems = parse(text, place.file, codes.YAML, override=name)
     wanted = list if target.kind == "list" else dict
@@ -150,7 +150,7 @@ def _scalar_value(target: Shape, text: str, name: str, place: Place) -> Node:
     """Text as it stands (a password may hold any character), but for a reference, quotes around it all, and null."""
     plain = Node(text, place, place, name)
     start = text.strip()[:1]
-    if start == "{" or (target.kind == "scalar" and (start in ("'", '"') or text.strip() in ("null", "~"))):
+    if start == "{" or (target.kind != "secret" and (start in ("'", '"') or text.strip() in ("null", "~"))):
         node, problems = parse(text, place.file, codes.YAML, override=name)
         is_reference = node is not None and isinstance(node.value, dict) and bool(set(node.value) & REFERENCE_KEYS)
         if node is not None and not problems and (is_reference or node.value is None or isinstance(node.value, str)):

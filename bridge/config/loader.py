@@ -100,6 +100,11 @@ def examine(path: Path, environ: Mapping[str, str]) -> Examined:
     return Examined(settings, problems, sections, walk.base_dir, walk.places)
 
 
+def _is_map(node: Node) -> bool:
+    """Whether a node is a map of its own, and no reference."""
+    return isinstance(node.value, dict) and not (len(node.value) == 1 and set(node.value) <= REFERENCE_KEYS)
+
+
 def placed(problems: list[Problem], place: Callable[[str], Place]) -> list[Problem]:
     """Problems without a file, such as a pattern that fits none, get the place of the setting that they begin with."""
     made = []
@@ -193,10 +198,11 @@ class _Walk:
 
     def _add(self, data: dict[str, Any], key: str, shape: Shape, node: Node, route: Route) -> None:
         """Puts what the node means under `key`, unless a problem makes that meaningless."""
-        self.places[route] = node.key_place if shape.kind in ("model", "map", "list") else node.place
+        whole = shape.kind in ("model", "map", "list") or (shape.kind == "either" and _is_map(node))
+        self.places[route] = node.key_place if whole else node.place
         if shape.kind == "secret" or (route[:2] == ("kafka", "properties") and SECRET_PROPERTY.search(key)):
             self._secret(data, key, shape, node, route)
-        elif shape.kind == "scalar":
+        elif shape.kind == "scalar" or (shape.kind == "either" and not _is_map(node)):
             self._scalar(data, key, node, route)
         elif node.value is None:
             data[key] = [] if shape.kind == "list" else {}  # `admin:` with everything below it commented out

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     PrivateAttr,
     ValidationInfo,
     WithJsonSchema,
@@ -119,6 +120,18 @@ def _module_name(value: str) -> str:
     return value
 
 
+def _schema_files(value: Any) -> Any:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, Mapping) and value and all(isinstance(path, str) and path for path in value.values()):
+        return dict(value)
+    raise wrong(
+        codes.WRONG_TYPE,
+        "should be the path of a file, or a map of event types to paths",
+        "e.g. schemas/plan.changed.avsc",
+    )
+
+
 _DURATION_SCHEMA: Final = {"type": "string", "pattern": DURATION_PATTERN, "examples": ["30s", "10m", "2h", "1d"]}
 Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema(_DURATION_SCHEMA)]
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -126,6 +139,18 @@ Share = Annotated[float, BeforeValidator(_number)]
 Text = Annotated[str, Field(min_length=1)]
 TopicName = Annotated[str, AfterValidator(_topic_name), WithJsonSchema({"type": "string", "pattern": TOPIC_PATTERN})]
 ModuleName = Annotated[str, AfterValidator(_module_name), WithJsonSchema({"type": "string", "pattern": MODULE_PATTERN})]
+SchemaFiles = Annotated[
+    str | dict[str, str],
+    PlainValidator(_schema_files),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string", "minLength": 1}},
+            ]
+        }
+    ),
+]
 Property = Annotated[str, BeforeValidator(_property), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 
 
@@ -156,14 +181,22 @@ class Envelope(Section):
 
 
 class Registry(Section):
-    url: Text = Field(description="Base URL of the schema registry.", examples=["http://localhost:8081"])
-    basic_auth: Secret | None = Field(None, description="user:password")
+    url: Annotated[Text, AfterValidator(_no_slash)] = Field(
+        description="Base URL of the schema registry.", examples=["http://localhost:8081"]
+    )
+    basic_auth: Secret | None = Field(None, description="user:password, as {env: NAME} or {file: PATH}.")
+    bearer: Secret | None = Field(None, description="A token, as {env: NAME} or {file: PATH}; instead of basic_auth.")
+    timeout: Seconds = Field(5.0, gt=0, le=60, description="How long one question may take; it is asked again.")
+    ca_file: Text | None = Field(
+        None, description="A PEM file with the authority that signed its certificate; default: the system's."
+    )
+    allow_http: bool = Field(
+        False, description="Permits http:// to another host although basic_auth or bearer is sent."
+    )
 
 
 class Topic(Section):
-    format: Literal["json", "avro", "cloudevents", "debezium"] = Field(
-        "json", description="How records are written. This version reads json."
-    )
+    format: Literal["json", "avro", "cloudevents", "debezium"] = Field("json", description="How records are written.")
     start: Annotated[str, AfterValidator(_start)] = Field(
         "earliest",
         description="Where a group without an offset begins: earliest, latest or an ISO 8601 time (else UTC).",
@@ -175,9 +208,26 @@ class Topic(Section):
         None, gt=0, description="An event whose id was finished within this time is skipped (not yet)."
     )
     envelope: Envelope | None = Field(None, description="Where the event's parts are; these are json's defaults.")
-    schema_path: Text | None = Field(None, alias="schema", description="A schema file, relative to this file.")
-    registry: Registry | None = Field(None, description="A schema registry, instead of schema.")
+    schemas: SchemaFiles | None = Field(
+        None,
+        alias="schema",
+        description="The schema of a record's value (cloudevents: of its data), a path relative to this file, or a map "
+        "of event types to paths: .avsc for Avro, .json for JSON Schema.",
+    )
+    registry: Registry | None = Field(
+        None, description="The schema registry that knows the schemas of Avro records; see schema for reading by one."
+    )
     encoding: Literal["json", "avro"] | None = Field(None, description="For debezium: how its records are encoded.")
+
+    @property
+    def is_avro(self) -> bool:
+        """Whether the value's bytes are Avro."""
+        return self.format == "avro" or (self.format == "debezium" and self.encoding == "avro")
+
+    @property
+    def schema_kind(self) -> Literal["avro", "json"]:
+        """What kind of schema describes a value."""
+        return "avro" if self.is_avro else "json"
 
 
 class Quota(Section):

@@ -17,7 +17,8 @@ from bridge.config.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    kind: Literal["model", "map", "list", "scalar", "secret"]
+    kind: Literal["model", "map", "list", "scalar", "secret", "either"]
+    """`either` is one value, or a map of them."""
     fields: dict[str, Shape] = field(default_factory=dict)
     """A model's keys as written in YAML."""
     item: Shape | None = None
@@ -32,8 +33,9 @@ def shape_of(annotation: Any) -> Shape:
         annotation = get_args(annotation)[0]
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
-        (annotation,) = [arm for arm in get_args(annotation) if arm is not types.NoneType]
-        return shape_of(annotation)
+        arms = [shape_of(arm) for arm in get_args(annotation) if arm is not types.NoneType]
+        maps = [arm for arm in arms if arm.kind == "map"]
+        return Shape("either", item=maps[0].item) if maps and len(arms) > 1 else arms[0]
     if origin is dict:
         key, value = get_args(annotation)
         names = get_args(key) if get_origin(key) is Literal else ()

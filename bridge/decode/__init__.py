@@ -10,10 +10,23 @@ from __future__ import annotations
 from typing import Protocol
 
 from bridge.decode.json import DEFAULT_ENVELOPE, Envelope, Field, JsonDecoder
+from bridge.decode.schema import NO_SCHEMAS, Schema, SchemaError, TopicSchemas
 from bridge.errors import StartFailed
 from bridge.model import Event, Record
 
-__all__ = ["DEFAULT_ENVELOPE", "FORMATS", "Decoder", "Envelope", "Field", "JsonDecoder", "decoder_for"]
+__all__ = [
+    "DEFAULT_ENVELOPE",
+    "FORMATS",
+    "NO_SCHEMAS",
+    "Decoder",
+    "Envelope",
+    "Field",
+    "JsonDecoder",
+    "Schema",
+    "SchemaError",
+    "TopicSchemas",
+    "decoder_for",
+]
 
 FORMATS: tuple[str, ...] = ("json",)
 """What `decoder_for` can make."""
@@ -24,8 +37,19 @@ class Decoder(Protocol):
         """The record's event; None for a tombstone. Raises DecodeError."""
 
 
-def decoder_for(format: str, *, envelope: Envelope | None = None) -> Decoder:
-    """The decoder for a topic's `format`. Raises StartFailed where this version knows no such format."""
+def decoder_for(
+    format: str,
+    *,
+    encoding: str | None = None,
+    envelope: Envelope | None = None,
+    schemas: TopicSchemas = NO_SCHEMAS,
+    registry: bool = False,
+) -> Decoder:
+    """The decoder for a topic's settings.
+
+    `registry` says that records name their writer's schema, and `schemas` holds the reader's then.
+    Raises StartFailed where this version knows no such format, and SchemaError where a schema can't be used for it.
+    """
     if format == "json":
         return JsonDecoder(envelope)
     raise StartFailed(f"format {format!r} is not supported by this version; write one of: {', '.join(FORMATS)}")

@@ -233,6 +233,58 @@ MISTAKES = {
         with_("topics", "topics: {a: {format: avro, dedupe: 10m}}"), "MB031", "2:36", "remove it"
     ),
     "schema": Mistake(with_("topics", "topics: {a: {schema: a.json}}"), "MB031", "2:22", "remove it"),
+    "a schema that is a list": Mistake(
+        with_("topics", "topics: {a: {schema: [a.json]}}"), "MB006", "2:22", "not a list"
+    ),
+    "no schema file": Mistake(with_("topics", "topics: {a: {schema: {}}}"), "MB006", "2:14", "event types to paths"),
+    "a type without a file": Mistake(
+        with_("topics", "topics: {a: {schema: {b: ''}}}"), "MB006", "2:14", "event types to paths"
+    ),
+    "avro without a schema": Mistake(
+        with_("topics", "topics: {a: {format: avro}}"), "MB040", "2:22", "or schema: schemas/plan.changed.avsc"
+    ),
+    "debezium in avro without a registry": Mistake(
+        with_("topics", "topics: {a: {format: debezium, encoding: avro, schema: a.avsc}}"), "MB040", "2:22", "registry"
+    ),
+    "several schemas without a registry": Mistake(
+        with_("topics", "topics: {a: {format: avro, schema: {b: b.avsc}}}"), "MB040", "2:28", "add a registry"
+    ),
+    "JSON Schema for avro": Mistake(
+        with_("topics", "topics: {a: {format: avro, schema: a.json}}"), "MB043", "2:36", "ends in .avsc"
+    ),
+    "Avro schema for json": Mistake(
+        with_("topics", "topics: {a: {schema: {b: b.avsc}}}"), "MB043", "2:26", "ends in .json"
+    ),
+    "registry for json": Mistake(
+        with_("topics", "topics: {a: {registry: {url: 'http://localhost:8081'}}}"), "MB044", "2:14", "format: avro"
+    ),
+    "encoding of json": Mistake(
+        with_("topics", "topics: {a: {encoding: json}}"), "MB044", "2:24", "it is for debezium"
+    ),
+    "registry at no URL": Mistake(
+        with_("topics", "topics: {a: {format: avro, registry: {url: 'localhost:8081'}}}"), "MB022", "2:44", "e.g. http"
+    ),
+    "registry with a secret in clear": Mistake(
+        with_("topics", "topics: {a: {format: avro, registry: {url: 'http://a:8081', bearer: {env: KEY}}}}"),
+        "MB023",
+        "2:44",
+        "allow_http: true",
+    ),
+    "registry with two secrets": Mistake(
+        with_(
+            "topics",
+            "topics: {a: {format: avro, registry: {url: 'https://a', bearer: {env: KEY}, basic_auth: {env: KEY}}}}",
+        ),
+        "MB032",
+        "2:65",
+        "keep the one",
+    ),
+    "registry with a password in its URL": Mistake(
+        with_("topics", "topics: {a: {format: avro, registry: {url: 'http://u:5up3r53cr3t@a'}}}"),
+        "MB012",
+        "2:44",
+        "{env: NAME}",
+    ),
     "state in no file": Mistake(MINIMAL + "state: {url: 'sqlite://'}\n", "MB009", "5:14", "sqlite:///state.db"),
     "state in a folder": Mistake(MINIMAL + "state: {url: 'sqlite:///a/'}\n", "MB009", "5:14", "names no file"),
     "state somewhere": Mistake(MINIMAL + "state: {url: 'mysql://a'}\n", "MB009", "5:14", "write memory"),
@@ -396,5 +448,6 @@ def test_hostile_yaml_ends_in_a_problem(tmp_path: Path, text: str) -> None:
 def test_every_code_is_used_and_described() -> None:
     """The table of codes has no entry that nothing reports, and each says what it means."""
     shown = {mistake.code for mistake in MISTAKES.values()} | {"MB013"}
+    shown |= {"MB041", "MB042"}  # of other files: tests/unit/decode/test_decode_schema_files.py
     assert set(CODES) == shown
     assert all(len(meaning) > 10 for meaning in CODES.values())
