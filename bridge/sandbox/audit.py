@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -48,6 +48,8 @@ ALREADY_ENROLLED: Final = 409
 """The sandbox's answer to an enrollment of somebody who is in the sequence."""
 
 
+NOBODY: Final = ""
+
 CallName = tuple[str, str, int]
 """Endpoint, user, number of the user's event."""
 
@@ -72,6 +74,8 @@ class Audit:
     """Answered with an error, by endpoint and status."""
     merged: int = 0
     """Upserts that needed no call of their own: a later one of the same user carried them."""
+    unchanged: int = 0
+    """Tags that their user had already: no call was needed, and none was made."""
     letters: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Dead letters, by kind and by what was wrong with the event."""
     lost: list[str] = field(default_factory=list)
@@ -90,13 +94,15 @@ class Audit:
 def audit(produced: Sequence[SampleEvent], ledger: Iterable[Mapping[str, Any]], letters: Sequence[DeadLetter]) -> Audit:
     """`ledger` holds the sandbox's entries in order of arrival."""
     found = Audit(events=len(produced))
-    expected, owed_tags, users = _expected(produced)
+    expected, users = _expected(produced)
+    tags = _tags(produced)
     runs = _runs(expected)
     earlier = {call: run[:place] for run in runs for place, call in enumerate(run)}
     arrived: Counter[CallName] = Counter()
     carried: set[CallName] = set()
     said: dict[CallName, list[Mapping[str, Any]]] = {}
-    tags: Counter[str] = Counter()
+    added: Counter[str] = Counter()
+    removed = 0
     newest: dict[str, int] = {}
     for entry in ledger:
         endpoint, body = str(entry["endpoint"]), entry.get("body") or {}
@@ -110,10 +116,11 @@ def audit(produced: Sequence[SampleEvent], ledger: Iterable[Mapping[str, Any]], 
         user = users.get(_named(body))
         number = _number(body)
         if endpoint == "upsert" and ADDED_TAG in (body.get("tag_names") or ()):
-            tags["add_tag"] += 1  # it rode; a track stands between any two of them, so never more than one does
+            added[user or NOBODY] += 1  # it rode; a track stands between any two of them, so never more than one does
         if number is None:
-            if endpoint in ("add_tag", "remove_tag"):
-                tags[endpoint] += 1
+            if endpoint == "add_tag":
+                added[user or NOBODY] += 1
+            removed += endpoint == "remove_tag"
             continue
         if user is None:
             continue
@@ -138,16 +145,19 @@ def audit(produced: Sequence[SampleEvent], ledger: Iterable[Mapping[str, Any]], 
     for call in missing:
         if call not in merged:
             found.lost.append(f"{call[1]}: {call[0]} of event {call[2]} never came")
-    for endpoint, count in owed_tags.items():
-        if tags[endpoint] < count:
-            found.lost.append(f"{count - tags[endpoint]} of {count} {endpoint} calls never came")
+    # Whose an `add_tag` of its own was the ledger does not tell: it counts for anybody.
+    lacking = sum(max(0, owed - added[user]) for user, owed in tags.needed.items()) - added[NOBODY]
+    if lacking > 0:
+        found.lost.append(f"{lacking} of {tags.needed.total()} add_tag calls never came")
+    if removed < tags.removed:
+        found.lost.append(f"{tags.removed - removed} of {tags.removed} remove_tag calls never came")
+    found.unchanged = max(0, tags.asked - added.total())
     _audit_letters(found, produced, letters)
     return found
 
 
-def _expected(produced: Sequence[SampleEvent]) -> tuple[list[CallName], Counter[str], dict[str, str]]:
+def _expected(produced: Sequence[SampleEvent]) -> tuple[list[CallName], dict[str, str]]:
     expected: list[CallName] = []
-    tags: Counter[str] = Counter()
     users: dict[str, str] = {}
     for event in produced:
         if event.poison is not None:
@@ -155,9 +165,33 @@ def _expected(produced: Sequence[SampleEvent]) -> tuple[list[CallName], Counter[
         value = orjson.loads(event.value)
         users[value["data"]["email"]] = users[event.user] = event.user
         expected += [(endpoint, event.user, event.sequence) for endpoint in EXPECTED_CALLS[value["type"]]]
-        if value["type"] in EXPECTED_TAGS:
-            tags[EXPECTED_TAGS[value["type"]]] += 1
-    return expected, tags, users
+    return expected, users
+
+
+class Tags(NamedTuple):
+    """What the events ask for of the tag."""
+
+    asked: int
+    """Times that it is to be added, whether its user has it or not."""
+    needed: Counter[str]
+    """By user: times that it is to be added where the events before have not added it, or have removed it since."""
+    removed: int
+
+
+def _tags(produced: Sequence[SampleEvent]) -> Tags:
+    asked = removed = 0
+    needed: Counter[str] = Counter()
+    tagged: set[str] = set()
+    for event in produced:
+        endpoint = EXPECTED_TAGS.get(orjson.loads(event.value)["type"]) if event.poison is None else None
+        if endpoint == "add_tag":
+            asked += 1
+            needed[event.user] += event.user not in tagged
+            tagged.add(event.user)
+        elif endpoint == "remove_tag":
+            removed += 1
+            tagged.discard(event.user)
+    return Tags(asked, needed, removed)
 
 
 def _runs(expected: Sequence[CallName]) -> list[list[CallName]]:

@@ -137,7 +137,7 @@ class Demo:
   bootstrap_servers: {self._broker.bootstrap_servers}
   group_id: meisa-bridge-demo
 topics:
-  {TOPIC}: {{format: json}}  # not keyed_by: the summary looks for every tag's call, and unchanged ones are not made
+  {TOPIC}: {{format: json, keyed_by: contact}}
 meisa:
   base_url: {sandbox_url}/api/v1
   environment: test
@@ -255,6 +255,7 @@ def summary(found: Audit, seconds: float, options: DemoOptions) -> str:
             f"{calls:,}: " + ", ".join(f"{name} {n:,}" for name, n in found.calls.most_common() if name != "ping"),
         ),
         ("merged", f"{found.merged:,} upserts that the same user's next one carried"),
+        ("unchanged", f"{found.unchanged:,} tags that their user had already"),
         ("dead letters", f"{sum(found.letters.values())} of {options.bad} bad events"),
         *(
             ("", f"{kind:<9} {count:>3}  {poison.replace('_', ' ')}")

@@ -68,6 +68,8 @@ def test_it_delivers_everything_and_agrees(capsys: pytest.CaptureFixture[str]) -
     tags = by_endpoint["upsert"] + int(merged.group(1)) - upserts(SMALL)
     assert 0 <= tags <= added_tags(SMALL), "each upsert was a call, or within one; so was each tag that was added"
     assert "add_tag" not in by_endpoint, "tags by their name are upserts"
+    unchanged = re.search(r"^  unchanged +([\d,]+) tags that their user had already$", said, re.MULTILINE)
+    assert unchanged is not None and int(unchanged.group(1)) <= added_tags(SMALL)
     assert said.endswith("The ledger agrees.\n")
 
 

@@ -49,6 +49,7 @@ def truth() -> tuple[list[Entry], list[DeadLetter]]:
     """What the sandbox and the dead-letter topic hold when everything went as it should."""
     ledger: list[Entry] = [{"endpoint": "ping", "status": 200, "carried_out": True, "body": None}]
     letters = []
+    tagged: set[str] = set()
     for event in STREAM:
         if event.poison is not None:
             letters.append(DeadLetter(event.value, EXPECTED_LETTERS[event.poison], "as it should be"))
@@ -56,8 +57,11 @@ def truth() -> tuple[list[Entry], list[DeadLetter]]:
                 ledger.append({"endpoint": "upsert", "status": 400, "carried_out": False, "body": {"email": "x"}})
             continue
         ledger += [call(endpoint, event) for endpoint in EXPECTED_CALLS[kind(event)]]
-        if kind(event) in EXPECTED_TAGS:
-            ledger.append(tag(EXPECTED_TAGS[kind(event)]))
+        endpoint = EXPECTED_TAGS.get(kind(event))
+        if endpoint == "remove_tag" or (endpoint == "add_tag" and event.user not in tagged):
+            ledger.append(tag(endpoint))
+        if endpoint is not None:
+            (tagged.add if endpoint == "add_tag" else tagged.discard)(event.user)
     return ledger, letters
 
 
@@ -139,16 +143,47 @@ def test_missing_tags_are_lost(endpoint: str) -> None:
     assert found.lost == [f"1 of {judged().calls[endpoint]} {endpoint} calls never came"]
 
 
+def test_a_tag_that_its_user_has_needs_no_call() -> None:
+    """It is told as unchanged; said once more it does no harm."""
+    again = sum(EXPECTED_TAGS.get(kind(event)) == "add_tag" for event in STREAM if event.poison is None)
+    again -= judged().calls["add_tag"]
+    assert again > 0
+    assert judged().unchanged == again
+    found = judged(lambda ledger, letters: ledger.append(tag("add_tag")))
+    assert found.agrees
+    assert found.unchanged == again - 1
+
+
+def adder() -> Entry:
+    """The first upsert of an event that adds the tag."""
+    event = next(event for event in STREAM if event.poison is None and EXPECTED_TAGS.get(kind(event)) == "add_tag")
+    return call("upsert", event)
+
+
+def test_a_tag_of_somebody_else_is_none_of_this_user() -> None:
+    """Each user who is to have it gets it: one too many does not make up for another's."""
+
+    def merge(ledger: list[Entry], letters: list[DeadLetter]) -> None:
+        ledger[:] = [entry for entry in ledger if entry["endpoint"] != "add_tag"]
+        own = ledger[ledger.index(adder())]
+        own["body"]["tag_names"] = ["paying"]
+        ledger += [{"endpoint": "upsert", "status": 200, "carried_out": True, "body": {**own["body"]}}] * 50
+
+    assert not judged(merge).agrees
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_tag_that_rode_on_an_upsert_came(shared: bool) -> None:
     """`add_tag` may travel in an upsert's tag_names: in one of its own, or in that of another event."""
 
     def merge(ledger: list[Entry], letters: list[DeadLetter]) -> None:
         ledger.pop(first(ledger, "add_tag"))
+        own = ledger[ledger.index(adder())]
         if shared:
-            ledger[first(ledger, "upsert")]["body"]["tag_names"] = ["trial", "paying"]
+            own["body"]["tag_names"] = ["trial", "paying"]
         else:
-            ledger.append({"endpoint": "upsert", "status": 200, "carried_out": True, "body": {"tag_names": ["paying"]}})
+            tagging = {"email": own["body"]["email"], "tag_names": ["paying"]}
+            ledger.append({"endpoint": "upsert", "status": 200, "carried_out": True, "body": tagging})
 
     assert judged(merge).agrees
 
