@@ -3,6 +3,7 @@
     python -m benchmarks                         # all sections, short
     python -m benchmarks throughput --events 2000 --case bridge-uniform
     python -m benchmarks absorption              # events a second taken in while nothing can be sent
+    python -m benchmarks expressions             # conditions and mappings a second
     python -m benchmarks savings [--long]        # calls beside one call per event, and beside the fewest possible
     python -m benchmarks day [--long] [--svg FILE]   # email delay, quota and backlog, hour by hour
     python -m benchmarks quota                   # the pace of the quota against every kind of server
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import structlog
 
-SECTIONS = ("throughput", "absorption", "savings", "day", "quota")
+SECTIONS = ("throughput", "absorption", "expressions", "savings", "day", "quota")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _quota()
     if options.section in (None, "absorption"):
         _absorption()
+    if options.section in (None, "expressions"):
+        _expressions()
     if options.section in (None, "savings"):
         _savings(long=options.long)
     if options.section in (None, "day"):
@@ -64,6 +67,14 @@ def _absorption() -> None:
             f"| {rate.contacts:,} |",
             flush=True,
         )
+
+
+def _expressions() -> None:
+    from benchmarks import expressions
+
+    print("\n## Expressions\n")
+    for line in expressions.table(expressions.measure()):
+        print(line, flush=True)
 
 
 def _quota() -> None:

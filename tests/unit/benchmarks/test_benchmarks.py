@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
 import orjson
 import pytest
 
-from benchmarks import absorption, day, plot, quota, savings
+from benchmarks import absorption, day, expressions, plot, quota, savings
 from benchmarks.__main__ import main
 from benchmarks.day import Day, Hour, percentile
 from benchmarks.house import Email
@@ -114,6 +115,13 @@ def test_the_quota_section_tells_what_a_run_found() -> None:
     found.refused = [10.0, 4000.0]
     found.waits = [(20.0, 9.0), (4000.0, 2.0), (5000.0, 0.5)]
     assert list(quota.table([found]))[-1] == "| sliding windows | 100.0% | 1 | 1.0 | 4.0 | 0.50 | 2.00 | 2.00 |"
+
+
+def test_expressions_are_evaluated_and_rated() -> None:
+    """Each condition holds for the event, so its whole text counts; the rate is one of this machine."""
+    lines = list(expressions.table(expressions.measure(count=50)))
+    assert len(lines) == 2 + len(expressions.CONDITIONS) + 2
+    assert all(re.fullmatch(r"\| .+ \| [\d,]+ \|", line) for line in lines[2:])
 
 
 def test_an_unknown_section_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
