@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from bridge.decode.json import DEFAULT_ENVELOPE, Envelope, Field, JsonDecoder
+from bridge.decode.envelope import DEFAULT_ENVELOPE, Envelope, Field
+from bridge.decode.json import JsonDecoder
 from bridge.decode.schema import NO_SCHEMAS, Schema, SchemaError, TopicSchemas
 from bridge.errors import StartFailed
 from bridge.model import Event, Record

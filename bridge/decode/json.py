@@ -28,18 +28,13 @@ a row (19 after a minus).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from bridge.decode import times
-from bridge.errors import DecodeError, RuleError
+from bridge.decode.envelope import DEFAULT_ENVELOPE, DEFAULT_PATHS, Envelope, event_in, event_of, kind_of
+from bridge.errors import DecodeError
 from bridge.model import Event, Record
-
-Field = Callable[[Any, Record], Any]
-"""Takes the decoded value and its record. KeyError, RuleError or a result of None mean: the field is missing."""
 
 MAX_DEPTH = 128
 """Levels of nesting. orjson reads 1,024 but writes only 254, and code that walks a value recursively ends at about
@@ -51,19 +46,6 @@ _MANY_NEGATIVE = b"-" + b"0" * 19  # but not every negative one
 _INTEGERS_FROM, _INTEGERS_TO = -(2**63), 2**64 - 1
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NOT_JSON = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """Where the event's parts are found, for producers with an envelope of their own. None keeps the default."""
-
-    id: Field | None = None
-    type: Field | None = None
-    time: Field | None = None
-    data: Field | None = None
-
-
-DEFAULT_ENVELOPE = Envelope()
 
 
 class JsonDecoder:
@@ -80,93 +62,8 @@ class JsonDecoder:
         value = parse_object(raw)
         if self._envelope is None:
             get = value.get
-            return _event(record, value, get("id"), get("type"), get("time"), get("data"), _DEFAULT_PATHS)
-        envelope = self._envelope
-        return _event(
-            record,
-            value,
-            _part(envelope.id, value, record, "id"),
-            _part(envelope.type, value, record, "type"),
-            _part(envelope.time, value, record, "time"),
-            _part(envelope.data, value, record, "data"),
-            _CUSTOM_PATHS,
-        )
-
-
-_DEFAULT_PATHS = {"id": "value.id", "type": "value.type", "time": "value.time"}
-_CUSTOM_PATHS = {"id": "envelope.id", "type": "envelope.type", "time": "envelope.time"}
-
-
-def _part(field: Field | None, value: dict[str, Any], record: Record, name: str) -> Any:
-    if field is None:
-        return value.get(name)
-    try:
-        return field(value, record)
-    except (KeyError, RuleError):
-        return None
-
-
-def _event(
-    record: Record, value: dict[str, Any], id: Any, type: Any, time: Any, data: Any, paths: Mapping[str, str]
-) -> Event:
-    if type.__class__ is not str or not type:
-        raise _wrong(paths["type"], type, "a non-empty string: it is the event's type")
-    if id.__class__ is not str:
-        if id is None:
-            id = record.place
-        elif id.__class__ is int:
-            id = str(id)
-        else:
-            raise _wrong(paths["id"], id, "a string or an integer")
-    elif not id:
-        id = record.place
-    try:
-        if time.__class__ is str:
-            time_text, seconds = times.from_text(time)
-        elif time is not None:
-            time_text, seconds = times.parse(time)
-        elif record.timestamp_ms >= 0:
-            time_text, seconds = times.from_milliseconds(record.timestamp_ms)
-        else:
-            # An age nobody knows must not pass for a young one: a trigger might be a year old.
-            raise times.NotATime("is missing, and the record has no timestamp either")
-    except times.NotATime as wrong:
-        path = paths["time"]
-        raise DecodeError(f"{path} {wrong}" if time is not None else f"the time {wrong}", path) from None
-    source = value.get("source")
-    subject = value.get("subject")
-    return Event(
-        id=id,
-        type=type,
-        time=time_text,
-        time_wall_seconds=seconds,
-        data={} if data is None else data,
-        record=record,
-        value=value,
-        source=source if source.__class__ is str else None,
-        subject=subject if subject.__class__ is str else None,
-    )
-
-
-def _wrong(path: str, found: Any, wanted: str) -> DecodeError:
-    return DecodeError(f"{path} is {_kind(found)}; it must be {wanted}", path)
-
-
-def _kind(value: Any) -> str:
-    """What a value is in JSON's own words, never the value."""
-    if value is None:
-        return "missing or null"
-    if value == "" and isinstance(value, str):
-        return "an empty string"
-    names: dict[type, str] = {
-        str: "a string",
-        bool: "a boolean",
-        int: "an integer",
-        float: "a number with a fraction or an exponent",
-        list: "an array",
-        dict: "an object",
-    }
-    return names.get(value.__class__, "something else")
+            return event_of(record, value, get("id"), get("type"), get("time"), get("data"), DEFAULT_PATHS)
+        return event_in(record, value, self._envelope)
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -182,7 +79,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
             raise fault
         value = orjson.loads(raw)
     if value.__class__ is not dict:
-        raise DecodeError(f"the value is {_kind(value) if value is not None else 'null'}; it must be a JSON object")
+        raise DecodeError(f"the value is {kind_of(value) if value is not None else 'null'}; it must be a JSON object")
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
     zeros = raw.translate(_DIGITS_TO_ZERO)
