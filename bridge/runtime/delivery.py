@@ -217,6 +217,7 @@ class Delivery:
         if action.handling.lazy and part.batch.marks is self.marks and self.lazy.finishes(part):
             part.batch.results[action.position] = LAZY
             part.batch.missing -= 1
+            self.sending.watch.ended(part, LAZY)
             self._out(part)
             return None
         self._sequence += 1
@@ -499,6 +500,7 @@ class Delivery:
         batch, action = part.batch, part.action
         batch.results[action.position] = result
         batch.missing -= 1
+        self.sending.watch.ended(part, result)
         if result.letter is not None and action.kind is Kind.UPSERT:
             self._names.refused(part)
         if result.ending in (Ending.DELIVERED, Ending.MERGED):

@@ -31,6 +31,7 @@ from bridge.runtime.gates import Gates, GateState
 from bridge.runtime.items import FIRST, PULLED, Item, Key, KeyState, Part
 from bridge.runtime.together import Company, Together, share
 from bridge.runtime.unchanged import UNLASTING, Unchanged
+from bridge.runtime.watching import Nobody, Watch
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +81,7 @@ class Sending:
         self._lowest = lowest
         self._unchanged = unchanged
         self.key_refused = key_refused
+        self.watch: Watch = Nobody()
         self.may_leave: Callable[[], bool] = lambda: True
         self.short: Callable[[], None] = lambda: None
         """Hears that calls wait for a commit that permits them (runtime/spend.py), or an answer (permissions.py)."""
@@ -391,6 +393,7 @@ class Sending:
         departure = self._unchanged.departs(item, call)
         if departure is None or await self._unchanged.lasts(item):
             outcome, sent_wall = await self._call(key, item, call)
+            self.watch.called((item,), call, outcome)
         else:
             outcome, sent_wall = UNLASTING, self._clock.wall()
             self._unsent(key, item)
@@ -402,6 +405,7 @@ class Sending:
     async def _send_together(self, key: Key, first: Item, call: Call, company: Company) -> None:
         """Makes one call in the first one's slot; each hears what became of it."""
         outcome, sent_wall = await self._call(key, first, call)
+        self.watch.called(company.values(), call, outcome)
         if outcome.verdict is Verdict.DELIVERED:
             self._meter.saved("bulk", len(company) - 1)
         now, wall, sent_by_meisa = self._clock.now(), self._clock.wall(), self._meisa_clock.at(sent_wall)

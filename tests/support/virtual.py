@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps: hours of waiting in no time, and always in the same order.
+"""The virtual loop of bridge/virtual.py, for tests that look for races.
 
 With a seed the loop explores races, and the same seed explores the same ones again: it is slow now and then, so that
 timers come due between two callbacks, and timers that are due together run in any order. All that can happen on a real
@@ -7,20 +7,18 @@ whole: what a callback schedules runs in a later round.
 """
 
 import asyncio
-import heapq
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from bridge import virtual
+from bridge.virtual import run
+
+__all__ = ["PROCESS", "Process", "VirtualClock", "VirtualLoop", "run"]
 
 SLOW_SECONDS = 0.02
 """How far the clock may move while callbacks wait: a busy machine."""
-
-
-ROUNDS_MAX = 50_000
-"""Rounds of the loop at one and the same moment: what takes more never ends."""
 
 
 class Process:
@@ -46,24 +44,17 @@ PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
 """Set in the context in which a process starts; its tasks and timers inherit it."""
 
 
-class VirtualLoop(asyncio.BaseEventLoop):
-    """asyncio as it is, on a clock of its own. No sockets and no threads: nothing outside moves its clock."""
+class VirtualLoop(virtual.VirtualLoop):
+    """The loop that preview runs on (bridge/virtual.py), with races by a seed, and processes that are killed."""
 
     def __init__(self, seed: int | str | None = None, *, shuffle: bool = False) -> None:
         super().__init__()
-        self.seconds = 0.0
         self._dice = None if seed is None else random.Random(f"loop {seed}")
         self._shuffle = shuffle and seed is not None
         self._kept: list[asyncio.Task[Any]] = []
         self.set_task_factory(self._make_task)
         self._countdowns: list[list[Any]] = []
-        self._rounds = 0
-        self._rounds_at = 0.0
-        self.ending = False
-        """At the end the tasks of the killed are unwound after all, so that nothing is left behind."""
-
-    def time(self) -> float:
-        return self.seconds
+        # At the end (`ending`) the tasks of the killed are unwound after all, so that nothing is left behind.
 
     @staticmethod
     def _make_task(loop: Any, coroutine: Any, **options: Any) -> Any:
@@ -77,28 +68,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Runs `what` between two callbacks, after so many more: at an arbitrary await of whatever is going on."""
         self._countdowns.append([steps, what])
 
-    def _run_once(self) -> None:
-        ready, scheduled, dice = self._ready, self._scheduled, self._dice
-        self._rounds = self._rounds + 1 if self._rounds_at == self.seconds else 0
-        self._rounds_at = self.seconds
-        if self._rounds > ROUNDS_MAX and not self.ending:
-            raise RuntimeError("the loop spins: callbacks call each other, and no time passes")
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
-        if not ready and not self._stopping:
-            if not scheduled:
-                raise RuntimeError("everything waits, and no timer will ever end it")
-            # Instead of waiting, the clock moves to the moment that the loop waits for.
+    def _while_busy(self) -> None:
+        scheduled, dice = self._scheduled, self._dice
+        near = dice is not None and scheduled and scheduled[0]._when <= self.seconds + SLOW_SECONDS
+        if near and dice.random() < 0.5:
             self.seconds = max(self.seconds, scheduled[0]._when)
-        elif (
-            dice is not None and scheduled and scheduled[0]._when <= self.seconds + SLOW_SECONDS and dice.random() < 0.5
-        ):
-            self.seconds = max(self.seconds, scheduled[0]._when)
-        due = []
-        while scheduled and scheduled[0]._when <= self.seconds:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            due.append(handle)
+
+    def _run_round(self, due: list[Any]) -> None:
+        ready, dice = self._ready, self._dice
         if dice is not None and len(due) > 1:
             dice.shuffle(due)
         ready.extend(due)
@@ -139,22 +116,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.extend(process.parked)
         process.parked.clear()
 
-    def _timer_handle_cancelled(self, handle: Any) -> None:
-        pass  # a cancelled timer leaves the heap when its moment has come
 
-    def _process_events(self, event_list: Any) -> None:
-        pass
-
-    def _write_to_self(self) -> None:
-        pass
-
-
-class VirtualClock:
-    """ports.Clock over the running virtual loop."""
-
-    WALL_AT_START = 1_780_000_000.0
+class VirtualClock(virtual.VirtualClock):
+    """ports.Clock over the running virtual loop, as the process whose callback runs has it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.wall_offset = 0.0
         """Seconds by which this clock's wall time is ahead: a process that starts later."""
 
@@ -166,24 +133,3 @@ class VirtualClock:
         process = PROCESS.get()
         skew = process.skew if process is not None else 0.0
         return self.WALL_AT_START + asyncio.get_event_loop().time() + self.wall_offset + skew
-
-
-def run(coroutine: Coroutine[Any, Any, T], loop: VirtualLoop | None = None) -> T:
-    """Runs a coroutine on a fresh virtual loop, or on `loop`, which is closed then."""
-    loop = loop or VirtualLoop()
-    asyncio.set_event_loop(loop)
-    try:
-        return loop.run_until_complete(coroutine)
-    finally:
-        loop.ending = True
-        pending = asyncio.all_tasks(loop)
-        for task in pending:
-            task.cancel()
-        if pending:
-            loop.run_until_complete(asyncio.wait(pending, timeout=0))
-        for task in pending:
-            if not task.done():  # of a killed process, and what would have woken it is gone
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                task.get_coro().close()  # type: ignore[union-attr]
-        asyncio.set_event_loop(None)
-        loop.close()

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import orjson
-
-from bridge.meisa.endpoints import ENDPOINTS
-from bridge.meisa.judge import Judge, Reply
-from bridge.model import Call, Outcome
+from bridge.model import Call
 from bridge.ports import Clock
+from bridge.preview.imagined import ImaginedMeisa
 from bridge.sandbox.contacts import Answer
-from bridge.sandbox.fields import Refused
-from bridge.sandbox.world import World, WorldOptions
 
 
 class Made(NamedTuple):
@@ -28,66 +20,24 @@ class Made(NamedTuple):
     status: int
 
 
-class WorldMeisa:
-    """ports.Meisa. Carries a call out half of `latency` after it was sent, and answers after the other half."""
+class WorldMeisa(ImaginedMeisa):
+    """The Meisa of previews, which here remembers what it was asked."""
 
     def __init__(self, clock: Clock, *, latency: float = 0.05, log_limit: int = 100_000, watched: str = "") -> None:
-        self.world = World(WorldOptions(log_limit=log_limit), random.Random(5))
+        super().__init__(clock, latency=latency, log_limit=log_limit)
         self.calls: list[Made] = []
-        self.answered: Callable[[Call], None] = lambda call: None
-        """Hears of each call once its answer is back."""
         self.values: dict[str, list[Any]] = defaultdict(list)
         """The values that the custom field `watched` took, by contact's id, in order."""
         self._watched = watched
-        self._clock = clock
-        self._latency = latency
-        self._judge = Judge()
 
-    async def send(self, call: Call) -> Outcome:
-        sent = self._clock.now()
-        await asyncio.sleep(self._latency / 2)
-        status, body = self._serve(call)
+    def made(self, sent: float, call: Call, status: int) -> None:
         self.calls.append(Made(sent, call, status))
-        await asyncio.sleep(self._latency / 2)
-        self.answered(call)
-        reply = Reply(status, orjson.dumps(body))
-        return self._judge.answer(ENDPOINTS[call.endpoint], reply, self._clock.wall())
 
-    async def close(self) -> None:
-        pass
-
-    def _serve(self, call: Call) -> tuple[int, Any]:
-        try:
-            # What is sent is JSON: an object that the bridge goes on changing must not change the world's.
-            answer = self._carry_out(call, orjson.loads(orjson.dumps(call.body or {})))
-        except Refused as refused:
-            return refused.status, {"error": {"code": refused.code, "message": refused.message}}
-        return answer.status, answer.body
-
-    def _carry_out(self, call: Call, body: dict[str, Any]) -> Answer:
-        world, now = self.world, self._clock.wall()
-        match call.endpoint:
-            case "upsert":
-                answer = world.contacts.upsert(body, now)
-                self._watch(answer)
-                return answer
-            case "track":
-                return world.contacts.track(body, now)
-            case "add_tag":
-                return world.contacts.add_tag(call.contact_id or "", body, now)
-            case "remove_tag":
-                return world.contacts.remove_tag(call.contact_id or "", body, now)
-            case "enroll":
-                return world.enroll(body, now)
-            case "bulk_enroll":
-                return world.bulk_enroll(body, now)
-            case "trigger":
-                return world.trigger(body, now)
-            case "unsubscribed":
-                return world.contacts.suppressed(now)
-            case "ping":
-                return Answer(200, {"scopes": [], "environment": "test", "product": "world"})
-        raise AssertionError(f"no such endpoint here: {call.endpoint}")
+    def carry_out(self, call: Call, body: dict[str, Any]) -> Answer:
+        answer = super().carry_out(call, body)
+        if call.endpoint == "upsert":
+            self._watch(answer)
+        return answer
 
     def _watch(self, answer: Answer) -> None:
         contact = answer.contact
