@@ -16,7 +16,7 @@ from bridge.model import Event, Record
 from bridge.rules import load, load_text
 
 ROOT = Path(__file__).parents[3]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "schemas").glob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
