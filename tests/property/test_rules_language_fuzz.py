@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import tracemalloc
+from types import FrameType
 from typing import Any
 
 import orjson
@@ -16,6 +19,7 @@ from bridge.model import Event, Record
 from bridge.rules import ExpressionError, compile_expression, compile_template
 from bridge.rules.functions import FUNCTIONS, METHODS
 from bridge.rules.scan import parts
+from bridge.rules.unit import STEPS_MAX
 from tests.support.amount import examples
 
 SETTINGS = settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -120,6 +124,60 @@ def _combine(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 @given(st.recursive(atoms, _combine, max_leaves=10), json_values)
 def test_random_expressions_evaluate_to_plain_values_or_declared_errors(text: str, data: Any) -> None:
     run(text, data)
+
+
+LARGE = {
+    "a": "a" * 60_000,
+    "b": [*range(5_000)],
+    "c": [{"a": "b" * 1_000, "b": [*range(20)]} for _ in range(500)],
+    "x": {f"k{number}": number for number in range(3_000)},
+}
+BYTES_MAX = 64_000_000
+"""Some hundred texts of the greatest length that one operation may make."""
+
+large_atoms = st.sampled_from(
+    ["data.a", "data.b", "data.c", "data.x", "data.c[1].b", "'a'", "2", "18446744073709551615", "x"]
+)
+
+
+class _Counting:
+    """Counts the calls that are made within, of Python's own functions too: work without a clock."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __enter__(self) -> _Counting:
+        self._before = sys.getprofile()
+        sys.setprofile(self._count)
+        tracemalloc.start()
+        return self
+
+    def _count(self, frame: FrameType, event: str, argument: object) -> None:
+        self.calls += event in ("call", "c_call")
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+        self.peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+
+@settings(SETTINGS, max_examples=examples(120))
+@given(st.recursive(large_atoms, _combine, max_leaves=12))
+def test_work_and_memory_are_bounded_on_large_events(text: str) -> None:
+    """A rule is somebody's mistake at worst, never an outage: whatever it computes, on an event of a megabyte."""
+    try:
+        expression = compile_expression(text)
+    except ExpressionError:
+        return
+    event = event_of(LARGE)
+    with _Counting() as counted:
+        try:
+            value = expression.evaluate(event)
+        except RuleError:
+            value = None
+    assert is_plain(value)
+    assert counted.peak < BYTES_MAX
+    assert counted.calls < 20 * STEPS_MAX
 
 
 literal_texts = st.text(alphabet=st.sampled_from("ab ${}'\"\\\n"), max_size=12)
