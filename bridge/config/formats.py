@@ -14,15 +14,15 @@ from bridge.places import Place
 
 Where = Callable[..., Place]
 
-NOT_BUILT: Final = frozenset({"avro", "cloudevents", "debezium"})
-"""Formats that this version does not read yet."""
+OWN_ENVELOPES: Final = frozenset({"cloudevents", "debezium"})
+"""Formats that say themselves where an event's parts stand."""
 
 
 def _not_built(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
     for name, topic in topics.items():
-        if topic.format in NOT_BUILT:
-            yield where("topics", name, "format").problem(
-                codes.NOT_YET, f"format {topic.format} is not in this version yet", "this version reads format: json"
+        if topic.is_avro:
+            yield where("topics", name, "format" if topic.format == "avro" else "encoding").problem(
+                codes.NOT_YET, "Avro is not in this version yet", "this version reads JSON"
             )
         elif topic.schemas is not None and topic.schema_kind == "json":
             yield where("topics", name, "schema").problem(
@@ -42,6 +42,12 @@ def _formats(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
         if topic.encoding is not None and topic.format != "debezium":
             yield where(*at, "encoding").problem(
                 codes.UNUSED_BY_FORMAT, f"`encoding` says nothing about format {topic.format}", "it is for debezium"
+            )
+        if topic.envelope is not None and topic.format in OWN_ENVELOPES:
+            yield where(*at, "envelope").problem(
+                codes.UNUSED_BY_FORMAT,
+                f"format {topic.format} says itself where the parts of an event stand",
+                "remove it, or write format: json",
             )
         if topic.registry is not None and not topic.is_avro:
             yield where(*at, "registry").problem(

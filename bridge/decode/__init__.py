@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from bridge.decode.cloudevents import CloudEventsDecoder
+from bridge.decode.debezium import DebeziumDecoder
 from bridge.decode.envelope import DEFAULT_ENVELOPE, Envelope, Field
 from bridge.decode.json import JsonDecoder
 from bridge.decode.schema import NO_SCHEMAS, Schema, SchemaError, TopicSchemas
@@ -29,7 +31,7 @@ __all__ = [
     "decoder_for",
 ]
 
-FORMATS: tuple[str, ...] = ("json",)
+FORMATS: tuple[str, ...] = ("json", "cloudevents", "debezium")
 """What `decoder_for` can make."""
 
 
@@ -53,4 +55,8 @@ def decoder_for(
     """
     if format == "json":
         return JsonDecoder(envelope)
+    if format == "cloudevents":
+        return CloudEventsDecoder()
+    if format == "debezium" and encoding != "avro":
+        return DebeziumDecoder()
     raise StartFailed(f"format {format!r} is not supported by this version; write one of: {', '.join(FORMATS)}")

@@ -62,14 +62,14 @@ def event_of(
 ) -> Event:
     """The event of these parts, each as the value has it; `paths` names them in messages. Raises DecodeError."""
     if type.__class__ is not str or not type:
-        raise _wrong(paths["type"], type, "a non-empty string: it is the event's type")
+        raise wrong(paths["type"], type, "a non-empty string: it is the event's type")
     if id.__class__ is not str:
         if id is None:
             id = record.place
         elif id.__class__ is int:
             id = str(id)
         else:
-            raise _wrong(paths["id"], id, "a string or an integer")
+            raise wrong(paths["id"], id, "a string or an integer")
     elif not id:
         id = record.place
     try:
@@ -82,9 +82,9 @@ def event_of(
         else:
             # An age nobody knows must not pass for a young one: a trigger might be a year old.
             raise times.NotATime("is missing, and the record has no timestamp either")
-    except times.NotATime as wrong:
+    except times.NotATime as fault:
         path = paths["time"]
-        raise DecodeError(f"{path} {wrong}" if time is not None else f"the time {wrong}", path) from None
+        raise DecodeError(f"{path} {fault}" if time is not None else f"the time {fault}", path) from None
     source = value.get("source")
     subject = value.get("subject")
     return Event(
@@ -100,7 +100,8 @@ def event_of(
     )
 
 
-def _wrong(path: str, found: Any, wanted: str) -> DecodeError:
+def wrong(path: str, found: Any, wanted: str) -> DecodeError:
+    """What is at this path is of the wrong kind."""
     return DecodeError(f"{path} is {kind_of(found)}; it must be {wanted}", path)
 
 

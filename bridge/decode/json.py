@@ -68,6 +68,14 @@ class JsonDecoder:
 
 def parse_object(raw: bytes) -> dict[str, Any]:
     """The JSON object in these bytes. Raises DecodeError with the place of what is wrong, never the content."""
+    value = parse_value(raw)
+    if value.__class__ is not dict:
+        raise DecodeError(f"the value is {kind_of(value) if value is not None else 'null'}; it must be a JSON object")
+    return value
+
+
+def parse_value(raw: bytes, path: str = "value") -> Any:
+    """Whatever JSON is in these bytes, within the bounds. Raises DecodeError, which names places from `path` on."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -78,15 +86,13 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         if fault is not None:
             raise fault
         value = orjson.loads(raw)
-    if value.__class__ is not dict:
-        raise DecodeError(f"the value is {kind_of(value) if value is not None else 'null'}; it must be a JSON object")
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise DecodeError(f"nested deeper than {MAX_DEPTH} levels")
     zeros = raw.translate(_DIGITS_TO_ZERO)
     if _MANY_DIGITS in zeros or _MANY_NEGATIVE in zeros:
-        path = _path_of_huge_integer(raw)
-        if path is not None:
-            raise DecodeError(f"{path} is an integer beyond 64 bits; producers must send it as a string", path)
+        huge = _path_of_huge_integer(raw, path)
+        if huge is not None:
+            raise DecodeError(f"{huge} is an integer beyond 64 bits; producers must send it as a string", huge)
     return value
 
 
@@ -143,20 +149,20 @@ def _integer(digits: str) -> Any:
     return 0
 
 
-def _path_of_huge_integer(raw: bytes) -> str | None:
+def _path_of_huge_integer(raw: bytes, root: str) -> str | None:
     """The path of the first integer beyond 64 bits; None if the long run of digits was text or a fraction."""
-    stack = [("value", json.loads(raw, parse_int=_integer))]
+    stack = [(root, json.loads(raw, parse_int=_integer))]
     while stack:
         path, item = stack.pop()
         if item is _HUGE:
             return path
         if isinstance(item, dict):
-            stack += [(f"{path}{_step(key)}", child) for key, child in item.items()]
+            stack += [(f"{path}{step(key)}", child) for key, child in item.items()]
         elif isinstance(item, list):
             stack += [(f"{path}[{index}]", child) for index, child in enumerate(item)]
     return None
 
 
-def _step(key: str) -> str:
+def step(key: str) -> str:
     """A key in a path. It is the producer's choice of words and might be anybody's address: only names are shown."""
     return f".{key}" if len(key) <= 64 and key.isidentifier() else "[…]"

@@ -227,7 +227,7 @@ MISTAKES = {
     "topic pattern": Mistake(with_("topics", "topics: {'^user.*': {}}"), "MB029", "2:10", "list the topics"),
     "dead letters without a proper name": Mistake(MINIMAL + "dead_letters: {topic: a b}\n", "MB029", "5:23", "Kafka"),
     "start at no time": Mistake(with_("topics", "topics: {a: {start: yesterday}}"), "MB030", "2:21", "2026-01-31T"),
-    "avro": Mistake(with_("topics", "topics: {a: {format: avro}}"), "MB031", "2:22", "format: json"),
+    "avro": Mistake(with_("topics", "topics: {a: {format: avro}}"), "MB031", "2:22", "reads JSON"),
     "dedupe": Mistake(with_("topics", "topics: {a: {dedupe: 10m}}"), "MB031", "2:22", "remove it"),
     "dedupe beside avro": Mistake(
         with_("topics", "topics: {a: {format: avro, dedupe: 10m}}"), "MB031", "2:36", "remove it"
@@ -257,6 +257,12 @@ MISTAKES = {
     ),
     "registry for json": Mistake(
         with_("topics", "topics: {a: {registry: {url: 'http://localhost:8081'}}}"), "MB044", "2:14", "format: avro"
+    ),
+    "envelope of cloudevents": Mistake(
+        with_("topics", "topics: {a: {format: cloudevents, envelope: {id: '${value.key}'}}}"),
+        "MB044",
+        "2:35",
+        "write format: json",
     ),
     "encoding of json": Mistake(
         with_("topics", "topics: {a: {encoding: json}}"), "MB044", "2:24", "it is for debezium"

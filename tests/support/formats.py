@@ -1,0 +1,38 @@
+"""Records that other tools wrote: tests/data/formats, whose README says how each was made."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bridge.model import Record
+
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "formats"
+TIMESTAMP_MS = 1_795_373_100_000
+"""2026-11-22T18:45:00Z, of every record here."""
+
+
+def cloud_events() -> dict[str, Record]:
+    """What the official SDK wrote, by name."""
+    return {line["name"]: _record("user-events", line) for line in _lines("cloudevents/events.jsonl")}
+
+
+def debezium(name: str) -> list[Record]:
+    """What Debezium's PostgreSQL connector wrote, in order: `plain`, or `with-schema`."""
+    return [_record(line["topic"], line) for line in _lines(f"debezium/{name}.jsonl")]
+
+
+def _lines(path: str) -> Iterator[dict[str, Any]]:
+    for line in (FOLDER / path).read_text().splitlines():
+        yield json.loads(line)
+
+
+def _record(topic: str, line: dict[str, Any]) -> Record:
+    value = line.get("value")
+    raw = base64.b64decode(line["value_base64"]) if "value_base64" in line else value and value.encode()
+    key = line["key"] and line["key"].encode()
+    headers = tuple((name, text.encode()) for name, text in line.get("headers", ()))
+    return Record(topic, 3, 42, TIMESTAMP_MS, key, raw, headers)
