@@ -10,6 +10,7 @@ from bridge.cli.boundary import LazyGroup
 COMMANDS: dict[str, str] = {
     "run": "bridge.cli.service:run",
     "check": "bridge.cli.check:check",
+    "test": "bridge.cli.test:test",
     "eval": "bridge.cli.evaluate:evaluate",
     "dlq": "bridge.cli.dlq:dlq",
     "identities": "bridge.cli.identities:identities",

@@ -78,6 +78,7 @@ def _rule_problems(examined: Examined) -> list[Problem]:
     """What is wrong with rules and handlers; also where other sections are broken. Raises UsageError."""
     from bridge import rules
     from bridge.config import placed
+    from bridge.rules.testing import pointless
 
     sections = examined.sections
     if not {"rules", "handlers"} <= sections.keys():
@@ -89,7 +90,7 @@ def _rule_problems(examined: Examined) -> list[Problem]:
     problems: list[Problem] = []
     if "state" in sections and sections["state"].url == "memory":
         problems = [*book.needs_identities(), *book.forgets_lazy_values()]
-    return [*problems, *_always_sent(examined, book)]
+    return [*problems, *_always_sent(examined, book), *pointless(book, book.tests)]
 
 
 def _always_sent(examined: Examined, book: RuleBook) -> Iterator[Problem]:

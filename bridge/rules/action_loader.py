@@ -64,12 +64,13 @@ def _helper(name: str, *arguments: ast.expr) -> ast.expr:
 
 
 class ActionLoader:
-    """Loads the actions of one rule."""
+    """Loads the actions of one rule; `watched` so that its conditionals remember their outcomes."""
 
-    def __init__(self, reader: Reader, rule_name: str, options: RuleOptions) -> None:
+    def __init__(self, reader: Reader, rule_name: str, options: RuleOptions, *, watched: bool = False) -> None:
         self._reader = reader
         self._rule_name = rule_name
         self._options = options
+        self._watched = watched
         self.references: list[FieldReference] = []
         self.identity_problems: list[Problem] = []
 
@@ -107,13 +108,16 @@ class ActionLoader:
             self._reader.problem("MB104", node.place, f"{where} must be an expression, not {shape(node.value)}")
             return None
         try:
-            made = compile_expression(node.value)
+            made = compile_expression(node.value, watched=self._watched)
         except ExpressionError as error:
             at = node.value.find("${")
             bare = ExpressionError("MB137", "takes the bare expression", at, "write it without ${ }")
             self._reader.expression_problem(node, bare if at >= 0 else error, where)
             return None
         self._refer(node, where, made.references)
+        made.place = node.place
+        for conditional in made.conditionals:
+            conditional.place = node.at(conditional.offset)
         return made
 
     def _refer(self, node: Node, where: str, references: Any) -> None:
@@ -186,7 +190,7 @@ class ActionLoader:
         when: Expression | None,
         options: ActionOptions,
     ) -> ActionTemplate | None:
-        unit = Unit()
+        unit = Unit(watched=self._watched)
         translator = Translator(unit, RULE_NAMES)
         given: dict[str, Node] = {
             name: entries[name] for name in ("contact", "aliases") if name in entries and name in model.OPTIONS
@@ -291,7 +295,7 @@ class ActionLoader:
 
     def _text(self, translator: Translator, unit: Unit, node: Node, text: str, where: str, omit: bool) -> _Value | None:
         unit.where = where
-        since = len(unit.references)
+        since, conditions = len(unit.references), len(unit.conditionals)
         try:
             made, droppable = translate_text(translator, unit, text, omit=omit)
         except ExpressionError as error:
@@ -300,6 +304,8 @@ class ActionLoader:
         if isinstance(made, ast.Constant) and "${" not in text.replace("$${", ""):
             return _Value(made, True, made.value)
         self._refer(node, where, unit.references[since:])
+        for conditional in unit.conditionals[conditions:]:
+            conditional.place = node.at(conditional.offset)
         whole = len(scan.parts(text)) == 1
         return _Value(made, False, None if whole else "text", droppable)
 

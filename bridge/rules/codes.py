@@ -45,5 +45,8 @@ CODES: dict[str, str] = {
     "MB151": "Other topics write fields of one that is `keyed_by: contact` too: they are always sent (a warning).",
     "MB152": "Kept values of lazy fields do not outlive the process (`state.url`); a notice.",
     # Tests beside rules
-    "MB190": "A test beside a rule is not well formed.",
+    "MB190": "A test is not well formed.",
+    "MB191": "A test names a rule or handler that does not exist.",
+    "MB192": "A test expects a field or option that the action does not have.",
+    "MB193": "A test beside a rule whose events the rule does not match: it proves nothing (a warning).",
 }

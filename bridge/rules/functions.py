@@ -227,14 +227,17 @@ def _unique(items: Any) -> list[Any]:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _moment(value: Any) -> datetime:
-    """ISO 8601 text (without a zone: UTC), or Unix time in seconds, milliseconds, microseconds or nanoseconds."""
+def moment(value: Any) -> datetime:
+    """ISO 8601 text (without a zone: UTC), or Unix time in seconds, milliseconds, microseconds or nanoseconds.
+
+    Raises Fault.
+    """
     if type(value) is str:
         if len(value) > 60:
             raise Fault("the text is not an ISO 8601 time")
         try:
-            moment = datetime.fromisoformat(value.strip())
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+            found = datetime.fromisoformat(value.strip())
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
         except (ValueError, OverflowError):
             raise Fault("the text is not an ISO 8601 time") from None
     if not is_number(value):
@@ -254,19 +257,19 @@ def _written(moment: datetime) -> str:
 
 
 def _iso(value: Any) -> str:
-    return _written(_moment(value))
+    return _written(moment(value))
 
 
 def _date(value: Any) -> str:
-    return _moment(value).date().isoformat()
+    return moment(value).date().isoformat()
 
 
 def _epoch(value: Any) -> int:
-    return math.floor((_moment(value) - _EPOCH).total_seconds())
+    return math.floor((moment(value) - _EPOCH).total_seconds())
 
 
 def _days_between(start: Any, end: Any) -> int:
-    return (_moment(end) - _moment(start)).days
+    return (moment(end) - moment(start)).days
 
 
 def _shifted(sign: int) -> Callable[[Any, Any], str]:
@@ -276,7 +279,7 @@ def _shifted(sign: int) -> Callable[[Any, Any], str]:
         except ValueError:
             raise Fault("the duration must be like 30s, 10m, 2h or 1d") from None
         try:
-            return _written(_moment(time) + sign * timedelta(seconds=seconds))
+            return _written(moment(time) + sign * timedelta(seconds=seconds))
         except OverflowError:
             raise Fault("the time is out of range") from None
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bridge.errors import RuleError
+from bridge.errors import MissingField, RuleError
+from bridge.places import Place
 from bridge.rules.translator import EVENT_FIELDS, Translator
-from bridge.rules.unit import Unit
+from bridge.rules.unit import Conditional, Unit
 
 RULE_NAMES: dict[str, str] = {
     "data": "data",
@@ -37,13 +38,19 @@ ENVELOPE_NAMES: dict[str, str] = {
 class Expression:
     """A compiled expression. `references` are the fields that it names."""
 
-    __slots__ = ("_run", "_unit", "references", "text")
+    __slots__ = ("_run", "_unit", "place", "references", "text")
 
     def __init__(self, text: str, unit: Unit, run: Callable[[Any], Any]) -> None:
         self.text = text
         self._unit = unit
         self._run = run
         self.references = tuple(unit.references)
+        self.place: Place | None = None
+        """Where it is written, if that is a rules file."""
+
+    @property
+    def conditionals(self) -> list[Conditional]:
+        return self._unit.conditionals
 
     @property
     def run(self) -> Callable[[Any], Any]:
@@ -61,9 +68,26 @@ class Expression:
         except Exception as raised:
             raise self._unit.error(raised) from None
 
+    def watched(self, told: Callable[[bool], None]) -> Expression:
+        """The same condition, which tells after each run whether it was true (with a missing field it is false)."""
 
-def compile_expression(text: str, names: Mapping[str, str] = RULE_NAMES) -> Expression:
+        def run(scope: Any) -> Any:
+            try:
+                value = self._run(scope)
+            except Exception as raised:
+                if isinstance(self._unit.error(raised), MissingField):
+                    told(False)
+                raise
+            told(bool(value))
+            return value
+
+        made = Expression(self.text, self._unit, run)
+        made.place = self.place
+        return made
+
+
+def compile_expression(text: str, names: Mapping[str, str] = RULE_NAMES, *, watched: bool = False) -> Expression:
     """Compiles one expression; `names` says what it can name. Raises ExpressionError."""
-    unit = Unit()
+    unit = Unit(watched=watched)
     body = Translator(unit, names).translate(text)
     return Expression(text, unit, unit.compile(body, dict(names)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.actions import MODELS, duration_seconds
@@ -13,6 +14,7 @@ from bridge.model import Kind, Lane
 from bridge.places import Place, did_you_mean
 from bridge.rules import yaml_traps
 from bridge.rules.action_loader import ActionLoader
+from bridge.rules.cases import Case, CaseReader, unknown_subjects
 from bridge.rules.composing import ActionTemplate
 from bridge.rules.handlers import Handler, load_handlers
 from bridge.rules.handling import RuleOptions
@@ -23,43 +25,60 @@ from bridge.yamldoc import Node, parse
 BYTES_MAX = 1_000_000
 """One file; a thousand rules have about 500 kB."""
 
+HANDLER_CODES = ("MB140", "MB141", "MB142")
+"""While a module of handlers is not loaded, nobody knows which handlers there are."""
+
 _NEVER_LAZY = ("email", "external_id", "source", "tag_names")
 _RULE_KEYS = ("name", "match", "topic", "when", "do", "enabled", "lane", "coalesce", "preserve", "linger", "lazy",
               "lazy_every", "tests")  # fmt: skip
-_TEST_KEYS = ("name", "event", "events", "given", "now", "expect", "expect_error", "exact")
-_EVENT_KEYS = ("id", "type", "source", "subject", "time", "data", "key", "headers", "topic", "partition", "offset",
-               "timestamp", "value")  # fmt: skip
+_FILE_KEYS = ("rules", "tests")
 
 
-def load(patterns: Sequence[str], base_dir: Path, handlers: Sequence[str] = ()) -> RuleBook:
+@dataclass(slots=True)
+class _Loaded:
+    """What the files read so far hold."""
+
+    watched: bool = False
+    problems: list[Problem] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
+    tests: list[Case] = field(default_factory=list)
+    """Those at the top of files."""
+
+    def book(self, handlers: Sequence[Handler]) -> RuleBook:
+        """Raises ProblemsFound."""
+        self.problems += _repeated_names(self.rules, handlers)
+        if not any(problem.code in HANDLER_CODES for problem in self.problems):
+            rule_names, handler_names = ([each.name for each in them] for them in (self.rules, handlers))
+            self.problems += unknown_subjects(self.tests, rule_names, handler_names)
+        if self.problems:
+            raise ProblemsFound(self.problems)
+        return RuleBook(self.rules, handlers, self.tests)
+
+
+def load(patterns: Sequence[str], base_dir: Path, handlers: Sequence[str] = (), *, watched: bool = False) -> RuleBook:
     """Loads rules files (globs relative to `base_dir`, sorted by path) and the modules of handlers.
 
-    Installed entry points of the group `meisa_bridge.handlers` are loaded too. Raises ProblemsFound with all problems,
-    UsageError where a file cannot be read.
+    Installed entry points of the group `meisa_bridge.handlers` are loaded too. `watched` makes the rules remember what
+    tests had of them (coverage.py). Raises ProblemsFound with all problems, UsageError where a file cannot be read.
     """
-    problems: list[Problem] = []
-    rules: list[Rule] = []
-    for path in _files(patterns, base_dir, problems):
-        rules += _load_file(path, problems)
+    loaded = _Loaded(watched)
+    for path in _files(patterns, base_dir, loaded.problems):
+        _load_file(path, loaded)
     found: list[Handler] = []
     try:
         found = load_handlers(handlers, base_dir)
     except ProblemsFound as error:
-        problems += error.problems
-    problems += _repeated_names(rules, found)
-    if problems:
-        raise ProblemsFound(problems)
-    return RuleBook(rules, found)
+        loaded.problems += error.problems
+    return loaded.book(found)
 
 
-def load_text(text: str, file: str = "rules.yaml") -> RuleBook:
-    """Loads the text of one rules file, without handlers. Raises ProblemsFound."""
-    problems: list[Problem] = []
-    rules = _load_text(text, file, problems)
-    problems += _repeated_names(rules, ())
-    if problems:
-        raise ProblemsFound(problems)
-    return RuleBook(rules)
+def load_text(
+    text: str, file: str = "rules.yaml", *, handlers: Sequence[Handler] = (), watched: bool = False
+) -> RuleBook:
+    """Loads the text of one rules file, with handlers that are there already. Raises ProblemsFound."""
+    loaded = _Loaded(watched)
+    _load_text(text, file, loaded)
+    return loaded.book(handlers)
 
 
 def _files(patterns: Sequence[str], base_dir: Path, problems: list[Problem]) -> list[Path]:
@@ -85,7 +104,7 @@ def _shown(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-def _load_file(path: Path, problems: list[Problem]) -> list[Rule]:
+def _load_file(path: Path, loaded: _Loaded) -> None:
     file = _shown(path)
     try:
         raw = path.read_bytes()
@@ -93,52 +112,53 @@ def _load_file(path: Path, problems: list[Problem]) -> list[Rule]:
         raise UsageError(f"cannot read the rules in {file}: {error.strerror or type(error).__name__}") from None
     if len(raw) > BYTES_MAX:
         hint = f"split it: one file has at most {BYTES_MAX // 1000} kB"
-        problems.append(Problem("MB108", "the file is too large", file, hint=hint))
-        return []
+        loaded.problems.append(Problem("MB108", "the file is too large", file, hint=hint))
+        return
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        problems.append(Problem("MB100", "not UTF-8 text", file, line, hint="save the file as UTF-8"))
-        return []
-    return _load_text(text, file, problems)
+        loaded.problems.append(Problem("MB100", "not UTF-8 text", file, line, hint="save the file as UTF-8"))
+        return
+    _load_text(text, file, loaded)
 
 
-def _load_text(text: str, file: str, problems: list[Problem]) -> list[Rule]:
+def _load_text(text: str, file: str, loaded: _Loaded) -> None:
     root, found = parse(text.replace("\r\n", "\n"), file, yaml_traps.YAML)
     reader = Reader()
     reader.problems += found  # those of YAML come first
-    rules = _FileLoader(reader).rules(root) if root is not None else []
-    if root is None and not found:
+    if root is not None:
+        _FileLoader(reader, loaded).take(root)
+    elif not found:
         reader.problem("MB105", Place(file), "the file is empty", "it begins with rules:")
-    problems += sorted(reader.problems, key=lambda problem: (problem.line, problem.column))
-    return rules
+    loaded.problems += sorted(reader.problems, key=lambda problem: (problem.line, problem.column))
 
 
 class _FileLoader:
     """The rules of one file."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, loaded: _Loaded) -> None:
         self._reader = reader
+        self._loaded = loaded
+        self._cases = CaseReader(reader)
 
-    def rules(self, root: Node) -> list[Rule]:
+    def take(self, root: Node) -> None:
         reader = self._reader
         entries = reader.mapping(root, "a rules file")
         if entries is None:
-            return []
+            return
         for name, below in entries.items():
-            if name != "rules" and not name.startswith("x-"):
-                hint = did_you_mean(name, ["rules"], "a rules file has rules, and x-… for anchors")
+            if name not in _FILE_KEYS and not name.startswith("x-"):
+                hint = did_you_mean(name, _FILE_KEYS, "a rules file has rules, tests, and x-… for anchors")
                 reader.problem("MB103", below.key_place, f"a rules file has no key {name}", hint)
-        if "rules" not in entries:
-            if entries:
-                reader.problem("MB105", root.place, "the file has no rules", "list them under rules:")
-            return []
-        items = reader.items(entries["rules"], "rules")
-        found = [self._rule(item) for item in items or ()]
-        return [rule for rule in found if rule is not None]
+        if "rules" not in entries and "tests" not in entries and entries:
+            reader.problem("MB105", root.place, "the file has no rules", "list them under rules:")
+        items = reader.items(entries["rules"], "rules") if "rules" in entries else None
+        found = [self._rule(item, index) for index, item in enumerate(items or ())]
+        self._loaded.rules += [rule for rule in found if rule is not None]
+        self._loaded.tests += self._cases.at_the_top(entries.get("tests"))
 
-    def _rule(self, node: Node) -> Rule | None:
+    def _rule(self, node: Node, index: int) -> Rule | None:
         reader = self._reader
         entries = reader.mapping(node, "a rule")
         if entries is None:
@@ -150,7 +170,7 @@ class _FileLoader:
         name = reader.text(entries.get("name"), "name") or ""
         place = entries.get("name", node).place
         options = self._options(entries)
-        loader = ActionLoader(reader, name, options)
+        loader = ActionLoader(reader, name, options, watched=self._loaded.watched)
         when = loader.condition(entries.get("when"), "when")
         actions = self._actions(entries.get("do"), loader)
         return Rule(
@@ -161,7 +181,7 @@ class _FileLoader:
             when=when,
             actions=tuple(action for action in actions if action is not None),
             options=options,
-            tests=self._tests(entries.get("tests")),
+            tests=self._cases.beside(entries.get("tests"), name, ("rules", index, "tests")),
             references=tuple(loader.references),
             identity_problems=tuple(loader.identity_problems),
             lazy_notice=_lazy_notice(entries["lazy"], name) if options.lazy else None,
@@ -211,41 +231,6 @@ class _FileLoader:
                 hint = "a tag or a name is a change worth a call; name custom_fields.… or a plain field"
                 self._reader.problem("MB107", node.place, f"lazy: {path} is never lazy", hint)
         return paths
-
-    def _tests(self, node: Node | None) -> tuple[object, ...]:
-        """The tests beside a rule, taken as they are; only their outline is looked at."""
-        if node is None:
-            return ()
-        reader = self._reader
-        found = []
-        for item in reader.items(node, "tests") or ():
-            entries = reader.mapping(item, "a test")
-            if entries is None:
-                continue
-            reader.known_keys(entries, _TEST_KEYS, "a test", "MB190")
-            if ("event" in entries) == ("events" in entries):
-                reader.problem("MB190", item.place, "a test needs either event or events")
-            if ("expect" in entries) == ("expect_error" in entries):
-                reader.problem("MB190", item.place, "a test needs either expect or expect_error")
-            events = [entries["event"]] if "event" in entries else []
-            if "events" in entries:
-                events += reader.items(entries["events"], "events") or []
-            for event in events:
-                fields = reader.mapping(event, "an event")
-                if fields is not None:
-                    reader.known_keys(fields, _EVENT_KEYS, "an event", "MB190")
-            if "expect" in entries:
-                for expected in reader.items(entries["expect"], "expect") or ():
-                    self._expected(expected)
-            found.append(item.plain())
-        return tuple(found)
-
-    def _expected(self, node: Node) -> None:
-        entries = self._reader.mapping(node, "an expected action")
-        if entries is not None and sum(name in MODELS for name in entries) != 1:
-            self._reader.problem(
-                "MB190", node.place, "an expected action names one action", f"known are {', '.join(Kind)}"
-            )
 
 
 _EXAMPLES = {

@@ -10,7 +10,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.errors import MissingField, Problem, RuleError
 from bridge.model import EMPTY_PLAN, Action, Contact, Event, Handling, Kind, Plan, RuleFailure
@@ -19,6 +19,9 @@ from bridge.rules.handlers import Handler, run_handler
 from bridge.rules.handling import ActionOptions, RuleOptions, Shared, handling_of, options_of
 from bridge.rules.language import Expression
 from bridge.rules.writers import EVERYTHING, NOTHING, Writers
+
+if TYPE_CHECKING:
+    from bridge.rules.cases import Case
 
 MATCHES_MAX = 10_000
 """Pairs of topic and event type whose rules are remembered. Real systems have hundreds of types; a producer that puts
@@ -57,8 +60,8 @@ class Rule:
     when: Expression | None = None
     actions: tuple[ActionTemplate, ...] = ()
     options: RuleOptions = field(default_factory=RuleOptions)
-    tests: tuple[Any, ...] = ()
-    """The tests beside the rule, as plain values."""
+    tests: tuple[Case, ...] = ()
+    """The tests beside the rule."""
     references: tuple[FieldReference, ...] = ()
     identity_problems: tuple[Problem, ...] = ()
     lazy_notice: Problem | None = None
@@ -76,9 +79,12 @@ class Rule:
 class RuleBook:
     """All rules and handlers. `plan` never raises."""
 
-    def __init__(self, rules: Iterable[Rule] = (), handlers: Sequence[Handler] = ()) -> None:
+    def __init__(
+        self, rules: Iterable[Rule] = (), handlers: Sequence[Handler] = (), tests: Iterable[Case] = ()
+    ) -> None:
         self.rules = tuple(rules)
         self.handlers = tuple(handlers)
+        self._tests = tuple(tests)
         enabled = [rule for rule in self.rules if rule.enabled]
         self._shared = Shared.of(rule.options for rule in enabled)
         for rule in self.rules:
@@ -100,6 +106,11 @@ class RuleBook:
     def names(self) -> frozenset[str]:
         """Of all rules and handlers, those that are not enabled too."""
         return frozenset({rule.name for rule in self.rules} | {handler.name for handler in self.handlers})
+
+    @property
+    def tests(self) -> list[Case]:
+        """All tests: those beside rules, and those at the top of files."""
+        return [*(case for rule in self.rules for case in rule.tests), *self._tests]
 
     def kinds(self) -> frozenset[Kind]:
         """The kinds of actions in enabled rules. What handlers yield shows only when they run."""

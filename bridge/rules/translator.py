@@ -14,7 +14,7 @@ from typing import Any
 from bridge.places import did_you_mean
 from bridge.rules.functions import FUNCTIONS, METHODS, Function
 from bridge.rules.source import Source
-from bridge.rules.unit import Reference, Site, Unit
+from bridge.rules.unit import Conditional, Reference, Site, Unit
 
 EVENT_FIELDS = ("data", "id", "source", "subject", "time", "type")
 
@@ -222,8 +222,12 @@ class Translator:
         return self._at(ast.Compare(sides[0], node.ops, sides[1:]), node, self._used(since))
 
     def _ifexp(self, node: ast.IfExp) -> ast.expr:
-        test, body, orelse = (self._gen(part) for part in (node.test, node.body, node.orelse))
-        return ast.IfExp(test, body, orelse)
+        return ast.IfExp(self._condition(node.test), self._gen(node.body), self._gen(node.orelse))
+
+    def _condition(self, node: ast.expr) -> ast.expr:
+        made = self._gen(node)
+        offset = self._base + self._source.start(node)
+        return self._unit.condition(made, Conditional(self._source.of(node), offset, self._unit.where))
 
     def _list(self, node: ast.List | ast.Tuple) -> ast.expr:
         items = [self._leaf(item) for item in node.elts]
@@ -393,8 +397,7 @@ class Translator:
         if not self._may_be_absent(node):
             return self._gen(node)
         if isinstance(node, ast.IfExp):
-            test = self._gen(node.test)
-            return ast.IfExp(test, self._leaf(node.body), self._leaf(node.orelse))
+            return ast.IfExp(self._condition(node.test), self._leaf(node.body), self._leaf(node.orelse))
         assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         if node.func.id == "default":
             value = self._guarded(node.args[0], "reach", "guard")

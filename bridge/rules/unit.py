@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bridge.errors import MissingField, RuleError
+from bridge.places import Place
 from bridge.rules import operations
 from bridge.rules.faults import ABSENT, Fault, from_type_error
 from bridge.rules.functions import FUNCTIONS, METHODS
@@ -49,6 +50,19 @@ class Reference(NamedTuple):
     """Where it begins in the expression's text."""
     guarded: bool
     """It stands inside optional, default or has."""
+
+
+@dataclass(slots=True)
+class Conditional:
+    """An `a if c else b`: where its condition stands, and which outcomes it had, if the unit is watched."""
+
+    text: str
+    offset: int
+    """Where the condition begins in the expression's text."""
+    where: str
+    place: Place | None = None
+    """In the rules file, where the loader knows it."""
+    outcomes: set[bool] = field(default_factory=set)
 
 
 def charge(budget: list[int], value: Any) -> Any:
@@ -167,6 +181,9 @@ class Unit:
 
     sites: list[Site] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
+    conditionals: list[Conditional] = field(default_factory=list)
+    watched: bool = False
+    """Remember the outcomes of conditionals: tests beside rules ask for them, the service does not pay for it."""
     names_used: set[str] = field(default_factory=set)
     needs_budget: bool = False
     where: str = ""
@@ -175,6 +192,14 @@ class Unit:
         """The line on which the operation is to stand."""
         self.sites.append(site)
         return len(self.sites)
+
+    def condition(self, made: ast.expr, conditional: Conditional) -> ast.expr:
+        """The compiled condition of an `a if c else b`."""
+        self.conditionals.append(conditional)
+        if not self.watched:
+            return made
+        index = ast.Constant(len(self.conditionals) - 1)
+        return ast.Call(ast.Name("seen", ast.Load()), [index, made], [])
 
     def compile(self, body: ast.expr, names: dict[str, str]) -> Callable[[Any], Any]:
         """A function of one argument, the scope; `names` maps each usable name to the scope's attribute."""
@@ -195,6 +220,7 @@ class Unit:
         space = dict(_HELPERS)
         space["guard"] = self._guard
         space["guard_missing"] = self._guard_missing
+        space["seen"] = self._seen
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. that 1(2) is never callable: it is refused before this
             try:
@@ -230,6 +256,10 @@ class Unit:
                 site = self.sites[trace.tb_lineno - 1]
             trace = trace.tb_next
         return site, direct
+
+    def _seen(self, index: int, value: Any) -> Any:
+        self.conditionals[index].outcomes.add(bool(value))
+        return value
 
     def _guard(self, thunk: Callable[[], Any]) -> Any:
         """The value, or None where it is missing or cannot be made because something in it is null."""

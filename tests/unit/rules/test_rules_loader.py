@@ -378,12 +378,17 @@ def test_kinds_are_those_of_enabled_rules() -> None:
     assert load_text(text).kinds() == {Kind.UPSERT}
 
 
-def test_tests_beside_rules_are_kept_as_plain_values() -> None:
+def test_tests_beside_rules_and_at_the_top_are_kept() -> None:
+    """In a file with rules, and in one that holds nothing else."""
     book = load_text(
         HEAD
         + "      - upsert: {email: a}\n"
         + "    tests:\n      - {name: t, events: [{type: user.x, data: {a: 1}}], given: {identities: []}, now: 5,"
         + " expect: [{upsert: {email: a}, exact: true}]}\n"
+        + "tests: [{event: {type: user.x}, expect: []}]\n"
     )
     (test,) = book.rules[0].tests
-    assert test["events"] == [{"type": "user.x", "data": {"a": 1}}]
+    assert test.events == ({"type": "user.x", "data": {"a": 1}},)
+    assert test.expect is not None and test.expect[0].exact and test.now_wall_seconds == 5.0
+    assert [case.of for case in book.tests] == ["rule", "book"]
+    assert [case.name for case in load_text("tests: [{name: a, event: {type: x}, expect: []}]\n").tests] == ["a"]
