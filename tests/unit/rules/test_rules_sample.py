@@ -1,4 +1,4 @@
-"""config/rules/*.yaml: the sample rules that ship with the project."""
+"""config/rules/*.yaml: the sample rules that ship with the project, for every event of the catalogue in schemas/."""
 
 from __future__ import annotations
 
@@ -6,49 +6,100 @@ import re
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from click.testing import CliRunner
 
 from bridge.cli import main
-from bridge.model import Event, Kind, Record
+from bridge.decode import decoder_for
+from bridge.model import Kind, Lane, Plan, Record
 from bridge.rules import load
+from schemas.generate import files
+from schemas.generate.catalogue import Event, Field, example
 
-CONFIG = Path(__file__).parents[3] / "config"
-
-EVENTS: dict[str, dict[str, Any]] = {
-    "user.signed_up": {"plan": "pro", "trial_days": 14},
-    "user.updated": {"country": "DE"},
-    "user.logged_in": {},
-    "plan.changed": {"plan": "pro", "mrr_cents": 4_900, "previous_mrr_cents": 0},
-    "invoice.paid": {"amount_cents": 4_900, "currency": "eur", "attempt": 2},
-    "invoice.payment_failed": {"amount_cents": 4_900, "currency": "eur"},
-    "onboarding.completed": {"steps": ["a"]},
-    "subscription.canceled": {},
-}
+ROOT = Path(__file__).parents[3]
+CATALOGUE = files.current()
+BOOK = load(["rules/*.yaml"], ROOT / "config")
 
 
-def plan(type: str, data: dict[str, Any]) -> Any:
-    record = Record("user-events", 0, 1, 1_767_323_045_000, b"u1", b"{}")
-    data = {"email": "ada@example.com", "user_id": "u1", **data}
-    time = "2026-01-02T03:04:05Z"
-    event = Event(id="1", type=type, time=time, time_wall_seconds=1_767_323_045.0, data=data, record=record)
-    return load(["rules/*.yaml"], CONFIG).plan(event)
+def plan(value: dict[str, Any]) -> Plan:
+    record = Record("user-events", 0, 1, 1_767_323_045_000, b"u1", orjson.dumps(value))
+    event = decoder_for("json").decode(record)
+    assert event is not None
+    return BOOK.plan(event)
 
 
-@pytest.mark.parametrize("type", EVENTS)
-def test_every_sample_event_is_planned_without_failure(type: str) -> None:
-    made = plan(type, EVENTS[type])
-    assert made.actions and not made.failures
+@pytest.mark.parametrize("event", CATALOGUE.events, ids=lambda event: event.type)
+def test_every_event_of_the_catalogue_is_planned_without_failure(event: Event) -> None:
+    """With all its fields, with null for what is optional, and with nothing but what is required."""
+    full = example(CATALOGUE, event)
+    assert plan(full).actions
+    small = example(CATALOGUE, event, only_required=True)
+    nulls = {**full, "data": {**{each.name: None for each in event.data if each.optional}, **small["data"]}}
+    for value in (full, small, nulls):
+        assert plan(value).failures == ()
+
+
+def test_every_event_of_the_catalogue_has_a_rule_of_its_own() -> None:
+    """The types that rules name are those of the catalogue, no more and no fewer; each rule has tests beside it."""
+    named = {pattern for rule in BOOK.rules for pattern in rule.match}
+    assert named == {event.type for event in CATALOGUE.events}
+    assert [rule.name for rule in BOOK.rules if not rule.tests] == []
+
+
+def test_every_field_that_a_rule_reads_is_in_the_catalogue() -> None:
+    """And one that is optional is read within optional, default or has, or is left out by `missing: omit`."""
+    unguarded = []
+    for rule in BOOK.rules:
+        for event in CATALOGUE.events:
+            if event.type not in rule.match:
+                continue
+            known = paths(event.data)
+            for reference in rule.references:
+                head, _, path = reference.path.partition(".")
+                if head == "data":
+                    assert path in known, f"{rule.name}: {reference.path}"
+                    if known[path] and not reference.guarded:
+                        unguarded.append((rule.name, path))
+    assert unguarded == [("nps", "score")] * 3  # its rule's `when` is what guards it
+
+
+def paths(fields: tuple[Field, ...], prefix: str = "", optional: bool = False) -> dict[str, bool]:
+    """Every path below data, and whether it may be missing."""
+    found: dict[str, bool] = {}
+    for each in fields:
+        found[f"{prefix}{each.name}"] = optional or each.optional
+        found |= paths(each.type.fields, f"{prefix}{each.name}.", optional or each.optional)
+    return found
 
 
 def test_the_samples_use_every_kind_of_action_and_need_no_identity_table() -> None:
-    book = load(["rules/*.yaml"], CONFIG)
-    assert book.kinds() == set(Kind)
-    assert book.needs_identities() == []
+    assert BOOK.kinds() == set(Kind)
+    assert BOOK.needs_identities() == []
 
 
-def test_the_tests_beside_the_sample_rules_hold() -> None:
+def test_the_samples_show_what_the_language_can_do() -> None:
+    """Every email says for how long it is worth sending; the notices among them leave the reserve to what is urgent."""
+    templates = {f"{rule.name}.{template.kind}": template.handling for rule in BOOK.rules for template in rule.actions}
+    triggers = {name.partition(".")[0]: each for name, each in templates.items() if name.endswith(".trigger")}
+    assert all(each.max_age_seconds for each in triggers.values())
+    assert (triggers["reset-password"].max_age_seconds, triggers["signup"].max_age_seconds) == (1800, 86_400)
+    notices = {name for name, each in triggers.items() if each.lane is not Lane.TRANSACTIONAL}
+    assert notices == {"renewal-notice", "card-expiring", "usage-limit"}
+    assert {name for name, each in triggers.items() if not each.ordered} == {"reset-password", "security-notice"}
+    shared = templates["signup.upsert"]
+    assert shared.preserve == ("custom_fields.plan", "custom_fields.subscription_status")
+    assert shared.lazy == ("custom_fields.last_active", "custom_fields.signin_count")
+    assert [name for name, each in templates.items() if each.linger_seconds] == ["onboarding-step.upsert"]
+    upsert = plan(example(CATALOGUE, CATALOGUE.events[0])).actions[0]
+    assert upsert.contact.aliases == (("stripe", "cus_1815"),) and "aliases" not in upsert.body
+
+
+def test_the_tests_beside_the_sample_rules_hold_and_leave_nothing_untested() -> None:
     """By the command that users run; without the configuration's secrets."""
-    result = CliRunner().invoke(main, ["test", "-c", str(CONFIG / "bridge.yaml")], env={"MEISA_API_KEY": ""})
+    arguments = ["test", "-c", str(ROOT / "config" / "bridge.yaml")]
+    result = CliRunner().invoke(main, arguments, env={"MEISA_API_KEY": ""})
     assert (result.exit_code, result.stderr) == (0, ""), result.output
-    assert re.match(r"\d+ tests: \d+ passed\n", result.stdout)
+    passed, tested = result.stdout.splitlines()
+    assert re.fullmatch(r"(\d+) tests: \1 passed", passed)
+    assert tested.count("(100 %)") == 3  # rules, branches, actions
