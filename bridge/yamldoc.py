@@ -121,10 +121,12 @@ class Dialect:
             hint = f"one file holds one {self.content}: remove the ---"
         elif "undefined alias" in what:
             hint = "a leading * names an anchor; put the text in quotes if it is meant literally"
+        elif source.text[complaint.at - 1 : complaint.at + 1] == "${":
+            hint = "a text with ${…} inside { } or [ ] needs quotes"
         return complaint.place.problem(self.syntax, f"not YAML: {what}", hint)
 
-    def tag_problem(self, tag: str, place: Place) -> Problem:
-        """`tag` may be half of a password that begins with an exclamation mark."""
+    def tag_problem(self, tag: str, place: Place, line: str) -> Problem:
+        """`tag`, in this line, may be half of a password that begins with an exclamation mark."""
         hint = "a leading ! makes a tag; put the text in quotes if it is meant literally"
         return place.problem(self.tag, "tags are not supported", hint)
 
@@ -330,7 +332,7 @@ class _Builder:
         node.start, node.end = event.start_mark.index, event.end_mark.index
         tag = str(event.tag or "")
         if tag and tag not in _HARMLESS_TAGS:
-            self.problems.append(self._dialect.tag_problem(tag, place))
+            self.problems.append(self._dialect.tag_problem(tag, place, self._source.line(event.start_mark.index)))
         if not isinstance(event, ScalarEvent):
             node.value = {} if isinstance(event, MappingStartEvent) else []
             return node, None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,10 +17,19 @@ from bridge.errors import Problem, ProblemsFound, UsageError
 
 if TYPE_CHECKING:
     from bridge.config import Examined
+    from bridge.config.settings import Topic
     from bridge.rules import RuleBook
 
+COLOURS = {"error": "red", "warning": "yellow", "notice": "cyan"}
 FIELDS_TOLD = 5
 """Of those that several topics write: enough to find the rules."""
+
+
+def _codes(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> frozenset[str]:
+    for code in given:
+        if not re.fullmatch(r"MB\d{3}", code):
+            raise click.BadParameter(f"{code!r} is no code; e.g. --ignore MB180")
+    return frozenset(given)
 
 
 @click.command(short_help="Tell every problem that can be known before running.")
@@ -34,6 +44,13 @@ FIELDS_TOLD = 5
     help="For people, for programs, or as annotations of a GitHub workflow.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --output-format json.")
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="CODE",
+    callback=_codes,
+    help="Leave out warnings and notices with this code; may be repeated.",
+)
 @click.option("--create-topics", is_flag=True, help="Create the topics that do not exist.")
 @click.pass_context
 def check(
@@ -43,6 +60,7 @@ def check(
     strict: bool,
     output_format: str,
     as_json: bool,
+    ignore: frozenset[str],
     create_topics: bool,
 ) -> None:
     """Tell every problem that can be known before running: configuration, rules, expressions.
@@ -65,6 +83,7 @@ def check(
         from bridge.preflight import check_online
 
         problems += check_online(examined.settings, create=create_topics)
+    problems = [problem for problem in problems if problem.severity == "error" or problem.code not in ignore]
     problems = sorted(set(problems), key=lambda problem: (problem.file, problem.line, problem.column, problem.code))
     click.echo(FORMATS["json" if as_json else output_format](problems, config), nl=False)
     if unreadable is not None:
@@ -90,7 +109,17 @@ def _rule_problems(examined: Examined) -> list[Problem]:
     problems: list[Problem] = []
     if "state" in sections and sections["state"].url == "memory":
         problems = [*book.needs_identities(), *book.forgets_lazy_values()]
+    if "topics" in sections:
+        problems += placed(rules.advise(book, _formats(sections["topics"])), examined.place)
     return [*problems, *_always_sent(examined, book), *pointless(book, book.tests)]
+
+
+def _formats(topics: Mapping[str, Topic]) -> dict[str, str]:
+    """Each topic's format; empty where more is known of its events than that, by a schema or an envelope."""
+    return {
+        name: "" if topic.schemas is not None or topic.envelope is not None else topic.format
+        for name, topic in topics.items()
+    }
 
 
 def _always_sent(examined: Examined, book: RuleBook) -> Iterator[Problem]:
@@ -149,8 +178,14 @@ def _text(problems: list[Problem], config: Path) -> str:
         _count(notices, "notice"),
     ]
     found = " and ".join(count for count in counts if count)
-    lines = [*(str(problem) for problem in problems), f"{config}: {found or 'no problems'}"]
+    lines = [*map(_shown, problems), f"{config}: {found or 'no problems'}"]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _shown(problem: Problem) -> str:
+    """One line; on a terminal its severity is coloured."""
+    word = f"{problem.severity} {problem.code}:"
+    return str(problem).replace(word, click.style(word, fg=COLOURS.get(problem.severity), bold=True), 1)
 
 
 def _count(number: int, noun: str) -> str:

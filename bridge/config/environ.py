@@ -17,7 +17,7 @@ one. The value of a secret may stand in its variable: it is not written into a f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from bridge.config import codes
@@ -67,6 +67,11 @@ class _Unresolved:
 def normal(key: str) -> str:
     """A key as it can be written in a variable's name: `user-events` is USER_EVENTS."""
     return re.sub(r"[^A-Za-z0-9]", "_", key).upper()
+
+
+def override_name(path: Iterable[str | int]) -> str:
+    """The variable that overrides a setting which the file has."""
+    return PREFIX + "__".join(normal(str(key)) for key in path)
 
 
 def _resolve(

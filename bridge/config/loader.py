@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bridge.config import codes
 from bridge.config.checks import run_checks
-from bridge.config.environ import REFERENCE_KEYS, apply_overrides
+from bridge.config.environ import REFERENCE_KEYS, apply_overrides, override_name
 from bridge.config.explain import HINTS, Route, as_problem, dotted
 from bridge.config.secret import Secret
 from bridge.config.settings import FROM_FILE, SECRET_PROPERTY, Settings, nearest_place
@@ -31,6 +31,8 @@ FILE_BYTES_MAX: Final = 1_048_576
 """A configuration is a few kilobytes; a larger file is the wrong one."""
 
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?:\}|:?[-+?=][^}]*\})|^\$([A-Za-z_][A-Za-z0-9_]*)$")
+"""`${NAME}` or `${NAME:-default}` anywhere, `$NAME` as the whole."""
 _MEISA_KEY: Final = re.compile(r"meisa_(live|test)_", re.IGNORECASE)
 _URL_PASSWORD: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 
@@ -269,13 +271,29 @@ class _Walk:
             if _MEISA_KEY.match(node.value) or _URL_PASSWORD.match(node.value):
                 self._literal(node, route)
                 return
-            if re.fullmatch(r"\$\{?[A-Za-z_][A-Za-z0-9_]*\}?", node.value):
-                name = node.value.strip("${}")
-                message = f"`{dotted(route)}`: variables are not filled into text"
-                self._complain(route, node, codes.BAD_REFERENCE, message, f"write {{env: {name}}}")
+            if self._variable(node, route):
                 return
             self.shown[route] = node.value
         data[key] = node.value
+
+    def _variable(self, node: Node, route: Route) -> bool:
+        """Tells `${NAME}`, as shells and other tools have it; an envelope's `${…}` are expressions."""
+        if not isinstance(node.value, str) or "envelope" in route[2:3] or not (found := _VARIABLE.search(node.value)):
+            return False
+        name = found[1] or found[2]
+        if not name or (found[2] and found[0] != node.value):  # a bare $ may be part of a text
+            return False
+        key = f"{route[-1]}: " if isinstance(route[-1], str) else ""
+        hint = f"write {key}{{env: {name}}}"
+        if found[0] != node.value:
+            hint += ", which stands for the whole value"
+        elif ":" in found[0]:
+            hint += "; a default stands in the file, and is overridden by the environment"
+        if all(isinstance(part, str) for part in route):
+            hint += f"; or set {override_name(route)}"
+        message = f"`{dotted(route)}`: variables are not filled into text"
+        self._complain(route, node, codes.BAD_REFERENCE, message, hint)
+        return True
 
     def _secret(self, data: dict[str, Any], key: str, shape: Shape, node: Node, route: Route) -> None:
         """A secret stays a reference; a Kafka property that holds one is resolved, since librdkafka wants the text."""
@@ -290,7 +308,8 @@ class _Walk:
             message = f"`{dotted(route)}` should be {{env: NAME}} or {{file: PATH}}"
             self._complain(route, node, codes.WRONG_TYPE, message)
         elif not node.override:
-            self._literal(node, route)
+            if not self._variable(node, route):
+                self._literal(node, route)
         elif wants_text:
             data[key] = node.value
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bridge.rules.advice import advise
     from bridge.rules.language import ENVELOPE_NAMES, RULE_NAMES, Expression, compile_expression
     from bridge.rules.loader import load, load_text
     from bridge.rules.planner import Rule, RuleBook
@@ -24,6 +25,7 @@ _HOMES = {
     "Rule": "planner",
     "RuleBook": "planner",
     "Template": "template",
+    "advise": "advice",
     "compile_envelope_field": "template",
     "compile_expression": "language",
     "compile_template": "template",
@@ -40,6 +42,7 @@ __all__ = [
     "Rule",
     "RuleBook",
     "Template",
+    "advise",
     "compile_envelope_field",
     "compile_expression",
     "compile_template",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, get_args
@@ -10,10 +11,10 @@ from typing import Annotated, Any, get_args
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bridge.actions import MODELS, ActionModel
-from bridge.errors import Problem
+from bridge.errors import Problem, RuleError
 from bridge.model import Kind, Lane
 from bridge.places import Place, did_you_mean
-from bridge.rules import scan
+from bridge.rules import conditions, scan, yaml_traps
 from bridge.rules.composing import ActionTemplate, fits, told
 from bridge.rules.handling import ActionOptions, RuleOptions, handling_of
 from bridge.rules.language import RULE_NAMES, Expression, compile_expression
@@ -59,6 +60,16 @@ def _constant(value: Any) -> ast.expr:
     return ast.Constant(value)
 
 
+def _places(action: Node, fields: dict[str, Node], beside: dict[str, Node]) -> dict[str, Place]:
+    """Where an action, its fields and options are written; values inside a field that is an object as well."""
+    found = {"": action.key_place}
+    for name, node in (*fields.items(), *beside.items()):
+        found[name] = node.place
+        if isinstance(node.value, dict):
+            found.update((f"{name}.{below}", inner.place) for below, inner in node.value.items())
+    return found
+
+
 def _helper(name: str, *arguments: ast.expr) -> ast.expr:
     return ast.Call(ast.Name(name, ast.Load()), list(arguments), [])
 
@@ -73,6 +84,8 @@ class ActionLoader:
         self._watched = watched
         self.references: list[FieldReference] = []
         self.identity_problems: list[Problem] = []
+        self.advice: list[Problem] = []
+        """Warnings: what can be carried out, and is hardly what was meant."""
 
     def load(self, item: Node) -> ActionTemplate | None:
         """The action, or None where problems were found (all of them are collected)."""
@@ -103,7 +116,9 @@ class ActionLoader:
         if node is None:
             return None
         if isinstance(node.value, bool):
-            return compile_expression("true" if node.value else "false")
+            made = compile_expression("true" if node.value else "false")
+            self._constant(node, where, made.text)
+            return made
         if not isinstance(node.value, str):
             self._reader.problem("MB104", node.place, f"{where} must be an expression, not {shape(node.value)}")
             return None
@@ -118,7 +133,26 @@ class ActionLoader:
         made.place = node.place
         for conditional in made.conditionals:
             conditional.place = node.at(conditional.offset)
+        found = conditions.of_condition(node.value)
+        self._advise(node, where, found)
+        if not found and not made.references:
+            self._constant(node, where, made.text)
         return made
+
+    def _constant(self, node: Node, where: str, text: str) -> None:
+        """A condition that names nothing of the event."""
+        try:
+            met = bool(compile_expression(text).evaluate(None))
+        except RuleError:
+            return  # it fails for every event, which tests show; what is told here is that it never applies
+        if not met:
+            hint = "remove the action" if where != "when" else "to turn a rule off, write enabled: false"
+            self._advise(node, where, [conditions.Finding(conditions.NEVER, 0, "it is false for every event", hint)])
+
+    def _advise(self, node: Node, where: str, found: Iterable[conditions.Finding]) -> None:
+        for each in found:
+            message = f"{where}: {each.message}"
+            self.advice.append(node.at(each.offset).problem(each.code, message, each.hint, "warning"))
 
     def _refer(self, node: Node, where: str, references: Any) -> None:
         for reference in references:
@@ -233,7 +267,22 @@ class ActionLoader:
         without = handling_of(kind, self._options, options, email_known=False)
         line = item.place.line
         writes = writes_of(kind, {name: node.plain() for name, node in (*given_fields.items(), *given.items())})
-        return ActionTemplate(kind, model, build, unit, tuple(checks), paths, when, with_email, without, line, writes)
+        beside = {name: node for name, node in entries.items() if name != kind.value}
+        return ActionTemplate(
+            kind,
+            model,
+            build,
+            unit,
+            tuple(checks),
+            paths,
+            when,
+            with_email,
+            without,
+            line,
+            writes,
+            given={name: node.plain() for name, node in (*given_fields.items(), *beside.items())},
+            places=_places(entries[kind.value], given_fields, beside),
+        )
 
     def _fields(self, given: dict[str, Node], kind: Kind, model: type[ActionModel]) -> dict[str, Node]:
         """The fields that this action has; others are problems."""
@@ -295,16 +344,19 @@ class ActionLoader:
 
     def _text(self, translator: Translator, unit: Unit, node: Node, text: str, where: str, omit: bool) -> _Value | None:
         unit.where = where
-        since, conditions = len(unit.references), len(unit.conditionals)
+        since, before = len(unit.references), len(unit.conditionals)
         try:
             made, droppable = translate_text(translator, unit, text, omit=omit)
         except ExpressionError as error:
             self._reader.expression_problem(node, error, where)
             return None
+        if cut := yaml_traps.cut_by_comment(node, where):
+            self.advice.append(cut)
         if isinstance(made, ast.Constant) and "${" not in text.replace("$${", ""):
             return _Value(made, True, made.value)
+        self._advise(node, where, conditions.of_template(text))
         self._refer(node, where, unit.references[since:])
-        for conditional in unit.conditionals[conditions:]:
+        for conditional in unit.conditionals[before:]:
             conditional.place = node.at(conditional.offset)
         whole = len(scan.parts(text)) == 1
         return _Value(made, False, None if whole else "text", droppable)

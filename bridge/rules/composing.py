@@ -10,7 +10,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from bridge.actions import ActionModel
 from bridge.errors import RuleError
 from bridge.model import Contact, Event, Handling, Kind
+from bridge.places import Place
 from bridge.rules.language import Expression
 from bridge.rules.unit import Unit
 from bridge.rules.writers import NOTHING, Writes
@@ -90,6 +91,14 @@ class ActionTemplate:
     handling_without_email: Handling
     line: int = 0
     writes: Writes = NOTHING
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Its fields and options as written, plain values with `${…}` in them."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Where they are written: `max_age`, `trigger_key`, `custom_fields.plan`; that of the action is under ``."""
+
+    def place(self, *names: str) -> Place:
+        """Of the first of these that is written, else of the action."""
+        return next((self.places[name] for name in names if name in self.places), self.places.get("", Place("")))
 
     def make(self, event: Event) -> tuple[dict[str, Any], Contact]:
         """The request's body, and whom it is about. Raises RuleError; its text holds no value of the event."""

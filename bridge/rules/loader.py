@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -184,11 +185,27 @@ class _FileLoader:
             tests=self._cases.beside(entries.get("tests"), name, ("rules", index, "tests")),
             references=tuple(loader.references),
             identity_problems=tuple(loader.identity_problems),
+            advice=tuple([*self._odd_patterns(entries.get("match")), *loader.advice]),
             lazy_notice=_lazy_notice(entries["lazy"], name) if options.lazy else None,
             file=place.file,
             line=place.line,
             column=place.column,
+            places=_places(entries),
         )
+
+    def _odd_patterns(self, node: Node | None) -> Iterator[Problem]:
+        """Patterns that look like something else than a type or a glob; taken as they are, they match nothing."""
+        if node is None:
+            return
+        for item in node.value if isinstance(node.value, list) else [node]:
+            odd = _ODD.search(str(item.value))
+            if odd:
+                hint = "write a type, or a glob: * for any text, ? for a character, [ab] for one of some"
+                types = [part.strip() for part in re.split(r"[,|]", str(item.value))]
+                if item is node and len(types) > 1 and not any(_ODD.search(part) for part in types):
+                    hint = f"write match: [{', '.join(types)}]"
+                message = f"match: {odd[0]!r} stands for itself here, and hardly for part of an event's type"
+                yield item.at(odd.start()).problem("MB176", message, hint, "warning")
 
     def _actions(self, node: Node | None, loader: ActionLoader) -> list[ActionTemplate | None]:
         if node is None:
@@ -233,6 +250,9 @@ class _FileLoader:
         return paths
 
 
+_ODD = re.compile(r"[,|^${}\\]")
+"""No type of any event has these, but lists, regular expressions and shells' braces do."""
+
 _EXAMPLES = {
     "name": "e.g. name: signup; it identifies the rule's actions for ever",
     "match": "e.g. match: user.signed_up, or a glob: user.*",
@@ -259,6 +279,16 @@ def _repeated_names(rules: Sequence[Rule], handlers: Sequence[Handler]) -> list[
             problems.append(Problem("MB106", f"a second rule or handler is named {handler.name}", hint=hint))
         seen.setdefault(handler.name, f"in {handler.module}")
     return problems
+
+
+def _places(entries: dict[str, Node]) -> dict[str, Place]:
+    """Where the values of a rule are written, and the items of its lists."""
+    found = {}
+    for name, node in entries.items():
+        found[name] = node.place
+        if isinstance(node.value, list):
+            found.update((f"{name}[{number}]", item.place) for number, item in enumerate(node.value))
+    return found
 
 
 def _lazy_notice(node: Node, rule: str) -> Problem:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bridge.errors import MissingField, Problem, RuleError
 from bridge.model import EMPTY_PLAN, Action, Contact, Event, Handling, Kind, Plan, RuleFailure
+from bridge.places import Place
 from bridge.rules.composing import ActionTemplate
 from bridge.rules.handlers import Handler, run_handler
 from bridge.rules.handling import ActionOptions, RuleOptions, Shared, handling_of, options_of
@@ -64,12 +65,21 @@ class Rule:
     """The tests beside the rule."""
     references: tuple[FieldReference, ...] = ()
     identity_problems: tuple[Problem, ...] = ()
+    advice: tuple[Problem, ...] = ()
+    """Warnings about how its expressions and patterns are written."""
     lazy_notice: Problem | None = None
     """What to know of its lazy fields where the state does not outlive the process."""
     file: str = ""
     line: int = 0
     """Of its name, as is the column."""
     column: int = 0
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Where its keys' values are written, and items of lists: `when`, `match`, `match[1]`."""
+
+    def place(self, *names: str) -> Place:
+        """Of the first of these that is written, else of the rule's name."""
+        found = next((self.places[name] for name in names if name in self.places), None)
+        return found or Place(self.file, self.line, self.column)
 
     @property
     def kinds(self) -> frozenset[Kind]:

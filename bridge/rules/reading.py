@@ -8,8 +8,28 @@ from typing import Any
 from bridge.actions import duration_seconds
 from bridge.errors import Problem
 from bridge.places import Place, did_you_mean
+from bridge.rules import scan, yaml_traps
 from bridge.rules.scan import ExpressionError
 from bridge.yamldoc import Node
+
+
+def _reads_without_cut(node: Node, where: str) -> bool:
+    """Whether the expression is right with what the comment took from it."""
+    whole = yaml_traps.whole_line(node)
+    try:
+        if where.endswith("when"):
+            scan.tokens(whole)
+        else:
+            scan.parts(whole)
+    except ExpressionError:
+        return False
+    return True
+
+
+def _corrected(node: Node, where: str) -> str:
+    key = where.rpartition(".")[2].partition("[")[0]
+    return f"{key}: {yaml_traps.in_quotes(yaml_traps.whole_line(node))}"
+
 
 _SHAPES = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
 
@@ -29,10 +49,12 @@ class Reader:
 
     def expression_problem(self, node: Node, error: ExpressionError, where: str) -> None:
         """The mistake at its own column."""
-        hint = error.hint
-        if node.comment_follows():
+        code, hint = error.code, error.hint
+        if yaml_traps.comment_in(node):
             hint = "a # after a space begins a comment in YAML: put the whole in quotes"
-        self.problem(error.code, node.at(error.offset), f"{where}: {error.message}", hint)
+            if _reads_without_cut(node, where):
+                code, hint = "MB181", f"a # after a space begins a comment in YAML: write {_corrected(node, where)}"
+        self.problem(code, node.at(error.offset), f"{where}: {error.message}", hint)
 
     def known_keys(self, entries: dict[str, Node], known: Iterable[str], what: str, code: str = "MB103") -> None:
         known = list(known)

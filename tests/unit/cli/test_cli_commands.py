@@ -255,6 +255,25 @@ def test_warnings_fail_only_when_check_is_strict(folder: Path) -> None:
     assert call("check", "--offline", "--strict").exit_code == 1
 
 
+def test_what_rules_hardly_mean_is_a_warning_that_can_be_left_out(folder: Path) -> None:
+    """With the topics of the configuration; an error cannot be left out, and a code is looked at."""
+    rules = folder / "config" / "rules" / "a.yaml"
+    rules.write_text(RULES.replace("    do:", "    topic: user-event\n    do:"))
+    result = call("check", "--offline")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "config/rules/a.yaml:4:12: warning MB170: rule signup: topic user-event is not read "
+        "(did you mean user-events?)",
+        "config/bridge.yaml: 1 warning",
+    ]
+    assert call("check", "--offline", "--strict").exit_code == 1
+    left_out = call("check", "--offline", "--strict", "--ignore", "MB170")
+    assert (left_out.exit_code, left_out.stdout) == (0, "config/bridge.yaml: no problems\n")
+    assert call("check", "--offline", "--ignore", "topics").exit_code == 2
+    rules.write_text(RULES.replace("upsert", "upsrt"))
+    assert call("check", "--offline", "--ignore", "MB120").exit_code == 1
+
+
 def test_check_without_the_file_or_its_secret_is_exit_status_2(folder: Path) -> None:
     missing = call("check", "--offline", "-c", "nowhere.yaml")
     assert (missing.exit_code, missing.stdout) == (2, "")

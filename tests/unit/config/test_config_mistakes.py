@@ -189,7 +189,25 @@ MISTAKES = {
         with_("meisa", "meisa: {api_key: {env: MY-KEY}}"), "MB014", "3:18", "name of an environment variable"
     ),
     "shell variable": Mistake(
-        with_("kafka", "kafka: {bootstrap_servers: '${BROKERS}'}"), "MB014", "1:28", "write {env: BROKERS}"
+        with_("kafka", "kafka: {bootstrap_servers: '${BROKERS}'}"),
+        "MB014",
+        "1:28",
+        "(write bootstrap_servers: {env: BROKERS}; or set MEISA_BRIDGE__KAFKA__BOOTSTRAP_SERVERS)",
+    ),
+    "shell variable in a text": Mistake(
+        with_("kafka", "kafka: {bootstrap_servers: '${HOST}:9092'}"), "MB014", "1:28", "stands for the whole value"
+    ),
+    "shell variable with a default": Mistake(
+        with_("kafka", "kafka: {bootstrap_servers: '${BROKERS:-a:1}'}"), "MB014", "1:28", "{env: BROKERS}; a default"
+    ),
+    "shell variable for a secret": Mistake(
+        with_("meisa", "meisa: {api_key: '${MEISA_KEY}'}"), "MB014", "3:18", "write api_key: {env: MEISA_KEY}"
+    ),
+    "shell variable in a list": Mistake(
+        with_("rules", "rules: [$RULES]"), "MB014", "4:9", "not filled into text (write {env: RULES})"
+    ),
+    "bare braces": Mistake(
+        with_("topics", "topics: {a: {envelope: {id: ${value.key}}}}"), "MB001", "2:30", "needs quotes"
     ),
     # what does not go together
     "no url": Mistake(meisa("base_url: api.meisa.io"), "MB022", "3:40", "e.g. https://"),

@@ -101,6 +101,12 @@ def test_a_partial_envelope_keeps_the_other_defaults(tmp_path: Path) -> None:
     assert (envelope.id, envelope.type) == ("${value.id}", "${value.kind}")
 
 
+def test_the_whole_value_or_key_of_a_record_is_no_variable_of_a_shell(tmp_path: Path) -> None:
+    text = MINIMAL.replace("user-events: {}", "user-events: {envelope: {id: '${key}', data: '${value}'}}")
+    envelope = loaded(tmp_path, text).topics["user-events"].envelope
+    assert envelope is not None and (envelope.id, envelope.data) == ("${key}", "${value}")
+
+
 @pytest.mark.parametrize(
     ("start", "means"),
     [
