@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from bridge.cli import COMMANDS, main
 from bridge.errors import ProblemsFound
@@ -103,3 +104,46 @@ def test_the_mistake_of_the_readme_is_told_in_these_words(tmp_path: Path) -> Non
     with pytest.raises(ProblemsFound) as caught:
         load(["rules/*.yaml"], tmp_path)
     assert str(caught.value).removeprefix(f"{tmp_path}/") == line
+
+
+MISTAKES = re.findall(r"^\| (`+)(\w+: .+?)\1 \| (`+)((?:error|warning) MB\d{3}: .+?)\3 \|$", README, re.MULTILINE)
+CONFIG = """\
+kafka:
+  bootstrap_servers: localhost:9092
+topics: {user-events: {}}
+meisa: {api_key: {env: MEISA_API_KEY}}
+rules: [rules/*.yaml]
+"""
+RULES = """\
+rules:
+  - name: signup
+    match: user.signed_up
+    when: data.plan != "internal"
+    do:
+      - upsert:
+          email: ${data.email}
+          first_name: ${data.first_name}
+      - trigger:
+          trigger_key: welcome
+          to_email: ${data.email}
+          variables: {}
+        max_age: 1d
+"""
+
+
+@pytest.mark.parametrize(("line", "says"), [(line, says) for _, line, _, says in MISTAKES], ids=lambda text: text[:20])
+def test_what_check_says_to_the_five_mistakes_of_the_readme(line: str, says: str, tmp_path: Path) -> None:
+    """Each stands in the place of the line with its key, in files that are right else; nothing but that is told."""
+    key = line.partition(":")[0]
+    files = {}
+    for name, text in (("bridge.yaml", CONFIG), ("rules/signup.yaml", RULES)):
+        files[name] = re.sub(rf"^( +){key}: .*$", lambda found: found[1] + line, text, flags=re.MULTILINE)
+    assert [files["bridge.yaml"] != CONFIG, files["rules/signup.yaml"] != RULES].count(True) == 1
+    (tmp_path / "rules").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    arguments = ["check", "--offline", "-c", str(tmp_path / "bridge.yaml")]
+    result = CliRunner().invoke(main, arguments, env={"MEISA_API_KEY": "meisa_live_a"})
+    told, summary = result.stdout.splitlines()
+    assert re.sub(r"^\S+:\d+:\d+: ", "", told) == says
+    assert summary.endswith(": 1 error") and len(MISTAKES) == 5
