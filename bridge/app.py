@@ -9,13 +9,16 @@ import hashlib
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from bridge import rules
 from bridge.config import codes
+from bridge.config.formats import schema_paths
+from bridge.config.loader import placed
 from bridge.core.identity import Identities
 from bridge.core.permits import Permits
 from bridge.core.progress import decode as decode_progress
@@ -25,6 +28,7 @@ from bridge.core.retry import Policy
 from bridge.core.shares import Shares
 from bridge.decode import Envelope, SchemaError, decoder_for
 from bridge.errors import LedgerFailed, Problem, ProblemsFound, StartFailed, StoreFailed, UserError
+from bridge.introductions import introduction, not_meisa
 from bridge.kafka.admin import has_committed, probe
 from bridge.kafka.consumer import KafkaSource
 from bridge.kafka.letters import KafkaLetters
@@ -32,27 +36,32 @@ from bridge.kafka.replays import KafkaLogs
 from bridge.meisa.assumed import Assumptions
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
-from bridge.model import Call, Event, Outcome, Record, Verdict, action_id
+from bridge.model import Call, Event, Kind, Outcome, Record, Verdict, action_id
 from bridge.observe.metrics import Metrics
 from bridge.ports import Clock, Store
 from bridge.replay.service import Replays
+from bridge.rules.handlers import sources as handler_sources
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.permissions import Permissions
+from bridge.runtime.reloading import Reloading, signature
 from bridge.runtime.spend import Spend
 from bridge.runtime.status import Status
 from bridge.runtime.suppression import SuppressionSync
 from bridge.runtime.unchanged import Unchanged
 from bridge.schema_files import load_schemas
-from bridge.scopes import DEFAULT_KEY, missing_scopes, reads_suppressions, setting_of, unneeded_scopes
+from bridge.scopes import DEFAULT_KEY, missing_scopes, reads_suppressions, unneeded_scopes
 from bridge.state import open_ledger, open_store
 from bridge.web.server import AdminServer
 
 if TYPE_CHECKING:
     from bridge.config import Secret, Settings, Topic
     from bridge.rules import RuleBook
+    from bridge.rules.handlers import Handler
+    from bridge.rules.writers import Writers
+    from bridge.runtime.reloading import Signature
 
 log = structlog.get_logger(__name__)
 
@@ -82,9 +91,10 @@ def collect_seldom() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def load_rules(settings: Settings) -> RuleBook:
-    """The rules and handlers. Raises ProblemsFound and UsageError."""
-    book = rules.load(settings.rules, settings.base_dir, settings.handlers)
+def load_rules(settings: Settings, imported: Sequence[Handler] | None = None) -> RuleBook:
+    """The rules and handlers; with those that are `imported` already, for a reload. Raises ProblemsFound and
+    UsageError."""
+    book = rules.load(settings.rules, settings.base_dir, settings.handlers, imported=imported)
     if settings.state.url == "memory":
         problems = book.needs_identities()
         if problems:
@@ -95,9 +105,16 @@ def load_rules(settings: Settings) -> RuleBook:
 class Bridge:
     """One instance of the service: made, started, stopped once."""
 
-    def __init__(self, settings: Settings, book: RuleBook, *, failed: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, book: RuleBook, *, failed: Callable[[str], None], seen: Signature | None = None
+    ) -> None:
+        """`seen` tells of the rules files before the book was read from them."""
         self._settings = settings
         self._book = book
+        self._writers = book.writers(settings.topics)
+        """What may be written: by the rules in force, and by all that were since the start."""
+        self._pings: dict[str, Outcome | None] = {}
+        """What each key's first ping was answered."""
         self.store = store_of(settings)
         clock = SystemClock()
         self.metrics = Metrics()
@@ -132,7 +149,7 @@ class Bridge:
             identities=Identities(store=self.store if self.store.lasting else None),
             store=self.store,
             bulk_after_seconds=settings.delivery.bulk_after,
-            unchanged=unchanged_of(settings, book, clock, lambda: self.source.partition_counts(), self.store),
+            unchanged=unchanged_of(settings, self._writers, clock, lambda: self.source.partition_counts(), self.store),
             key_refused=lambda key, outcome: self.keys.refused(key, outcome),
         )
         self.client.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
@@ -160,8 +177,8 @@ class Bridge:
             logs=self.logs,
             letters=self.letters,
             decoders=decoders(settings),
-            plan=book.plan,
-            knows_rule=book.names.__contains__,
+            plan=lambda event: self._book.plan(event),
+            knows_rule=lambda name: name in self._book.names,
             identify=lambda record, action: action_id(group, record, action),
             delivery=self.delivery,
             owned=lambda: {name: each.epoch for name, each in self.engine.partitions.items() if not each.closing},
@@ -196,6 +213,16 @@ class Bridge:
         if self.permissions is not None:
             self.delivery.sending.short = self.permissions.short
             self.permissions.wake = self.delivery.wake
+        self.reloading = Reloading(
+            book,
+            rules_seen(settings) if seen is None else seen,
+            files=lambda: rules.rules_files(settings.rules, settings.base_dir),
+            read=lambda: reread_rules(settings, self._book.handlers),
+            swap=self._swap_rules,
+            fixed=[settings.path, *handler_sources(book.handlers), *schema_files(settings)],
+            clock=clock,
+            meter=self.metrics,
+        )
         self.status = Status(
             self.engine,
             self.delivery,
@@ -204,6 +231,7 @@ class Bridge:
             self.metrics.dead_letters_by_kind,
             retention=self.source.retention_seconds,
             saved=lambda: self.metrics.calls_saved,
+            rules=lambda: self.reloading.state,
         )
         self.metrics.snapshot = self.status.snapshot
         admin = settings.admin
@@ -257,7 +285,8 @@ class Bridge:
             names = list(secrets(self._settings))
             pings = await asyncio.gather(*[group.create_task(self._introduce(name)) for name in names])
             await kafka
-            self._look_at_scopes(dict(zip(names, pings, strict=True)))
+            self._pings = dict(zip(names, pings, strict=True))
+            self._look_at_scopes(self._pings)
             self.status.introduced = True
             self.delivery.open()
         self.replays.start()
@@ -298,6 +327,20 @@ class Bridge:
         for name in cluster.missing(*self._settings.topics):
             log.warning("a topic does not exist (yet); its events are read once it does", topic=name)
 
+    def _swap_rules(self, book: RuleBook) -> None:
+        """Puts other rules in force, between two events: all that follows from rules follows from these now."""
+        before, self._book = self._book, book
+        self._writers = self._writers.joined(book.writers(self._settings.topics))
+        self.delivery.unchanged.rules_changed(self._writers.others, self._writers.rekeyers, _fingerprint(self._writers))
+        if reads_suppressions(book) and not reads_suppressions(before):
+            self.suppressions.start()
+        for key, outcome in self._pings.items():
+            if outcome is not None:  # no call for this: what the start was answered
+                self._tell_missing_scopes(key, outcome, known=before.kinds())
+        for topic in self.engine.burial.stopped_topics():
+            log.info("a topic that its dead letters had stopped goes on with the reloaded rules", topic=topic)
+            self.engine.resume_topic(topic)
+
     def _look_at_scopes(self, pings: Mapping[str, Outcome | None]) -> None:
         for key, scopes in unneeded_scopes(self._settings, self._book, pings).items():
             log.warning("the API key may do more than its work needs", key=key, unneeded_scopes=scopes)
@@ -315,14 +358,18 @@ class Bridge:
                 message=outcome.message if outcome else "no room in the quota",
             )
             return None
-        for kind in missing_scopes(self._settings, self._book, key, outcome):
-            log.warning(
-                "the API key lacks the scope that rules need: their contacts wait for it, then are dead-lettered",
-                key=key,
-                action=kind,
-                scope=ENDPOINTS[kind].scope,
-            )
+        self._tell_missing_scopes(key, outcome)
         return outcome
+
+    def _tell_missing_scopes(self, key: str, outcome: Outcome, known: Collection[Kind] = ()) -> None:
+        for kind in missing_scopes(self._settings, self._book, key, outcome):
+            if kind not in known:
+                log.warning(
+                    "the API key lacks the scope that rules need: their contacts wait for it, then are dead-lettered",
+                    key=key,
+                    action=kind,
+                    scope=ENDPOINTS[kind].scope,
+                )
 
     async def _ping(self, key: str) -> Outcome | None:
         """The first call of a key. It counts like all others, so it needs a share of the quota: partitions, and an
@@ -360,6 +407,7 @@ class Bridge:
 
 async def serve(settings: Settings, *, stop: asyncio.Event | None = None) -> int:
     """Runs one bridge until a signal, or until `stop` is set. Returns the exit status; raises UserError."""
+    seen = rules_seen(settings)
     book = load_rules(settings)
     ending = stop or asyncio.Event()
     failures: list[str] = []
@@ -368,19 +416,20 @@ async def serve(settings: Settings, *, stop: asyncio.Event | None = None) -> int
         failures.append(message)
         ending.set()
 
-    bridge = Bridge(settings, book, failed=failed)
-    with _signals(ending):
+    bridge = Bridge(settings, book, failed=failed, seen=seen)
+    with _signals(ending, bridge.reloading.ask):
         starting = asyncio.create_task(bridge.start())
         told = asyncio.create_task(ending.wait())
+        watching = asyncio.create_task(bridge.reloading.run())
         try:
             await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
                 await told
         finally:
-            for task in (starting, told):
+            for task in (starting, told, watching):
                 task.cancel()
-            await asyncio.gather(starting, told, return_exceptions=True)
+            await asyncio.gather(starting, told, watching, return_exceptions=True)
             await bridge.stop()
     if failures:
         raise StartFailed(f"the service ended: {failures[0]}")
@@ -389,13 +438,16 @@ async def serve(settings: Settings, *, stop: asyncio.Event | None = None) -> int
 
 
 @contextlib.contextmanager
-def _signals(ending: asyncio.Event) -> Iterator[None]:
+def _signals(ending: asyncio.Event, reload: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
+    # Not the loop's handler: taking that away would let a late SIGHUP end the process for a moment.
+    before = signal.signal(signal.SIGHUP, lambda number, frame: loop.call_soon_threadsafe(reload))
     try:
         yield
     finally:
+        signal.signal(signal.SIGHUP, before)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
@@ -427,12 +479,33 @@ def secrets(settings: Settings) -> dict[str, Secret]:
     return found
 
 
+def schema_files(settings: Settings) -> list[Path]:
+    written = [path for name, topic in settings.topics.items() for _, path in schema_paths(name, topic)]
+    return [settings.base_dir / path for path in written]
+
+
+def rules_seen(settings: Settings) -> Signature:
+    """What tells whether the rules files have changed since."""
+    return signature(rules.rules_files(settings.rules, settings.base_dir))
+
+
+def reread_rules(settings: Settings, handlers: Sequence[Handler]) -> RuleBook:
+    """The rules as they are in their files now, with the handlers of before. Raises UserError."""
+    try:
+        return load_rules(settings, handlers)
+    except ProblemsFound as error:
+        raise ProblemsFound(placed(error.problems, settings.place)) from None
+
+
+def _fingerprint(writers: Writers) -> bytes:
+    """Of what facts about contacts depend on: see runtime/unchanged.py."""
+    return hashlib.blake2b(repr(writers).encode(), digest_size=16).digest()
+
+
 def unchanged_of(
-    settings: Settings, book: RuleBook, clock: Clock, counts: Callable[[], Mapping[str, int]], store: Store
+    settings: Settings, writers: Writers, clock: Clock, counts: Callable[[], Mapping[str, int]], store: Store
 ) -> Unchanged:
     """What needs not be sent because Meisa has it; nothing where no topic is keyed by contact."""
-    writers = book.writers(settings.topics)
-    fingerprint = hashlib.blake2b(repr(writers).encode(), digest_size=16).digest()
     return Unchanged(
         clock=clock,
         topics=[name for name, topic in settings.topics.items() if topic.keyed_by == "contact"],
@@ -441,7 +514,7 @@ def unchanged_of(
         rekeyers=writers.rekeyers,
         counts=counts,
         store=store,
-        rules=fingerprint,
+        rules=_fingerprint(writers),
     )
 
 
@@ -490,47 +563,3 @@ def _envelope(settings: Settings, name: str, topic: Topic, problems: list[Proble
             place = settings.place("topics", name, "envelope", part)
             problems.append(Problem(error.code, str(error), place.file, place.line, place.column, error.hint))
     return Envelope(**parts)
-
-
-def introduction(settings: Settings, key: str, outcome: Outcome | None) -> str | None:
-    """Why the service must not start with this key, judged by Meisa's answer to its ping; None where it may."""
-    where = setting_of(key)
-    if outcome is None:
-        return None
-    if outcome.verdict is Verdict.KEY_REFUSED:
-        return (
-            f"Meisa at {settings.meisa.base_url} refuses the key of {where} (401): "
-            "check that it is complete, not revoked, and of this account"
-        )
-    environment = _environment(outcome)
-    wanted = settings.meisa.environment
-    if environment is not None and environment != wanted:
-        return (
-            f"the key of {where} is of the {environment} environment, but meisa.environment is {wanted}: "
-            f"use a {wanted} key, or set meisa.environment: {environment}"
-        )
-    return None
-
-
-def not_meisa(settings: Settings, outcome: Outcome | None) -> str | None:
-    """Why what answered the ping cannot be Meisa's API; None where it may be, or where nothing answered.
-
-    A wrong address must not start: each call would be refused and dead-lettered, or a web page's 200 taken for done.
-    """
-    if outcome is None or outcome.status is None:
-        return None
-    page = 200 <= outcome.status < 300 and not isinstance(outcome.data, dict)
-    if outcome.verdict is not Verdict.REFUSED and not page:
-        return None
-    said = f"{outcome.status}: {outcome.message}" if outcome.message else str(outcome.status)
-    return (
-        f"what answers at {settings.meisa.base_url} is not Meisa's API ({said}): "
-        "check meisa.base_url, with its path; Meisa's own is https://api.meisa.io/api/v1"
-    )
-
-
-def _environment(outcome: Outcome) -> str | None:
-    if outcome.verdict is Verdict.DELIVERED and isinstance(outcome.data, dict):
-        found = outcome.data.get("environment")
-        return str(found) if found else None
-    return None

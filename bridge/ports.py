@@ -281,5 +281,8 @@ class Meter(Protocol):
 
     def rebalanced(self, kind: str) -> None: ...
 
+    def reloaded(self, result: str) -> None:
+        """The rules were read again: loaded, or refused."""
+
     def lost(self, topic: str, count: int) -> None:
         """Offsets that were removed from the topic before they were read."""

@@ -8,8 +8,9 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from bridge.app import introduction, load_rules, not_meisa, secrets
+from bridge.app import load_rules, secrets
 from bridge.errors import LedgerFailed, Problem, StartFailed, UsageError, UserError
+from bridge.introductions import introduction, not_meisa
 from bridge.kafka.admin import create_topics, probe
 from bridge.kafka.properties import validate
 from bridge.meisa.client import MeisaClient

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from bridge.errors import ProblemsFound
 def run(ctx: click.Context, config: Path) -> None:
     """Run the service until SIGTERM or SIGINT, then drain, commit and exit 0.
 
+    SIGHUP, and a change of the rules files, have the rules read again.
     Logs go to standard error: for people on a terminal, JSON otherwise.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a reload that comes early or late must not end the process
     from bridge.config import examine, placed
 
     examined = examine(config, os.environ)

@@ -81,7 +81,8 @@ class Pending(Generic[C]):
             return False
         if contact.external_id is not None and contact.external_id != self._external_id:
             return False
-        for path in action.handling.preserve:
+        # Also what those that wait were planned to preserve, should the rules have changed since.
+        for path in (*action.handling.preserve, *self._preserved):
             value = _at(action.body, path)
             if value is not UNKNOWN and not _same(self._preserved.get(path, value), value):
                 return False

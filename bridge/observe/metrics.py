@@ -122,6 +122,19 @@ LOST = Definition(
     "Offsets that retention or truncation removed from the topic before they were read; gaps among them count too.",
 )
 
+RELOADS = Definition(
+    "meisa_bridge_rules_reloads_total",
+    "counter",
+    ("result",),
+    "Times that the rules were read again: loaded, or refused for a mistake in them.",
+)
+RULES_REFUSED = Definition(
+    "meisa_bridge_rules_refused",
+    "gauge",
+    (),
+    "1 while the rules files hold a mistake, and the rules of before are in force.",
+)
+
 CATALOGUE: tuple[Definition, ...] = (
     CONSUMED,
     FINISHED,
@@ -144,6 +157,8 @@ CATALOGUE: tuple[Definition, ...] = (
     COMMITS,
     REBALANCES,
     LOST,
+    RELOADS,
+    RULES_REFUSED,
 )
 
 
@@ -165,6 +180,7 @@ class CountingMeter:
         self.commits: Count[str] = Count()
         self.rebalances: Count[str] = Count()
         self.lost_records: Count[str] = Count()
+        self.reloads: Count[str] = Count()
 
     def consumed(self, topic: str, count: int) -> None:
         self.consumed_events[topic] += count
@@ -195,6 +211,9 @@ class CountingMeter:
 
     def lost(self, topic: str, count: int) -> None:
         self.lost_records[topic] += count
+
+    def reloaded(self, result: str) -> None:
+        self.reloads[result] += 1
 
     def totals(self) -> dict[str, int]:
         """Events finished by outcome, over all topics: what a snapshot carries."""
@@ -273,6 +292,7 @@ class _Collector(Collector):
         yield _counter(COMMITS, _single(metrics.commits))
         yield _counter(REBALANCES, _single(metrics.rebalances))
         yield _counter(LOST, _single(metrics.lost_records))
+        yield _counter(RELOADS, _single(metrics.reloads))
         if metrics.snapshot is not None:
             for definition, samples in gauges(metrics.snapshot()).items():
                 yield _gauge(definition, samples)
@@ -298,6 +318,7 @@ def gauges(snapshot: Snapshot) -> dict[Definition, Samples]:
         PARTITION_RETENTION: {
             place: state.retention_seconds for place, state in places.items() if state.retention_seconds is not None
         },
+        RULES_REFUSED: {} if snapshot.rules is None else {(): int(bool(snapshot.rules.problem))},
     }
 
 

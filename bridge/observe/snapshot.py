@@ -74,6 +74,20 @@ class BreakerState:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesState:
+    """The rules in force."""
+
+    version: str
+    """The same in every instance with the same rules."""
+    rules: int
+    handlers: int
+    loaded_at_wall_seconds: float
+    problem: str = ""
+    """Why those in the files now were refused; empty while the files are what is in force."""
+    refused_at_wall_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     version: str
     started_at_wall_seconds: float
@@ -102,6 +116,7 @@ class Snapshot:
     """Contacts with values of lazy fields that wait for a call; once for each partition that has some."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     """Dead letters written since the start, by kind."""
+    rules: RulesState | None = None
 
     def unready(self) -> str | None:
         """Why work cannot be done at present, in one line; None when ready. Readiness needs no partition."""

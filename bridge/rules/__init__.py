@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bridge.rules.advice import advise
     from bridge.rules.language import ENVELOPE_NAMES, RULE_NAMES, Expression, compile_expression
-    from bridge.rules.loader import load, load_text
+    from bridge.rules.loader import load, load_text, rules_files
     from bridge.rules.planner import Rule, RuleBook
     from bridge.rules.scan import ExpressionError
     from bridge.rules.template import EnvelopeScope, Template, compile_envelope_field, compile_template
@@ -31,6 +31,7 @@ _HOMES = {
     "compile_template": "template",
     "load": "loader",
     "load_text": "loader",
+    "rules_files": "loader",
 }
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "compile_template",
     "load",
     "load_text",
+    "rules_files",
 ]
 
 

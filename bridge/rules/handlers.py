@@ -96,6 +96,12 @@ def load_handlers(modules: Sequence[str], base_dir: Path, *, entry_points: bool 
     return found
 
 
+def sources(handlers: Iterable[Handler]) -> list[Path]:
+    """The files of the modules in which the handlers stand, as far as they have one."""
+    files = {getattr(sys.modules.get(handler.module), "__file__", None) for handler in handlers}
+    return sorted(Path(file) for file in files if file)
+
+
 def _take(module: str, base_dir: Path, found: list[Handler], problems: list[Problem]) -> None:
     folder = str(base_dir.resolve())
     sys.path.insert(0, folder)

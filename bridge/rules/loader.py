@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 
 from bridge.actions import MODELS, duration_seconds
@@ -56,18 +58,26 @@ class _Loaded:
         return RuleBook(self.rules, handlers, self.tests)
 
 
-def load(patterns: Sequence[str], base_dir: Path, handlers: Sequence[str] = (), *, watched: bool = False) -> RuleBook:
+def load(
+    patterns: Sequence[str],
+    base_dir: Path,
+    handlers: Sequence[str] = (),
+    *,
+    imported: Sequence[Handler] | None = None,
+    watched: bool = False,
+) -> RuleBook:
     """Loads rules files (globs relative to `base_dir`, sorted by path) and the modules of handlers.
 
-    Installed entry points of the group `meisa_bridge.handlers` are loaded too. `watched` makes the rules remember what
-    tests had of them (coverage.py). Raises ProblemsFound with all problems, UsageError where a file cannot be read.
+    Installed entry points of the group `meisa_bridge.handlers` are loaded too. With handlers that are `imported`
+    already, for a reload, neither is looked at. `watched` makes the rules remember what tests had of them
+    (coverage.py). Raises ProblemsFound with all problems, UsageError where a file cannot be read.
     """
     loaded = _Loaded(watched)
     for path in _files(patterns, base_dir, loaded.problems):
         _load_file(path, loaded)
     found: list[Handler] = []
     try:
-        found = load_handlers(handlers, base_dir)
+        found = load_handlers(handlers, base_dir) if imported is None else list(imported)
     except ProblemsFound as error:
         loaded.problems += error.problems
     return loaded.book(found)
@@ -80,6 +90,11 @@ def load_text(
     loaded = _Loaded(watched)
     _load_text(text, file, loaded)
     return loaded.book(handlers)
+
+
+def rules_files(patterns: Sequence[str], base_dir: Path) -> list[Path]:
+    """The rules files that the patterns name at this moment, sorted by path."""
+    return _files(patterns, base_dir, [])
 
 
 def _files(patterns: Sequence[str], base_dir: Path, problems: list[Problem]) -> list[Path]:
@@ -183,6 +198,7 @@ class _FileLoader:
             actions=tuple(action for action in actions if action is not None),
             options=options,
             tests=self._cases.beside(entries.get("tests"), name, ("rules", index, "tests")),
+            digest=_digest(entries),
             references=tuple(loader.references),
             identity_problems=tuple(loader.identity_problems),
             advice=tuple([*self._odd_patterns(entries.get("match")), *loader.advice]),
@@ -252,6 +268,12 @@ class _FileLoader:
 
 _ODD = re.compile(r"[,|^${}\\]")
 """No type of any event has these, but lists, regular expressions and shells' braces do."""
+
+
+def _digest(entries: dict[str, Node]) -> str:
+    told = {name: below.plain() for name, below in entries.items() if name != "tests"}
+    return blake2b(json.dumps(told, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
 
 _EXAMPLES = {
     "name": "e.g. name: signup; it identifies the rule's actions for ever",

@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from bridge.errors import MissingField, Problem, RuleError
@@ -63,6 +64,8 @@ class Rule:
     options: RuleOptions = field(default_factory=RuleOptions)
     tests: tuple[Case, ...] = ()
     """The tests beside the rule."""
+    digest: str = ""
+    """Of all that it says, but for its tests; where in a file it stands is no part of it."""
     references: tuple[FieldReference, ...] = ()
     identity_problems: tuple[Problem, ...] = ()
     advice: tuple[Problem, ...] = ()
@@ -121,6 +124,12 @@ class RuleBook:
     def tests(self) -> list[Case]:
         """All tests: those beside rules, and those at the top of files."""
         return [*(case for rule in self.rules for case in rule.tests), *self._tests]
+
+    @property
+    def version(self) -> str:
+        """The same in every process with the same rules in the same order, and the same handlers by name."""
+        told = [*(f"{rule.name} {rule.digest}" for rule in self.rules), *(f"@{each.name}" for each in self.handlers)]
+        return blake2b("\n".join(told).encode(), digest_size=6).hexdigest()
 
     def kinds(self) -> frozenset[Kind]:
         """The kinds of actions in enabled rules. What handlers yield shows only when they run."""

@@ -33,6 +33,8 @@ class Writes(NamedTuple):
 
 
 NOTHING = Writes()
+PATHS_MAX = 10_000
+"""Of a topic, over all rules that a process has had; beyond it counts as any."""
 EVERYTHING = Writes(frozenset({ANYTHING}), frozenset({"tag_names.*"}), True)
 """Of a handler."""
 
@@ -93,6 +95,15 @@ class Writers:
         """All of it, the same in every process: whoever keeps what it follows from this compares it."""
         told = {topic: (sorted(each.sets), sorted(each.removes), each.rekeys) for topic, each in self._by_topic.items()}
         return f"Writers({dict(sorted(told.items()))})"
+
+    def joined(self, other: Writers) -> Writers:
+        """What either may write: where rules change, actions planned by the former ones still leave, here or from
+        other instances, and nobody knows until when."""
+        found = {}
+        for topic in self._by_topic.keys() | other._by_topic.keys():
+            both = self._by_topic.get(topic, NOTHING).joined(other._by_topic.get(topic, NOTHING))
+            found[topic] = both if len(both.sets | both.removes) <= PATHS_MAX else EVERYTHING
+        return Writers(found)
 
     @property
     def rekeyers(self) -> frozenset[str]:

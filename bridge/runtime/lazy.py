@@ -136,7 +136,8 @@ class LazyFields:
         if not group or not all(part.action.handling.lazy and part.action.kind is Kind.UPSERT for part in group):
             return False
         changed = differing(item)
-        if changed is None or not all(is_lazy(path, group[0].action.handling) for path in changed):
+        handlings = {id(part.action.handling): part.action.handling for part in group}.values()
+        if changed is None or not all(is_lazy(path, handling) for path in changed for handling in handlings):
             return False
         wall = self._clock.wall()
         for part in group:

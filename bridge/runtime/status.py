@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 
 from bridge import __version__
 from bridge.model import TopicPartition
-from bridge.observe.snapshot import BreakerState, LaneState, PartitionState, QuotaState, Snapshot, WaitState
+from bridge.observe.snapshot import (
+    BreakerState,
+    LaneState,
+    PartitionState,
+    QuotaState,
+    RulesState,
+    Snapshot,
+    WaitState,
+)
 from bridge.ports import Clock
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
@@ -29,6 +37,7 @@ class Status:
         dead_letters: Callable[[], Mapping[str, int]],
         retention: Callable[[TopicPartition, int], float | None] = lambda partition, frontier: None,
         saved: Callable[[], Mapping[str, int]] = dict,
+        rules: Callable[[], RulesState | None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._delivery = delivery
@@ -37,6 +46,7 @@ class Status:
         self._dead_letters = dead_letters
         self._retention = retention
         self._saved = saved
+        self._rules = rules
         self._started_wall = clock.wall()
         self.state = "starting"
         self.introduced = True
@@ -101,4 +111,5 @@ class Status:
             suppressed_addresses=len(delivery.suppressions) if delivery.suppressions.fresh(now) else None,
             lazy_contacts=delivery.lazy.contacts,
             dead_letters=dict(self._dead_letters()),
+            rules=self._rules(),
         )

@@ -35,6 +35,8 @@ class SuppressionSync:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
+        if self._task is not None:
+            return
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:

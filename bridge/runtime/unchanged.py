@@ -93,7 +93,12 @@ class Unchanged:
         self._partitions: set[TopicPartition] = set()
         self._learns_from = 0.0
         """From when on (monotonic) no call of any partition's former owner can come any more."""
-        self.known = Known(believed_seconds, others=others, store=self._store)
+        self._others = others
+        self.known = Known(believed_seconds, others=lambda path: self._others(path), store=self._store)
+
+    def rules_changed(self, others: Callable[[str], bool], rekeyers: Collection[str], rules: bytes) -> None:
+        """Others may write other fields from now on; what they say has to hold for all that still leaves, too."""
+        self._others, self._rekeyers, self._rules = others, frozenset(rekeyers), rules
 
     # Partitions
 

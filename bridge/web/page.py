@@ -61,6 +61,7 @@ def as_html(facts: Facts) -> str:
         ("Calls in flight", facts["in_flight"]),
         ("Running for", _duration(facts["uptime_seconds"])),
         ("Version", facts["version"]),
+        ("Rules", _rules(facts["rules"])),
         ("As of", facts["taken_at"]),
     ]
     now = facts["taken_at_wall_seconds"]
@@ -74,6 +75,7 @@ def as_html(facts: Facts) -> str:
             "Nothing waits.",
         ),
         _stopped(facts["stopped_topics"]),
+        _refused(facts["rules"]),
         _table("Events finished", ("outcome", "events"), sorted(facts["totals"].items()), "None yet."),
         _table("Dead letters", ("kind", "letters"), sorted(facts["dead_letters"].items()), "None."),
         _table(
@@ -121,6 +123,22 @@ def as_html(facts: Facts) -> str:
         ),
     ]
     return _PAGE.replace("{body}", "\n".join(parts))
+
+
+def _rules(rules: Facts | None) -> str:
+    if rules is None:
+        return "none yet"
+    handlers = f" and {rules['handlers']} handlers" if rules["handlers"] else ""
+    return f"{rules['version']}: {rules['rules']} rules{handlers}, since {_time(rules['loaded_at_wall_seconds'])}"
+
+
+def _refused(rules: Facts | None) -> str:
+    if rules is None or not rules["problem"]:
+        return ""
+    return (
+        '<section><h2>Rules not reloaded</h2><p class="bad">The rules files hold a mistake: the rules of before stay '
+        f"in force: {_text(rules['problem'])}</p></section>"
+    )
 
 
 def _stopped(topics: list[str]) -> str:

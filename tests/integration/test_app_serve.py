@@ -435,6 +435,7 @@ LATER = {
     "meisa_bridge_partition_retention_seconds": "not known of this broker",
     "meisa_bridge_lost_records_total": "nothing was removed before it was read",
     "meisa_bridge_calls_saved_total": "every event needed its call",
+    "meisa_bridge_rules_reloads_total": "no rules file has changed",
 }
 """Families without a sample here, and why."""
 

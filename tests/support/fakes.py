@@ -189,3 +189,6 @@ class CountingMeter:
 
     def lost(self, topic: str, count: int) -> None:
         self.counts["lost", topic] += count
+
+    def reloaded(self, result: str) -> None:
+        self.counts["reloaded", result] += 1

@@ -20,10 +20,10 @@ SEEN = "custom_fields.seen"
 
 
 def plan(event: Event) -> Plan:
-    """What `do` lists, about one contact; `seen` and `count` are lazy for all."""
+    """What `do` lists, about one contact; `seen` and `count` are lazy for all but events that say otherwise."""
     data = event.data
     handling = Handling(
-        lazy=(SEEN, "custom_fields.count"),
+        lazy=tuple(data.get("lazy", (SEEN, "custom_fields.count"))),
         lazy_every_seconds=DAY,
         coalesce=data.get("coalesce", True),
         preserve=tuple(data.get("preserve", ())),

@@ -162,6 +162,13 @@ def test_a_preserved_field_never_loses_a_value() -> None:
     assert pending.takes(upsert(preserve=preserve, first_name="A").action)
 
 
+def test_what_was_planned_to_be_preserved_stays_so_when_the_rules_change() -> None:
+    """What comes under rules that preserve nothing any more does not merge a value away that waits."""
+    waiting = Pending(upsert(preserve=("custom_fields.plan",), custom_fields={"plan": "free"}))
+    assert not waiting.takes(upsert(custom_fields={"plan": "pro"}).action)
+    assert waiting.takes(upsert(custom_fields={"n": 1}).action)
+
+
 def test_preserved_values_compare_as_json() -> None:
     """1 and true are two values, though Python calls them equal."""
     preserve = ("custom_fields.flag",)

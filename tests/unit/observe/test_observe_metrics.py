@@ -14,6 +14,7 @@ from bridge.observe.snapshot import (
     LaneState,
     PartitionState,
     QuotaState,
+    RulesState,
     Snapshot,
     WaitState,
 )
@@ -41,6 +42,8 @@ INTERFACE = {
     "meisa_bridge_commits_total": ("result",),
     "meisa_bridge_rebalances_total": ("kind",),
     "meisa_bridge_lost_records_total": ("topic",),
+    "meisa_bridge_rules_reloads_total": ("result",),
+    "meisa_bridge_rules_refused": (),
 }
 """The public interface's table: change it only by adding."""
 
@@ -59,6 +62,7 @@ SNAPSHOT = Snapshot(
     in_flight=4,
     waiting_for=(WaitState("quota", 8),),
     breakers=(BreakerState("track", open=True), BreakerState("upsert", open=False)),
+    rules=RulesState("4758e090ca3e", rules=3, handlers=0, loaded_at_wall_seconds=1000.0, problem="MB103"),
 )
 
 
@@ -78,6 +82,7 @@ def busy(meter: Meter) -> None:
     meter.rebalanced("assigned")
     meter.lost("users", 4)
     meter.lost("users", 3)
+    meter.reloaded("loaded")
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

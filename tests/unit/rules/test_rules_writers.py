@@ -7,7 +7,7 @@ import pytest
 from bridge.model import Kind
 from bridge.rules import RuleBook, load_text
 from bridge.rules.handlers import Handler
-from bridge.rules.writers import EVERYTHING, NOTHING, Writers, Writes, writes_of
+from bridge.rules.writers import EVERYTHING, NOTHING, PATHS_MAX, Writers, Writes, writes_of
 
 EMAIL = "${data.email}"
 
@@ -130,3 +130,23 @@ def test_a_handler_may_write_anything_on_its_topics(topics: tuple[str, ...], sha
     handler = Handler("h", lambda event: None, ("x",), topics)
     found = RuleBook(book.rules, [handler]).writers(["users", "billing"])
     assert found.others("custom_fields.plan") is shared
+
+
+def test_two_sets_of_rules_may_write_what_either_may() -> None:
+    """While rules change both do: a field that one topic wrote before, and another writes now, belongs to neither."""
+    before = writers(a=sets("first_name"), b=NOTHING)
+    after = writers(a=NOTHING, b=sets("first_name", "last_name"))
+    both = before.joined(after)
+    assert not before.others("first_name") and not after.others("first_name")
+    assert both.others("first_name") and not both.others("last_name")
+    assert repr(after.joined(before)) == repr(both) != repr(after)
+    assert repr(after.joined(writers(b=sets("last_name")))) == repr(after)
+    assert before.joined(writers(b=Writes(rekeys=True))).rekeyers == {"b"}
+
+
+def test_rules_that_change_for_ever_need_no_memory_for_ever() -> None:
+    """A topic of which too many paths are known counts as one that may write any."""
+    found = writers(a=NOTHING, b=sets("first_name"))
+    for number in range(4):
+        found = found.joined(writers(a=sets(*(f"custom_fields.{number}_{each}" for each in range(PATHS_MAX // 2 + 1)))))
+    assert found.others("first_name") and len(repr(found)) < 1_000

@@ -48,6 +48,23 @@ def profile(offset: int, plan: str, **data: Any) -> Record:
     return record(offset, fields={"plan": plan, "seen": offset}, **data)._replace(key=b"person")
 
 
+def test_a_field_that_is_lazy_no_more_since_the_rules_changed_is_sent() -> None:
+    """Though it stands in one call with an event that was planned when it was lazy."""
+
+    async def story() -> None:
+        house = knowing()
+        house.source.assign(P0)
+        house.source.feed([profile(0, "free")])
+        await settled(house)
+        house.delivery.hold()
+        house.source.feed([record(1, do=["track"]), profile(2, "free"), profile(3, "free", lazy=["custom_fields.x"])])
+        house.delivery.open()
+        await settled(house)
+        assert said(house)[1:] == [{"track": "track1"}, {"plan": "free", "seen": 3}]
+
+    run(story())
+
+
 def test_a_change_only_in_lazy_fields_is_lazy_though_the_event_says_more() -> None:
     """The plan is what Meisa has, so nothing but `seen` changes; another plan is sent, and takes `seen` along."""
 

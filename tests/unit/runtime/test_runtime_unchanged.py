@@ -378,6 +378,19 @@ def test_a_path_that_several_topics_write_is_always_sent() -> None:
     assert house.endings() == {"delivered": 3, "unchanged": 1}
 
 
+def test_what_several_topics_write_since_the_rules_changed_is_sent_from_then_on() -> None:
+    """What was learned before says nothing of a field that another topic writes now."""
+    meisa = Contacts()
+
+    async def story(house: House, event: Feeder) -> None:
+        await event(FREE)
+        await event(FREE)
+        house.delivery.unchanged.rules_changed(lambda path: path == "custom_fields.plan", (), b"new")
+        await event(FREE)
+
+    assert told(story, meisa).endings() == {"delivered": 2, "unchanged": 1}
+
+
 @pytest.mark.parametrize(("owned", "believed"), [((P0, P1), True), ((P0,), False)])
 @pytest.mark.parametrize("why", ["others", "key"])
 def test_where_others_may_re_key_the_whole_group_must_be_ours(
