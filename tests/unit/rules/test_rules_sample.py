@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from click.testing import CliRunner
 
 from bridge.cli import main
 from bridge.decode import decoder_for
-from bridge.model import Kind, Lane, Plan, Record
+from bridge.model import Action, Kind, Lane, Plan, Record
 from bridge.rules import load
+from bridge.sandbox.world import World, WorldOptions
 from schemas.generate import files
 from schemas.generate.catalogue import Event, Field, example
 
@@ -103,3 +105,41 @@ def test_the_tests_beside_the_sample_rules_hold_and_leave_nothing_untested() -> 
     passed, tested = result.stdout.splitlines()
     assert re.fullmatch(r"(\d+) tests: \1 passed", passed)
     assert tested.count("(100 %)") == 3  # rules, branches, actions
+
+
+def test_meisa_takes_all_that_the_rules_make_of_the_examples() -> None:
+    """In the order in which they happened, call by call: nothing is refused, and the user's story shows at the end."""
+    world = World(WorldOptions(), random.Random(1))
+    lines = (ROOT / "schemas" / "examples" / "all.jsonl").read_text(encoding="utf-8").splitlines()
+    for now, line in enumerate(lines):
+        made = plan(orjson.loads(line))
+        assert made.failures == ()
+        for action in made.actions:
+            carry_out(world, action, float(now))
+    ada = world.contacts.find(external_id="u_1815")
+    assert ada is not None and world.contacts.find(email="ada@example.com") is None
+    assert (ada.email, ada.source, ada.names["last_name"]) == ("ada@example.org", "signup", "King")
+    assert ada.custom_fields["subscription_status"] == "canceled" and ada.custom_fields["nps_score"] == 9
+    assert set(ada.tags) == {"signed-up", "uses-reports", "promoter"}, "trial and past-due were taken away again"
+    sent = [(email.trigger_key, email.to_email) for email in world.emails]
+    assert sent[0] == ("welcome", "ada@example.com") and ("team_invitation", "charles@example.com") in sent
+    assert sent.index(("email_changed", "ada@example.com")) == len(sent) - 1
+
+
+def carry_out(world: World, action: Action, now: float) -> None:
+    """As the delivery would, without waiting for anything. Raises Refused."""
+    body = dict(action.body)
+    match action.kind:
+        case Kind.UPSERT:
+            world.contacts.upsert(body, now)
+        case Kind.TRACK:
+            world.contacts.track(body, now)
+        case Kind.TRIGGER:
+            world.trigger(body, now)
+        case Kind.ENROLL:
+            world.enroll(body, now)
+        case _:
+            contact = world.contacts.find(email=action.contact.email)
+            assert contact is not None
+            change = world.contacts.add_tag if action.kind is Kind.ADD_TAG else world.contacts.remove_tag
+            change(contact.id, body, now)
