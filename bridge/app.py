@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 
@@ -26,7 +26,7 @@ from bridge.core.quota import NEVER, Quota
 from bridge.core.registers import merged
 from bridge.core.retry import Policy
 from bridge.core.shares import Shares
-from bridge.decode import Envelope, SchemaError, decoder_for
+from bridge.decode import Envelope, SchemaError, decoder_for, values_in_avro
 from bridge.errors import LedgerFailed, Problem, ProblemsFound, StartFailed, StoreFailed, UserError
 from bridge.introductions import introduction, not_meisa
 from bridge.kafka.admin import has_committed, probe
@@ -58,6 +58,7 @@ from bridge.web.server import AdminServer
 
 if TYPE_CHECKING:
     from bridge.config import Secret, Settings, Topic
+    from bridge.decode.avro import WireAvro
     from bridge.rules import RuleBook
     from bridge.rules.handlers import Handler
     from bridge.rules.writers import Writers
@@ -529,19 +530,30 @@ def store_of(settings: Settings, *, patience_seconds: float = 0.05) -> Store:
     )
 
 
-def decoders(settings: Settings) -> Mapping[str, Callable[[Record], Event | None]]:
+Decode = Callable[[Record], Event | None]
+
+
+class Decoders(dict[str, Decode]):
+    """How each topic's records become events."""
+
+    def __init__(self) -> None:
+        self.wires: dict[str, WireAvro] = {}
+        """The topics whose records name their schemas, which must be fetched before they are decoded."""
+
+
+def decoders(settings: Settings) -> Decoders:
     """A decoder per topic. Raises ProblemsFound for an envelope's bad expression, or a schema that is none."""
     schemas, problems = load_schemas(settings.topics, settings.base_dir, settings.place)
-    made = {}
+    made = Decoders()
     for name, topic in settings.topics.items():
         try:
+            envelope = _envelope(settings, name, topic, problems)
+            values = values_in_avro(schemas[name], registry=topic.registry is not None) if topic.is_avro else None
             made[name] = decoder_for(
-                topic.format,
-                encoding=topic.encoding,
-                envelope=_envelope(settings, name, topic, problems),
-                schemas=schemas[name],
-                registry=topic.registry is not None,
+                topic.format, encoding=topic.encoding, envelope=envelope, schemas=schemas[name], values=values
             ).decode
+            if topic.registry is not None:
+                made.wires[name] = cast("WireAvro", values)
         except SchemaError as error:
             problems.append(settings.place("topics", name, "schema").problem(codes.NOT_A_SCHEMA, error.message))
     if problems:

@@ -42,6 +42,10 @@ class Record(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
+SchemaId = int | str
+"""How a registry names a schema: a number, or a GUID as text."""
+
+
 class FromRecord:
     """Shows the parts of its record under the names that expressions and handlers use."""
 

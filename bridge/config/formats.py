@@ -20,9 +20,9 @@ OWN_ENVELOPES: Final = frozenset({"cloudevents", "debezium"})
 
 def _not_built(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
     for name, topic in topics.items():
-        if topic.is_avro:
-            yield where("topics", name, "format" if topic.format == "avro" else "encoding").problem(
-                codes.NOT_YET, "Avro is not in this version yet", "this version reads JSON"
+        if topic.is_avro and topic.registry is not None:
+            yield where("topics", name, "registry").problem(
+                codes.NOT_YET, "`registry` is not in this version yet", "write schema: schemas/plan.changed.avsc"
             )
         elif topic.schemas is not None and topic.schema_kind == "json":
             yield where("topics", name, "schema").problem(

@@ -7,7 +7,7 @@ No message of a DecodeError contains what the record holds, only where and what 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bridge.decode.cloudevents import CloudEventsDecoder
 from bridge.decode.debezium import DebeziumDecoder
@@ -16,6 +16,9 @@ from bridge.decode.json import JsonDecoder
 from bridge.decode.schema import NO_SCHEMAS, Schema, SchemaError, TopicSchemas
 from bridge.errors import StartFailed
 from bridge.model import Event, Record
+
+if TYPE_CHECKING:
+    from bridge.decode.avro import Values
 
 __all__ = [
     "DEFAULT_ENVELOPE",
@@ -29,10 +32,25 @@ __all__ = [
     "SchemaError",
     "TopicSchemas",
     "decoder_for",
+    "values_in_avro",
 ]
 
-FORMATS: tuple[str, ...] = ("json", "cloudevents", "debezium")
+FORMATS: tuple[str, ...] = ("json", "avro", "cloudevents", "debezium")
 """What `decoder_for` can make."""
+
+
+def values_in_avro(schemas: TopicSchemas, *, registry: bool) -> Values:
+    """Reads values that are Avro, for every format in which they can be. Raises SchemaError.
+
+    `registry` says that records name their writer's schema; `schemas` holds the reader's then.
+    """
+    from bridge.decode.avro import LocalAvro, WireAvro  # here, since fastavro takes a while to import
+
+    if registry:
+        return WireAvro(schemas)
+    if schemas.whole is None:
+        raise SchemaError("Avro needs a schema or a registry")
+    return LocalAvro(schemas.whole)
 
 
 class Decoder(Protocol):
@@ -46,17 +64,22 @@ def decoder_for(
     encoding: str | None = None,
     envelope: Envelope | None = None,
     schemas: TopicSchemas = NO_SCHEMAS,
-    registry: bool = False,
+    values: Values | None = None,
 ) -> Decoder:
     """The decoder for a topic's settings.
 
-    `registry` says that records name their writer's schema, and `schemas` holds the reader's then.
+    `values` reads values that are Avro (`values_in_avro`), as those of format avro always are; `schemas` are compared
+    with values that are JSON.
     Raises StartFailed where this version knows no such format, and SchemaError where a schema can't be used for it.
     """
     if format == "json":
         return JsonDecoder(envelope)
     if format == "cloudevents":
         return CloudEventsDecoder()
-    if format == "debezium" and encoding != "avro":
-        return DebeziumDecoder()
+    if format == "debezium" and (encoding != "avro" or values is not None):
+        return DebeziumDecoder(values.fields if values is not None else None)
+    if format == "avro" and values is not None:
+        from bridge.decode.avro import AvroDecoder
+
+        return AvroDecoder(values, envelope)
     raise StartFailed(f"format {format!r} is not supported by this version; write one of: {', '.join(FORMATS)}")

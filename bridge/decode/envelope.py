@@ -35,7 +35,8 @@ DEFAULT_PATHS = {"id": "value.id", "type": "value.type", "time": "value.time"}
 CUSTOM_PATHS = {"id": "envelope.id", "type": "envelope.type", "time": "envelope.time"}
 
 
-def _part(field: Field | None, value: dict[str, Any], record: Record, name: str) -> Any:
+def part(field: Field | None, value: dict[str, Any], record: Record, name: str) -> Any:
+    """A part by its own expression, else the field of that name; None where it is missing."""
     if field is None:
         return value.get(name)
     try:
@@ -49,10 +50,10 @@ def event_in(record: Record, value: dict[str, Any], envelope: Envelope) -> Event
     return event_of(
         record,
         value,
-        _part(envelope.id, value, record, "id"),
-        _part(envelope.type, value, record, "type"),
-        _part(envelope.time, value, record, "time"),
-        _part(envelope.data, value, record, "data"),
+        part(envelope.id, value, record, "id"),
+        part(envelope.type, value, record, "type"),
+        part(envelope.time, value, record, "time"),
+        part(envelope.data, value, record, "data"),
         CUSTOM_PATHS,
     )
 

@@ -86,7 +86,7 @@ def avro_others(document: Any, beside: Callable[[str], str | None]) -> dict[str,
     """The documents in which types stand that this one only names. Raises SchemaError where it is no Avro schema."""
     from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
-    if _deeper_than(document, DEPTH_MAX):
+    if deeper_than(document, DEPTH_MAX):
         raise SchemaError(f"nested deeper than {DEPTH_MAX} levels")
     others: dict[str, Any] = {}
     wanted: list[str] = []
@@ -110,7 +110,7 @@ def avro_others(document: Any, beside: Callable[[str], str | None]) -> dict[str,
                 other = parse_json(text)
             except SchemaError as error:
                 raise SchemaError(f"{name}.avsc, line {error.line}: {error.message}") from None
-            if _deeper_than(other, DEPTH_MAX):
+            if deeper_than(other, DEPTH_MAX):
                 raise SchemaError(f"{name}.avsc: nested deeper than {DEPTH_MAX} levels")
             parse_schema(other, named_schemas=named)
             _need_fields(other)
@@ -153,7 +153,7 @@ def one_line(error: Exception) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-def _deeper_than(document: Any, limit: int) -> bool:
+def deeper_than(document: Any, limit: int) -> bool:
     level = [document]
     for _ in range(limit):
         below: list[Any] = []

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.decode import FORMATS, Envelope, JsonDecoder, decoder_for
+from bridge.decode import FORMATS, NO_SCHEMAS, Envelope, JsonDecoder, decoder_for, values_in_avro
 from bridge.errors import DecodeError, RuleError, StartFailed
 from bridge.model import Event, Record
 
@@ -275,6 +275,7 @@ def test_neither_message_nor_traceback_tells_what_the_record_holds(raw: bytes) -
 
 def test_the_factory_makes_what_it_lists_and_refuses_the_rest_in_one_line() -> None:
     for format in FORMATS:
-        assert decoder_for(format).decode(record(None)) is None
+        values = values_in_avro(NO_SCHEMAS, registry=True) if format == "avro" else None
+        assert decoder_for(format, values=values).decode(record(None)) is None
     with pytest.raises(StartFailed, match="'xml' is not supported"):
         decoder_for("xml")

@@ -1,0 +1,295 @@
+"""Avro's values as plain JSON values: what rules see, and what may stand in a request's body.
+
+| Avro | here |
+|---|---|
+| null, boolean, int, long, string, enum, array, map, record | null, true/false, integer, text, list, object |
+| float, double | number; NaN and the infinities are null, for which JSON has no number |
+| bytes, fixed | base64 text |
+| union | the value of the arm that was written |
+| decimal, big-decimal | text with all its digits, `"12.50"`: exact, as no JSON number is; `float(…)` computes with it |
+| uuid | text with hyphens |
+| date | `"2026-11-22"` |
+| time-millis, time-micros | `"08:30:00"`, with three or six more digits where they are not zero |
+| timestamp-millis, -micros, -nanos | ISO 8601 in UTC, `"2026-11-22T08:30:00Z"`, with three, six or nine more digits |
+| local-timestamp-… | the same without the Z |
+| duration | ISO 8601, `"P1M2DT3.500S"`: months, days and milliseconds stay apart, as they were written |
+| a logical type that is not Avro's, or stands on the wrong type | the type under it |
+
+Years beyond 0000 to 9999 carry a sign: `"+10000-01-01T00:00:00Z"`. Databases use such ends of time for "never", so
+they must not make a whole record bad.
+
+fastavro calls the functions here while it reads, for the values that need it: its own types for custom logical types.
+`marked` puts their names into a schema; everything else is read by fastavro's compiled code alone. Where a record is
+read by another schema than it was written with, the reader's logical type counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+from fastavro.read import LOGICAL_READERS
+
+PREFIX: Final = "meisa-"
+DECIMAL_BYTES_MAX: Final = 512
+"""More than 1,200 digits. Python itself turns no integer of more than 4,300 into text: that takes square time."""
+
+_DAY_MICROSECONDS = 86_400_000_000
+_EPOCH = date(1970, 1, 1)
+
+
+class Unfit(ValueError):
+    """A value that its logical type does not allow. `str()` says what is wrong, without the value."""
+
+
+# Times
+
+
+@lru_cache(maxsize=4096)  # records of one time share their days
+def _day(days: int) -> str:
+    """A day since 1970 as `YYYY-MM-DD`, in the proleptic Gregorian calendar."""
+    try:
+        return (_EPOCH + timedelta(days=days)).isoformat()
+    except OverflowError:
+        pass
+    # Shifted to a year that begins in March, in eras of 400 years (146,097 days).
+    era, of_era = divmod(days + 719_468, 146_097)
+    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = (5 * of_year + 2) // 153
+    day = of_year - (153 * month + 2) // 5 + 1
+    month = month + 3 if month < 10 else month - 9
+    year = year_of_era + 400 * era + (month <= 2)
+    sign = "-" if year < 0 else "+" if year > 9999 else ""
+    return f"{sign}{abs(year):04d}-{month:02d}-{day:02d}"
+
+
+@lru_cache(maxsize=4096)  # neighbouring records share their second
+def _second(seconds: int) -> str:
+    days, rest = divmod(seconds, 86_400)
+    return f"{_day(days)}T{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+
+
+def _fraction(rest: int, digits: int) -> str:
+    """Fractional digits in groups of three, as few groups as it takes."""
+    if not rest:
+        return ""
+    while rest % 1000 == 0:
+        rest //= 1000
+        digits -= 3
+    return f".{rest:0{digits}d}"
+
+
+def _millis(data: int, schema: Any) -> str:
+    seconds, rest = divmod(data, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z" if rest else f"{_second(seconds)}Z"
+
+
+def _micros(data: int, schema: Any) -> str:
+    seconds, rest = divmod(data, 1_000_000)
+    return f"{_second(seconds)}{_fraction(rest, 6)}Z"
+
+
+def _nanos(data: int, schema: Any) -> str:
+    seconds, rest = divmod(data, 1_000_000_000)
+    return f"{_second(seconds)}{_fraction(rest, 9)}Z"
+
+
+def _date(data: int, schema: Any) -> str:
+    return _day(data)
+
+
+def _time_millis(data: int, schema: Any) -> str:
+    return _time_micros(data * 1000, schema)
+
+
+def _time_micros(data: int, schema: Any) -> str:
+    if not 0 <= data < _DAY_MICROSECONDS:
+        raise Unfit("a time of day is not within a day")
+    seconds, rest = divmod(data, 1_000_000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{_fraction(rest, 6)}"
+
+
+def _duration(data: bytes, schema: Any) -> str:
+    months, days, millis = (int.from_bytes(data[at : at + 4], "little") for at in (0, 4, 8))
+    seconds, rest = divmod(millis, 1000)
+    text = "P" + (f"{months}M" if months else "") + (f"{days}D" if days else "")
+    if millis or text == "P":
+        text += f"T{seconds}{_fraction(rest, 3)}S"
+    return text
+
+
+# Numbers, bytes
+
+
+def _finite(data: float, schema: Any) -> float | None:
+    return data if math.isfinite(data) else None
+
+
+def _base64(data: bytes, schema: Any) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _decimal(data: bytes, schema: Mapping[str, Any]) -> str:
+    return _scaled(data, schema.get("scale") or 0)
+
+
+def _big_decimal(data: bytes, schema: Any) -> str:
+    """Its bytes hold Avro themselves: the unscaled number as bytes, then the scale as an int."""
+    length, at = _long(data, 0)
+    scale, end = _long(data, at + length)
+    if length < 0 or end != len(data) or not 0 <= scale <= 2 * DECIMAL_BYTES_MAX:
+        raise Unfit("a big-decimal is not a number")
+    return _scaled(data[at : at + length], scale)
+
+
+def _scaled(data: bytes, scale: int) -> str:
+    if len(data) > DECIMAL_BYTES_MAX:
+        raise Unfit(f"a decimal is longer than {DECIMAL_BYTES_MAX} bytes")
+    number = int.from_bytes(data, "big", signed=True)
+    digits = str(abs(number)).rjust(scale + 1, "0")
+    sign = "-" if number < 0 else ""
+    return f"{sign}{digits[:-scale]}.{digits[-scale:]}" if scale else sign + digits
+
+
+def _long(data: bytes, at: int) -> tuple[int, int]:
+    """A variable-length zig-zag number and the place after it. Raises Unfit."""
+    number = shift = 0
+    while at < len(data) and shift < 70:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return (number >> 1) ^ -(number & 1), at
+    raise Unfit("a number does not end")
+
+
+def _uuid(data: bytes, schema: Any) -> str:
+    return str(uuid.UUID(bytes=data))
+
+
+# Which value needs what
+
+Plain = Callable[[Any, Any], Any]
+
+_LOCAL: Final[dict[str, Plain]] = {
+    f"local-timestamp-{unit}": lambda data, schema, made=made: made(data, schema)[:-1]  # type: ignore[misc]
+    for unit, made in (("millis", _millis), ("micros", _micros), ("nanos", _nanos))
+}
+_LONGS: Final[dict[str, Plain]] = {
+    "timestamp-millis": _millis,
+    "timestamp-micros": _micros,
+    "timestamp-nanos": _nanos,
+    "time-micros": _time_micros,
+    **_LOCAL,
+}
+_INTS: Final[dict[str, Plain]] = {"date": _date, "time-millis": _time_millis}
+_BYTES: Final[dict[str, Plain]] = {"decimal": _decimal, "big-decimal": _big_decimal, "bytes": _base64}
+_FIXED: Final[dict[str, Plain]] = {"decimal": _decimal, "duration": _duration, "uuid": _uuid, "bytes": _base64}
+PLAIN: Final[dict[str, dict[str, Plain]]] = {
+    "long": _LONGS,
+    "int": _INTS,
+    "bytes": _BYTES,
+    "fixed": _FIXED,
+    "float": {"finite": _finite},
+    "double": {"finite": _finite},
+}
+_DEFAULTS: Final = {"bytes": "bytes", "fixed": "bytes", "float": "finite", "double": "finite"}
+"""What values of these types need where no logical type says more."""
+_FIXED_SIZES: Final = {"duration": 12, "uuid": 16}
+_ANY: Final = "any"
+"""Marks what may need something by the reader's schema alone."""
+_LEAVES: Final = frozenset({"int", "long", "float", "double", "bytes", "string", "fixed"})
+
+
+def _logical(kind: str, schema: Mapping[str, Any]) -> str | None:
+    """The name in `PLAIN` of what a type needs; None where nothing."""
+    name = schema.get("logicalType")
+    if not isinstance(name, str) or name not in PLAIN.get(kind, ()):
+        return _DEFAULTS.get(kind)
+    if name == "decimal" and not _sound_decimal(schema):
+        return "bytes"
+    if kind == "fixed" and _FIXED_SIZES.get(name, schema.get("size")) != schema.get("size"):
+        return "bytes"
+    return name
+
+
+def _sound_decimal(schema: Mapping[str, Any]) -> bool:
+    """Whether precision and scale are what Avro allows; else the logical type must be ignored."""
+    precision, scale = schema.get("precision"), schema.get("scale", 0)
+    if not isinstance(precision, int) or not isinstance(scale, int):
+        return False
+    return 0 <= scale <= precision <= 4 * DECIMAL_BYTES_MAX and precision > 0
+
+
+def marked(schema: Any, *, resolving: bool) -> Any:
+    """A schema in which every value that needs it names a function here.
+
+    `resolving`: it is used together with a reader's schema, which may ask for something where the writer's does not.
+    """
+    if isinstance(schema, list):
+        return [marked(arm, resolving=resolving) for arm in schema]
+    if not isinstance(schema, dict):
+        schema = {"type": schema} if schema in _LEAVES else schema
+        if not isinstance(schema, dict):
+            return schema
+        made = schema
+    else:
+        made = {key: value for key, value in schema.items() if key not in ("logicalType", "precision", "scale")}
+    kind = schema.get("type")
+    if kind == "array":
+        return {**made, "items": marked(schema["items"], resolving=resolving)}
+    if kind == "map":
+        return {**made, "values": marked(schema["values"], resolving=resolving)}
+    if kind in ("record", "error"):
+        fields = [{**each, "type": marked(each["type"], resolving=resolving)} for each in schema["fields"]]
+        return {**made, "fields": fields}
+    if kind not in _LEAVES:
+        return made
+    needs = _logical(kind, schema) or (_ANY if resolving else None)
+    if needs is None:
+        return made if len(made) > 1 else kind
+    made["logicalType"] = PREFIX + needs
+    if needs == "decimal":
+        made["scale"] = schema.get("scale", 0)
+    return made
+
+
+def _register(kind: str, name: str, plain: Plain) -> None:
+    def read(data: Any, writer: Any, reader: Any) -> Any:
+        return plain(data, writer) if reader is None else _resolved(data, reader)
+
+    LOGICAL_READERS[f"{kind}-{PREFIX}{name}"] = read
+
+
+def _resolved(data: Any, reader: Any) -> Any:
+    """A written value as the reader's schema wants it: promoted, then by its logical type."""
+    kind = reader["type"] if isinstance(reader, dict) else reader
+    if kind in ("float", "double"):
+        data = float(data)
+    elif kind == "string" and isinstance(data, bytes):
+        data = data.decode()
+    elif kind == "bytes" and isinstance(data, str):
+        data = data.encode()
+    return plain(data, reader)
+
+
+def plain(data: Any, schema: Any) -> Any:
+    """A value of a marked leaf type as it is read by that type alone."""
+    if not isinstance(schema, dict):
+        return data
+    name = str(schema.get("logicalType", "")).removeprefix(PREFIX)
+    made = PLAIN.get(schema["type"], {}).get(name)
+    return data if made is None else made(data, schema)
+
+
+for _kind in _LEAVES:
+    for _name, _plain in PLAIN.get(_kind, {}).items():
+        _register(_kind, _name, _plain)
+    _register(_kind, _ANY, lambda data, schema: data)
