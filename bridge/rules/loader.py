@@ -32,7 +32,7 @@ HANDLER_CODES = ("MB140", "MB141", "MB142")
 """While a module of handlers is not loaded, nobody knows which handlers there are."""
 
 _NEVER_LAZY = ("email", "external_id", "source", "tag_names")
-_RULE_KEYS = ("name", "match", "topic", "when", "do", "enabled", "lane", "coalesce", "preserve", "linger", "lazy",
+RULE_KEYS = ("name", "match", "topic", "when", "do", "enabled", "lane", "coalesce", "preserve", "linger", "lazy",
               "lazy_every", "tests")  # fmt: skip
 _FILE_KEYS = ("rules", "tests")
 
@@ -179,7 +179,7 @@ class _FileLoader:
         entries = reader.mapping(node, "a rule")
         if entries is None:
             return None
-        reader.known_keys(entries, _RULE_KEYS, "a rule")
+        reader.known_keys(entries, RULE_KEYS, "a rule")
         for name in ("name", "match", "do"):
             if name not in entries:
                 reader.problem("MB105", node.place, f"the rule has no {name}", _EXAMPLES[name])

@@ -385,9 +385,10 @@ def test_check_asks_outside_only_when_all_is_well_here(folder: Path, monkeypatch
 
 
 def test_schema_prints_the_committed_schema() -> None:
-    committed = Path(bridge.__file__).parents[1] / "schemas" / "bridge.schema.json"
+    schemas = Path(bridge.__file__).parents[1] / "schemas"
     for arguments in (["schema"], ["schema", "config"]):
-        assert call(*arguments).stdout == committed.read_text()
+        assert call(*arguments).stdout == (schemas / "bridge.schema.json").read_text()
+    assert call("schema", "rules").stdout == (schemas / "rules.schema.json").read_text()
 
 
 @pytest.mark.parametrize(
