@@ -37,6 +37,7 @@ class Chosen(NamedTuple):
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATHS]...")
 @config_option
 @click.option("--select", multiple=True, metavar="RULE", help="Only the tests of this rule or handler; * is any text.")
+@click.option("--update", is_flag=True, help="Write what was made into the tests that failed.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the results as JUnit XML too.")
 @click.option("--json", "as_json", is_flag=True, help="The results as JSON.")
 @click.pass_context
@@ -45,6 +46,7 @@ def test(
     paths: tuple[Path, ...],
     config: Path,
     select: tuple[str, ...],
+    update: bool,
     junit: Path | None,
     as_json: bool,
 ) -> None:
@@ -56,7 +58,7 @@ def test(
     """
     from bridge.cli import verdicts
     from bridge.rules.coverage import Coverage
-    from bridge.rules.testing import Bench, pointless
+    from bridge.rules.testing import Bench, Ending, pointless
 
     named = ctx.get_parameter_source("config") is click.core.ParameterSource.COMMANDLINE
     chosen = _selected(_chosen(paths, config, named), select)
@@ -67,10 +69,16 @@ def test(
         begun = time.perf_counter()
         result = bench.run(case)
         ran.append(verdicts.Timed(result, time.perf_counter() - begun))
+    failed = [each.result for each in ran if each.result.ending is Ending.FAILED]
+    updates = []
+    if update and failed:
+        from bridge.cli.updating import update_files
+
+        updates = update_files(failed)
     names = None
     if select or paths:
         names = {case.subject for case in chosen.cases} | _rules_in(chosen.book, paths, select)
-    session = verdicts.Session(ran, pointless(chosen.book, chosen.cases), coverage.report(names), [])
+    session = verdicts.Session(ran, pointless(chosen.book, chosen.cases), coverage.report(names), updates)
     if junit is not None:
         from bridge.cli.junit import document
 
@@ -88,7 +96,7 @@ def _chosen(paths: Sequence[Path], config: Path, config_named: bool) -> Chosen:
     if paths and not config_named:
         from bridge.rules import load
 
-        book = load([glob.escape(str(file)) for file in files], Path("/"), watched=True)
+        book = load([glob.escape(str(file.absolute())) for file in files.values()], Path("/"), watched=True)
         return Chosen(book, book.tests, {})
     chosen = _of_configuration(config)
     if not paths:
@@ -97,9 +105,8 @@ def _chosen(paths: Sequence[Path], config: Path, config_named: bool) -> Chosen:
     known |= {Path(case.place.file).resolve() for case in chosen.cases}
     strange = [file for file in files if file not in known]
     if strange:
-        raise UsageError(f"{_shown(strange[0])} is not among the rules of {config}: leave out -c to test it by itself")
-    wanted = set(files)
-    return chosen._replace(cases=[case for case in chosen.cases if Path(case.place.file).resolve() in wanted])
+        raise UsageError(f"{files[strange[0]]} is not among the rules of {config}: leave out -c to test it by itself")
+    return chosen._replace(cases=[case for case in chosen.cases if Path(case.place.file).resolve() in files])
 
 
 def _of_configuration(config: Path) -> Chosen:
@@ -122,21 +129,21 @@ def _topics(examined: Examined) -> dict[str, Topic]:
     return found
 
 
-def _files(paths: Iterable[Path]) -> list[Path]:
-    """The rules files that the paths name. Raises UsageError."""
-    found: dict[Path, None] = {}
+def _files(paths: Iterable[Path]) -> dict[Path, Path]:
+    """The rules files that the paths name, each once: behind links, and as it was named. Raises UsageError."""
+    found: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():
             inside = sorted(each for each in path.rglob("*") if each.suffix in SUFFIXES and each.is_file())
             rules = [each for each in inside if not _is_configuration(each)]
             if not rules:
                 raise UsageError(f"{path}: no rules files in this folder (*.yaml)")
-            found.update(dict.fromkeys(each.resolve() for each in rules))
+            found = {each.resolve(): each for each in rules} | found
         elif not path.exists():
             raise UsageError(f"{path}: no such file or folder")
         else:
-            found[path.resolve()] = None
-    return list(found)
+            found.setdefault(path.resolve(), path)
+    return found
 
 
 def _is_configuration(file: Path) -> bool:
@@ -166,16 +173,11 @@ def _selected(chosen: Chosen, select: Sequence[str]) -> Chosen:
 
 def _rules_in(book: RuleBook, paths: Sequence[Path], select: Sequence[str]) -> set[str]:
     """The rules that the command line is about, tested or not."""
-    files = set(_files(paths))
+    files = _files(paths)
     names = {rule.name for rule in book.rules if not files or Path(rule.file).resolve() in files}
     if not paths:
         names |= {handler.name for handler in book.handlers}
     return {name for name in names if not select or any(fnmatch.fnmatchcase(name, each) for each in select)}
-
-
-def _shown(path: Path) -> str:
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
 
 
 def _write(file: Path, text: str) -> None:

@@ -96,6 +96,12 @@ class CaseReader:
     def at_the_top(self, node: Node | None) -> tuple[Case, ...]:
         return self._cases(node, ("tests",), None)
 
+    def expectation(self, entries: dict[str, Node]) -> tuple[Expected, ...] | None:
+        """What a test expects to be made."""
+        if "expect" not in entries:
+            return None
+        return self._expect(entries["expect"], self._reader.flag(entries.get("exact"), "exact", False))
+
     def _cases(self, node: Node | None, route: tuple[str | int, ...], rule: str | None) -> tuple[Case, ...]:
         if node is None:
             return ()
@@ -122,14 +128,13 @@ class CaseReader:
         subject = rule if rule is not None else reader.text(entries.get("rule"), "rule") or ""
         if "handler" in entries:
             of, subject = "handler", reader.text(entries["handler"], "handler") or ""
-        exact = reader.flag(entries.get("exact"), "exact", False)
         now = self._now(entries.get("now"))
         case = Case(
             name=reader.text(entries.get("name"), "name") or f"test {index + 1}",
             of=of,
             subject=subject,
             events=self._events(entries),
-            expect=self._expect(entries["expect"], exact) if "expect" in entries else None,
+            expect=self.expectation(entries),
             error=self._error(entries["expect_error"]) if "expect_error" in entries else None,
             place=entries["name"].place if "name" in entries else item.place,
             route=route,

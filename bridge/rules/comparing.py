@@ -24,6 +24,8 @@ LINE_MAX = 100
 _NAMED_BY = {Kind.TRIGGER: "trigger_key", Kind.TRACK: "event_name", Kind.ENROLL: "sequence_slug"}
 _PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off)$)[a-z_/](?:[a-z0-9_./@+ -]*[a-z0-9_./@+-])?|\d+[a-z]+", re.IGNORECASE)
 """Text that needs no quotes in YAML, whatever stands around it, not even for readers of YAML 1.1."""
+_NOT_YAML = re.compile("[^ -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+"""Characters that YAML has only escaped."""
 _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "m"), (1.0, "s"), (0.001, "ms"))
 
 
@@ -128,14 +130,14 @@ def difference(expected: Sequence[Expected], made: Sequence[Written]) -> list[Li
 
 
 def _between(wanted: Expected, found: Written) -> list[Line]:
-    fields = _differences(wanted.fields, found.fields, wanted.exact, 2, _texts_of(wanted.kind))
-    beside = _differences(*_beside(wanted, found), False, 1, frozenset())
+    fields = _differences(same_texts(wanted), found.fields, wanted.exact, 2)
+    beside = _differences(*beside_of(wanted, found), False, 1)
     if not fields and not beside:
         return []
     return [Line(" ", f"- {wanted.kind.value}:" + ("" if fields else " …")), *fields, *beside]
 
 
-def _beside(wanted: Expected, found: Written) -> tuple[dict[str, Any], dict[str, Any]]:
+def beside_of(wanted: Expected, found: Written) -> tuple[dict[str, Any], dict[str, Any]]:
     """What stands beside the fields, made comparable: durations by their length, an upsert's names as one."""
     left, right = dict(wanted.beside), dict(found.beside)
     if "aliases" in MODELS[wanted.kind].OPTIONS and "contact" in left:
@@ -152,28 +154,29 @@ def _beside(wanted: Expected, found: Written) -> tuple[dict[str, Any], dict[str,
     return left, right
 
 
-def _texts_of(kind: Kind) -> frozenset[str]:
-    """Fields in which a number becomes its text."""
-    return frozenset(name for name, info in MODELS[kind].model_fields.items() if "str" in repr(info.annotation))
+def same_texts(wanted: Expected) -> dict[str, Any]:
+    """The expected fields, with numbers as text where the action's field is text."""
+    model = MODELS[wanted.kind]
+    fields = dict(wanted.fields)
+    for name, value in fields.items():
+        if "str" in repr(model.model_fields[name].annotation):
+            fields[name] = [_as_text(item) for item in value] if isinstance(value, list) else _as_text(value)
+    return fields
 
 
 def _as_text(value: Any) -> Any:
     return str(value) if type(value) in (int, float) else value
 
 
-def _differences(
-    expected: Mapping[str, Any], found: Mapping[str, Any], exact: bool, depth: int, texts: frozenset[str]
-) -> list[Line]:
+def _differences(expected: Mapping[str, Any], found: Mapping[str, Any], exact: bool, depth: int) -> list[Line]:
     lines: list[Line] = []
     for name, value in expected.items():
-        if name in texts:
-            value = [_as_text(item) for item in value] if isinstance(value, list) else _as_text(value)
         there = found.get(name)
         if fits(value, there, exact):
             continue
         if isinstance(value, Mapping) and isinstance(there, Mapping):
             lines.append(Line(" ", f"{'  ' * depth}{flow(name)}:"))
-            lines += _differences(value, there, exact, depth + 1, frozenset())
+            lines += _differences(value, there, exact, depth + 1)
             continue
         if value is not None or name in found:
             lines += _entry("-", name, value, depth)
@@ -214,7 +217,7 @@ def flow(value: Any) -> str:
     if isinstance(value, str):
         if _PLAIN.fullmatch(value) and json_scalar(value) == value:
             return value
-        return orjson.dumps(value).decode()
+        return _NOT_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", orjson.dumps(value).decode())
     return orjson.dumps(value, default=str).decode()
 
 

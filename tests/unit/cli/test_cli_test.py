@@ -278,3 +278,51 @@ def test_check_finds_bad_tests_too(folder: Path) -> None:
     rules.write_text(MORE.replace("expect:", "expct:"))
     check = CliRunner().invoke(main, ["check", "--offline"])
     assert "error MB190: a test has no key expct (did you mean expect?)" in check.stdout
+
+
+def test_update_writes_what_was_made_and_nothing_else(folder: Path) -> None:
+    """The file's line ends, its byte order mark and its mode stay; what is not updated still fails."""
+    file = folder / "config" / "rules" / "a.yaml"
+    before = b"\xef\xbb\xbf" + RULES.replace("\n", "\r\n").encode()
+    file.write_bytes(before)
+    file.chmod(0o640)
+    (folder / "link.yaml").symlink_to(file)
+    result = call("--update", "link.yaml")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(
+        "link.yaml:10: updated signup: wrong <&>\n3 tests: 1 passed, 1 updated, 1 skipped\n"
+    )
+    assert file.read_bytes() == before.replace(b'"C\\u0001"', b'"A"')
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert (folder / "link.yaml").is_symlink()
+    assert [path.name for path in file.parent.iterdir() if path.name.startswith(".")] == []
+    again = call("--update", "link.yaml")
+    assert (again.exit_code, again.stdout.split("\n")[0]) == (0, "3 tests: 2 passed, 1 skipped")
+
+
+def test_what_cannot_be_updated_still_fails_and_says_why(folder: Path) -> None:
+    file = folder / "config" / "rules" / "a.yaml"
+    text = RULES.replace("expect: [{upsert: {first_name: A}}]", "expect_error: {kind: rule}")
+    file.write_text(text)
+    result = call("--update", "--json")
+    assert result.exit_code == 1
+    made = json.loads(result.stdout)
+    assert (made["failed"], made["updated"]) == (1, 1)
+    assert [(test.get("updated"), test.get("not_updated")) for test in made["tests"][:2]] == [
+        (False, "it expects an error"),
+        (True, None),
+    ]
+    told = call("--update")
+    assert "    not updated: it expects an error\n" in told.stdout
+    assert file.read_text() == text.replace('"C\\u0001"', '"A"')
+
+
+def test_a_file_that_cannot_be_written_is_left_as_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = call("--update")
+    assert result.exit_code == 2
+    assert result.stderr == "meisa-bridge: config/rules/a.yaml: cannot be updated (No space left on device)\n"
+    assert (folder / "config" / "rules" / "a.yaml").read_text() == RULES
