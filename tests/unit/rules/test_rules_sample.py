@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import orjson
 import pytest
 from click.testing import CliRunner
 
 from bridge.cli import main
-from bridge.decode import decoder_for
+from bridge.decode import decoder_for, values_in_avro
+from bridge.decode.schema import TopicSchemas
 from bridge.model import Action, Kind, Lane, Plan, Record
 from bridge.rules import load
 from bridge.sandbox.world import World, WorldOptions
+from bridge.schema_files import load_schema
 from schemas.generate import files
 from schemas.generate.catalogue import Event, Field, example
 
@@ -40,6 +45,31 @@ def test_every_event_of_the_catalogue_is_planned_without_failure(event: Event) -
     nulls = {**full, "data": {**{each.name: None for each in event.data if each.optional}, **small["data"]}}
     for value in (full, small, nulls):
         assert plan(value).failures == ()
+
+
+@pytest.mark.parametrize("event", CATALOGUE.events, ids=lambda event: event.type)
+def test_an_event_means_the_same_as_avro_and_as_json(event: Event) -> None:
+    """By the schemas of the catalogue, through the bridge's own decoders: the same event, and the same actions."""
+    schema = load_schema(ROOT / "schemas" / f"{event.type}.avsc")
+    decoder = decoder_for("avro", values=values_in_avro(TopicSchemas(schema), registry=False))
+    for only_required in (False, True):
+        value = example(CATALOGUE, event, only_required=only_required)
+        stream = io.BytesIO()
+        times = {each.name for each in event.data if each.type.name == "time"}
+        data = {name: datetime.fromisoformat(item) if name in times else item for name, item in value["data"].items()}
+        fastavro.schemaless_writer(
+            stream, schema.document, {**value, "time": datetime.fromisoformat(value["time"]), "data": data}
+        )
+        found = decoder.decode(Record("user-events", 0, 1, 0, b"u1", stream.getvalue()))
+        assert found is not None
+        assert (found.id, found.type, found.time) == (value["id"], value["type"], value["time"])
+        absent = {each.name: None for each in event.data if each.optional}
+        assert found.data == {**(absent if only_required else {}), **value["data"]}
+        assert BOOK.plan(found).failures == ()
+        if not only_required:
+            assert [(action.kind, action.body) for action in BOOK.plan(found).actions] == [
+                (action.kind, action.body) for action in plan(value).actions
+            ]
 
 
 def test_every_event_of_the_catalogue_has_a_rule_of_its_own() -> None:
