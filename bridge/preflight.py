@@ -15,8 +15,9 @@ from bridge.kafka.admin import create_topics, probe
 from bridge.kafka.properties import validate
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
-from bridge.model import Call, Outcome, Verdict
-from bridge.scopes import missing_scopes, unneeded_scopes
+from bridge.model import Call, Kind, Outcome, Verdict
+from bridge.scopes import key_of, missing_scopes, unneeded_scopes
+from bridge.sequences import sequence_problems
 from bridge.state import open_ledger
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ CODES = {
     "MB212": "Meisa refuses the key, or it is of the other environment",
     "MB213": "a key lacks a scope that rules need",
     "MB214": "a key has scopes that nothing is done with (a warning)",
+    "MB220": "a sequence that rules enroll into is not active in Meisa, or there is none",
+    "MB221": "whether sequences are active could not be asked (a notice)",
 }
 
 ASK_SECONDS = 10.0
@@ -47,8 +50,12 @@ def check_online(settings: Settings, *, create: bool = False) -> list[Problem]:
 
 
 async def _check(settings: Settings, create: bool) -> list[Problem]:
+    try:
+        book = load_rules(settings)
+    except UserError:
+        book = None  # told with its places already
     kafka, quota, meisa = await asyncio.gather(
-        asyncio.to_thread(_kafka, settings, create), _quota(settings), _meisa(settings)
+        asyncio.to_thread(_kafka, settings, create), _quota(settings), _meisa(settings, book)
     )
     return kafka + quota + meisa
 
@@ -115,12 +122,8 @@ def _missing_topic(settings: Settings, name: str, *, is_letters: bool, create: b
         yield place.problem(code, f"{what} does not exist", "create it, or let check do it: --create-topics")
 
 
-async def _meisa(settings: Settings) -> list[Problem]:
+async def _meisa(settings: Settings, book: RuleBook | None) -> list[Problem]:
     problems = []
-    try:
-        book = load_rules(settings)
-    except UserError:
-        book = None  # told with its places already
     reads = {name: secret.read for name, secret in secrets(settings).items()}
     async with MeisaClient(
         settings.meisa.base_url, reads, allow_http=settings.meisa.allow_http, timeout_seconds=settings.meisa.timeout
@@ -139,6 +142,8 @@ async def _meisa(settings: Settings) -> list[Problem]:
                     message = f"the key lacks the scope {ENDPOINTS[kind].scope}, which {kind} needs"
                     hint = "grant it in Meisa, or give that action a key of its own: meisa.keys"
                     problems.append(settings.place(*path).problem("MB213", message, hint))
+        if book is not None:
+            problems += await sequence_problems(client, settings, book, pings[key_of(settings, Kind.ENROLL)])
     return problems + (list(_unneeded(settings, book, pings)) if book is not None else [])
 
 

@@ -2,9 +2,9 @@
 
 Where the documentation is silent (assumed):
 
-- Triggers and sequences that nobody configured count as active, so that a bridge runs against an empty sandbox; with a
-  catalogue (`triggers`, `sequences`; empty ones in `--strict`) only those named exist. Unknown or inactive is 400 for
-  both.
+- Triggers and sequences that nobody configured count as active, so that a bridge runs against an empty sandbox; such a
+  sequence is listed to whoever searches for its slug. With a catalogue (`triggers`, `sequences`; empty ones in
+  `--strict`) only those named exist. Unknown or inactive is 400 for both.
 - A contact already active or paused in a sequence is refused with 409 `already_enrolled` (`already_enrolled_status`).
 - A suppressed contact is refused with 422 by enroll, unless `override_unsubscribe`.
 - Bulk enrollment creates absent contacts too; a repeated address in one call is already enrolled the second time.
@@ -23,6 +23,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 from bridge.model import email_key
 from bridge.sandbox import fields
@@ -183,6 +184,10 @@ class World:
             if status == "all" or sequence.status == (status or "active")
             if wanted in sequence.slug.casefold() or wanted in sequence.name.casefold()
         ]
+        if self.any_sequence and search and search not in self.sequences and status != "inactive":
+            # One that nobody configured counts as active: whoever asks for it by its slug is told so.
+            name = search.replace("-", " ").capitalize()
+            found.append({"id": str(uuid5(NAMESPACE_URL, search)), "slug": search, "name": name, "status": "active"})
         return Answer(200, {"count": len(found), "results": found})
 
     def _active_sequence(self, slug: str) -> Sequence | None:

@@ -169,6 +169,64 @@ async def test_scopes_that_a_key_does_not_need_are_a_warning(checked: Checker) -
     assert await checked(mail="meisa_test_mail") == []
 
 
+ENROLLS = """\
+rules:
+  - name: onboard
+    match: user.signed_up
+    do:
+      - enroll: {sequence_slug: SLUG, email: "${data.email}"}
+      - enroll: {sequence_slug: "${data.slug}", email: "${data.email}"}
+  - name: not-yet
+    enabled: false
+    match: user.signed_up
+    do: [{enroll: {sequence_slug: nowhere, email: "${data.email}"}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("slug", "says"),
+    [
+        ("onboarding", ""),
+        ("onbording", "Meisa has no sequence onbording: enrollments would be refused (did you mean onboarding?)"),
+        (
+            "old-trial",
+            "the sequence old-trial is inactive in Meisa: enrollments would be refused (activate it in Meisa",
+        ),
+    ],
+)
+async def test_sequences_that_are_not_active(embedded_kafka: Cluster, tmp_path: Path, slug: str, says: str) -> None:
+    """Told where the rule names them; of enabled rules, and slugs that no event decides."""
+    catalogue = {"onboarding": "active", "old-trial": "inactive"}
+    async with SandboxServer(sandbox_options(sequences=catalogue)) as server:
+        place = Place(embedded_kafka, tmp_path, server.base_url, rules=ENROLLS.replace("SLUG", slug))
+        problems = await asyncio.to_thread(check_online, place.settings())
+        assert [entry.endpoint for entry in server.sandbox.ledger.entries if entry.endpoint not in READS] == []
+    if not says:
+        assert problems == []
+        return
+    (problem,) = problems
+    assert (problem.code, problem.severity, problem.line, problem.column) == ("MB220", "error", 5, 33)
+    assert problem.file.endswith(".yaml") and f"{problem.message} ({problem.hint})".startswith(says)
+
+
+READS = {"ping", "sequences"}
+
+
+async def test_sequences_of_a_sandbox_without_a_catalogue_are_active(embedded_kafka: Cluster, tmp_path: Path) -> None:
+    async with SandboxServer(sandbox_options()) as server:
+        place = Place(embedded_kafka, tmp_path, server.base_url, rules=ENROLLS.replace("SLUG", "any"))
+        assert await asyncio.to_thread(check_online, place.settings()) == []
+
+
+async def test_a_key_that_may_not_list_sequences_is_only_a_notice(embedded_kafka: Cluster, tmp_path: Path) -> None:
+    """It can enroll; what it cannot tell is said."""
+    async with SandboxServer(sandbox_options(keys=("meisa_test_enroll=sequences:enroll",))) as server:
+        place = Place(embedded_kafka, tmp_path, server.base_url, rules=ENROLLS.replace("SLUG", "any"))
+        (problem,) = await asyncio.to_thread(check_online, place.settings(MEISA_API_KEY="meisa_test_enroll"))
+    assert (problem.code, problem.severity) == ("MB221", "notice")
+    assert "lacks the scope sequences:read" in problem.message
+
+
 async def test_both_sides_are_told_at_once(checked: Checker) -> None:
     problems = await checked(LETTERS=unique("missing"), key="meisa_test_nobody")
     assert {problem[0] for problem in problems} == {"MB203", "MB212"}

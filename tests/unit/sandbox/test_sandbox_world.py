@@ -273,6 +273,22 @@ def test_sequences_are_listed_by_status_and_search() -> None:
     assert refused(lambda: world.list_sequences("paused", "")).status == 400
 
 
+def test_a_sequence_that_nobody_configured_is_listed_to_whoever_asks_for_it() -> None:
+    """It counts as active; asking changes nothing. With a catalogue there are only those that it names."""
+
+    def listed(world: World, status: str, search: str) -> list[tuple[str, str]]:
+        results = world.list_sequences(status, search).body["results"]
+        return [(sequence["slug"], sequence["status"]) for sequence in results]
+
+    anything = make()
+    assert listed(anything, "all", "win-back") == [("win-back", "active")]
+    assert listed(anything, "all", "") == listed(anything, "inactive", "win-back") == []
+    assert anything.list_sequences("", "win-back").body == anything.list_sequences("", "win-back").body
+    anything.set_sequence("win-back", status="inactive")
+    assert listed(anything, "all", "win-back") == [("win-back", "inactive")]
+    assert listed(make(sequences={}), "all", "win-back") == []
+
+
 def test_bulk_enrollment_tells_each_outcome(world: World) -> None:
     """Already enrolled and suppressed ones are skipped, a bad address does not stop the others."""
     enroll(world, email="in@example.com")
