@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urldefrag, urlsplit
+from urllib.request import url2pathname
 
 from bridge.config import codes
 from bridge.config.formats import schema_paths
-from bridge.decode.schema import Schema, SchemaError, TopicSchemas, parse
+from bridge.decode.schema import Schema, SchemaError, TopicSchemas, parse, parse_json
 from bridge.errors import Problem, UsageError
 from bridge.places import Place
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 BYTES_MAX = 4 * 1_048_576
 """The largest schemas that people publish are a few hundred KB."""
+NEIGHBOURS_MAX = 1_000
+"""Files of a folder in which an `$id` is looked for."""
 
 
 def load_schemas(
@@ -50,7 +54,37 @@ def load_schema(path: Path) -> Schema:
         other = folder / name
         return read(other) if name == other.name and other.is_file() else None
 
-    return parse(read(path), path.resolve(), beside)
+    return parse(read(path), path.resolve(), beside, _Neighbours(path.resolve()))
+
+
+class _Neighbours:
+    """The text of a JSON Schema by its URI: the file that it names, or one of the same folder with that `$id`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._by_id: dict[str, str] | None = None
+
+    def __call__(self, uri: str) -> str | None:
+        """None where there is none. Raises UsageError where it cannot be read."""
+        parts = urlsplit(uri)
+        if parts.scheme == "file":
+            path = Path(url2pathname(parts.path))
+            return read(path) if path.exists() else None
+        if self._by_id is None:
+            self._by_id = dict(self._ids())
+        return self._by_id.get(uri)
+
+    def _ids(self) -> Iterator[tuple[str, str]]:
+        """Every `$id` in the folder, with its file's text; a file that is no JSON has none."""
+        for path in sorted(self._path.parent.glob("*.json"))[:NEIGHBOURS_MAX]:
+            try:
+                text = read(path)
+                document = parse_json(text)
+            except (UsageError, SchemaError):
+                continue
+            id = document.get("$id") if isinstance(document, dict) else None
+            if isinstance(id, str):
+                yield urldefrag(id).url, text
 
 
 def read(path: Path) -> str:

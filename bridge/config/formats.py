@@ -24,10 +24,6 @@ def _not_built(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
             yield where("topics", name, "registry").problem(
                 codes.NOT_YET, "`registry` is not in this version yet", "write schema: schemas/plan.changed.avsc"
             )
-        elif topic.schemas is not None and topic.schema_kind == "json":
-            yield where("topics", name, "schema").problem(
-                codes.NOT_YET, "`schema` is not in this version yet", "remove it: without it nothing is compared"
-            )
         if topic.dedupe is not None:
             yield where("topics", name, "dedupe").problem(
                 codes.NOT_YET, "`dedupe` is not in this version yet", "remove it: repeated events are carried out again"

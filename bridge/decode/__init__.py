@@ -7,7 +7,7 @@ No message of a DecodeError contains what the record holds, only where and what 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from bridge.decode.cloudevents import CloudEventsDecoder
 from bridge.decode.debezium import DebeziumDecoder
@@ -73,13 +73,32 @@ def decoder_for(
     Raises StartFailed where this version knows no such format, and SchemaError where a schema can't be used for it.
     """
     if format == "json":
-        return JsonDecoder(envelope)
+        return _checked(JsonDecoder(envelope), "value", schemas)
     if format == "cloudevents":
-        return CloudEventsDecoder()
-    if format == "debezium" and (encoding != "avro" or values is not None):
-        return DebeziumDecoder(values.fields if values is not None else None)
+        return _checked(CloudEventsDecoder(), "data", schemas)
+    if format == "debezium" and encoding != "avro":
+        return _checked(DebeziumDecoder(), "data", schemas)
+    if format == "debezium" and values is not None:
+        return DebeziumDecoder(values.fields)
     if format == "avro" and values is not None:
         from bridge.decode.avro import AvroDecoder
 
         return AvroDecoder(values, envelope)
     raise StartFailed(f"format {format!r} is not supported by this version; write one of: {', '.join(FORMATS)}")
+
+
+def _checked(decoder: Decoder, part: Literal["value", "data"], schemas: TopicSchemas) -> Decoder:
+    """The decoder, with its events compared with JSON Schemas where the topic has some. Raises SchemaError."""
+    if not schemas:
+        return decoder
+    from bridge.decode.json_schema import Check, CheckedDecoder, SchemaFault
+
+    def check(schema: Schema) -> Check:
+        try:
+            return Check(schema.document, schema.path.as_uri(), schema.others)
+        except SchemaFault as error:
+            fault = error.message
+        raise SchemaError(fault)
+
+    whole = None if schemas.whole is None else check(schemas.whole)
+    return CheckedDecoder(decoder, part, whole, {type: check(schema) for type, schema in schemas.by_type.items()})

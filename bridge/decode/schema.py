@@ -42,7 +42,8 @@ class Schema:
     path: Path = Path()
     """The file, absolute: what relative references start from."""
     others: Mapping[str, Any] = field(default_factory=dict)
-    """Avro: the documents in which types stand that this one only names, in the order in which they are needed."""
+    """Avro: the documents in which types stand that this one only names, in the order in which they are needed.
+    JSON: the documents that this one refers to, directly or not, by URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +60,53 @@ class TopicSchemas:
 NO_SCHEMAS = TopicSchemas()
 
 
-def parse(text: str, path: Path, beside: Callable[[str], str | None]) -> Schema:
-    """The schema in a file's text. `beside` gives the text of a file beside it by its name, None where there is none.
+def parse(
+    text: str, path: Path, beside: Callable[[str], str | None], at_uri: Callable[[str], str | None] = lambda uri: None
+) -> Schema:
+    """The schema in a file's text. `beside` gives the text of a file beside it by its name, `at_uri` that of a JSON
+    Schema by its URI; None where there is none.
 
-    Raises SchemaError.
+    Raises SchemaError, and what these raise.
     """
     document = parse_json(text)
     if path.suffix.lower() == ".avsc":
         return Schema("avro", document, path, avro_others(document, beside))
+    return Schema("json", _json_schema(document), path, _json_others(text, document, path, at_uri))
+
+
+def _json_schema(document: Any) -> Any:
     if not isinstance(document, dict | bool):
         raise SchemaError("a JSON Schema is an object", 1, 1)
-    return Schema("json", document, path)
+    if deeper_than(document, DEPTH_MAX):
+        raise SchemaError(f"nested deeper than {DEPTH_MAX} levels", 1, 1)
+    return document
+
+
+def _json_others(text: str, document: Any, path: Path, at_uri: Callable[[str], str | None]) -> dict[str, Any]:
+    """The documents that a JSON Schema refers to. Raises SchemaError where it, or one of them, is no good."""
+    from bridge.decode.json_schema import SchemaFault, documents_of, place_in
+
+    texts = {"": text}
+
+    def read(uri: str) -> Any:
+        other = at_uri(uri)
+        if other is None:
+            return None
+        texts[uri] = other
+        try:
+            return _json_schema(parse_json(other))
+        except SchemaError as error:
+            raise SchemaError(f"{uri.rpartition('/')[2]}, line {error.line}: {error.message}") from None
+
+    try:
+        return documents_of(document, path.as_uri(), read)
+    except SchemaFault as error:
+        fault = error
+    line, column = place_in(texts[fault.document], fault.way)
+    if fault.document:
+        name = fault.document.rpartition("/")[2]
+        raise SchemaError(f"{name}, line {line}, column {column}: {fault.message}")
+    raise SchemaError(fault.message, line, column)
 
 
 def parse_json(text: str) -> Any:

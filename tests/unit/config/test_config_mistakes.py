@@ -255,7 +255,6 @@ MISTAKES = {
     "dedupe beside avro": Mistake(
         with_("topics", "topics: {a: {format: avro, dedupe: 10m}}"), "MB031", "2:36", "remove it"
     ),
-    "schema": Mistake(with_("topics", "topics: {a: {schema: a.json}}"), "MB031", "2:22", "remove it"),
     "a schema that is a list": Mistake(
         with_("topics", "topics: {a: {schema: [a.json]}}"), "MB006", "2:22", "not a list"
     ),
