@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from bridge.decode import Decoder, decoder_for
+from bridge.decode.schema import TopicSchemas
 from bridge.decode.times import from_text
+from bridge.errors import DecodeError
+from bridge.model import Event, Record
+from bridge.schema_files import load_schema
 from schemas.generate import avro, files, json_schema
 from schemas.generate.catalogue import CatalogueError, example, parse
 
@@ -329,3 +335,49 @@ def test_a_mistake_in_the_catalogue_is_told_with_its_place(path: tuple[str, ...]
     below[path[-1]] = value
     with pytest.raises(CatalogueError, match=says.replace(".", r"\.").replace("'", ".")):
         parse(document)
+
+
+# In the bridge -------------------------------------------------------------------------------------------------------
+
+
+def decode(decoder: Decoder, value: Any, **headers: str) -> Event | None:
+    listed = tuple((name, text.encode()) for name, text in headers.items())
+    return decoder.decode(Record("user-events", 0, 1, 1_767_323_045_000, b"u1", json.dumps(value).encode(), listed))
+
+
+def test_the_bridge_compares_a_topics_events_with_the_schemas() -> None:
+    """With the one of the topic, or with one for each type: examples pass, and a misfit is told with the same words."""
+    by_type = {type: load_schema(SCHEMAS / f"{type}.schema.json") for type in TYPES}
+    topic = decoder_for("json", schemas=TopicSchemas(load_schema(SCHEMAS / "events.schema.json")))
+    single = decoder_for("json", schemas=TopicSchemas(None, by_type))
+    for event in CATALOGUE.events:
+        full = example(CATALOGUE, event)
+        for decoder in (topic, single):
+            found = decode(decoder, full)
+            assert found is not None and found.type == event.type
+            for wrong, path in (
+                ({**full, "data": {**full["data"], "user_id": ""}}, "value.data.user_id"),
+                ({**full, "data": {**full["data"], "email": None}}, "value.data.email"),
+                ({**full, "data": {"user_id": "u1"}}, "value.data"),
+            ):
+                with pytest.raises(DecodeError) as caught:
+                    decode(decoder, wrong)
+                assert caught.value.path == path
+    with pytest.raises(DecodeError, match=r"value\.type does not fit the schema \(enum\)"):
+        decode(topic, {**full, "type": "no.such"})
+    assert decode(single, {"type": "no.such"}) is not None, "a type without a schema is not compared"
+
+
+def test_the_data_of_a_cloudevent_is_compared_with_a_part_of_a_schema(tmp_path: Path) -> None:
+    """As the README says: a file of one line that refers to it."""
+    (line,) = re.findall(r"`(\{\"\$ref\": .+?\})`", (SCHEMAS / "README.md").read_text(encoding="utf-8"))
+    (tmp_path / "plan.changed.schema.json").write_text((SCHEMAS / "plan.changed.schema.json").read_text())
+    (tmp_path / "plan.changed.data.json").write_text(line)
+    schemas = TopicSchemas(load_schema(tmp_path / "plan.changed.data.json"))
+    decoder = decoder_for("cloudevents", schemas=schemas)
+    headers = {"ce_id": "1", "ce_source": "/billing", "ce_type": "plan.changed", "ce_specversion": "1.0"}
+    data = read("examples/plan.changed.json")["data"]
+    found = decode(decoder, data, **headers, **{"content-type": "application/json"})
+    assert found is not None and (found.type, found.data) == ("plan.changed", data)
+    with pytest.raises(DecodeError, match=r"data\.plan"):
+        decode(decoder, {**data, "plan": None}, **headers, **{"content-type": "application/json"})
