@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "dlq": "bridge.cli.dlq:dlq",
     "identities": "bridge.cli.identities:identities",
     "schema": "bridge.cli.schema:schema",
+    "init": "bridge.cli.init:init",
     "sandbox": "bridge.cli.play:sandbox",
     "demo": "bridge.cli.play:demo",
 }
