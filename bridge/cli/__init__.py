@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "test": "bridge.cli.test:test",
     "eval": "bridge.cli.evaluate:evaluate",
     "dlq": "bridge.cli.dlq:dlq",
+    "offsets": "bridge.cli.offsets:offsets",
     "identities": "bridge.cli.identities:identities",
     "schema": "bridge.cli.schema:schema",
     "init": "bridge.cli.init:init",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from bridge.actions import duration_seconds
+from bridge.cli.options import wall_of
 from bridge.errors import LogFailed, StartFailed, UsageError, UserError
 from bridge.kafka.admin import Cluster, create_topics, probe
 from bridge.kafka.replays import KafkaLogs
@@ -326,16 +326,7 @@ def about(record: Record, letter: DeadLetter, contact: str) -> bool:
 
 def _moment(text: str, option: str) -> str:
     """A time as letters write it (UTC, ISO 8601, which sorts as text)."""
-    try:
-        moment = datetime.now(UTC).timestamp() - duration_seconds(text)
-    except ValueError:
-        try:
-            parsed = datetime.fromisoformat(text)
-        except ValueError:
-            raise UsageError(
-                f"{option} {text!r} is no time: write 2026-01-31T08:00:00Z, or an age such as 2h"
-            ) from None
-        moment = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    moment = wall_of(text, option)
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bridge.cli.boundary import LazyGroup
-from bridge.cli.options import config_option
-from bridge.errors import UsageError, UserError
+from bridge.cli.options import agree, config_option
+from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from bridge.cli.dead_letters import Found, Shelf
@@ -155,7 +154,7 @@ def replay(
         found = await (shelf.named(letters) if letters else shelf.find(**options))
         wishes = Wishes.replays(shelf, found, named=bool(letters), overwrite=overwrite, send_again=send_again)
         if not dry_run and wishes.chosen and (overwrite or send_again):
-            _agree(wishes.consequence(overwrite=overwrite, send_again=send_again), yes)
+            agree(wishes.consequence(overwrite=overwrite, send_again=send_again), yes)
         results: list[tuple[Found, str, str]] = []
         if not dry_run and wishes.chosen:
             if await shelf.make_topic():
@@ -213,7 +212,7 @@ def discard(config: Path, letters: tuple[str, ...], everything: bool, dry_run: b
         found = await (shelf.named(letters) if letters else shelf.find(**options))
         wishes = Wishes.discards(found)
         if wishes.chosen and not dry_run:
-            _agree(f"Discard {_count(wishes.chosen)}? They will not be delivered.", yes)
+            agree(f"Discard {_count(wishes.chosen)}? They will not be delivered.", yes)
             if await shelf.make_topic():
                 click.echo(f"topic {shelf.replays_topic} did not exist and was created", err=True)
             await shelf.ask(wishes.requests)
@@ -238,16 +237,6 @@ def _one_way(letters: Sequence[str], options: dict[str, Any], *, everything: boo
         raise UsageError("name letters, or give filters, not both")
     if not (letters or filtered or everything):
         raise UsageError("say which: name letters, or give a filter such as --kind, or --all")
-
-
-def _agree(question: str, yes: bool) -> None:
-    """Raises UsageError where nobody can be asked, UserError where the answer is no."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can be asked without a terminal: repeat it with --yes")
-    if not click.confirm(question, err=True):
-        raise UserError("nothing was done")
 
 
 def _count(found: Sequence[Found]) -> str:

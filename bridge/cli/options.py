@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import click
+
+from bridge.errors import UsageError, UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 CONFIG_PATH: Final = Path("config/bridge.yaml")
@@ -27,6 +31,32 @@ def config_option(command: Command) -> Command:
         metavar="PATH",
         help="The configuration.",
     )(command)
+
+
+def agree(question: str, yes: bool) -> None:
+    """Raises UsageError where nobody can be asked, UserError where the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody can be asked without a terminal: repeat it with --yes")
+    if not click.confirm(question, err=True):
+        raise UserError("nothing was done")
+
+
+def wall_of(text: str, option: str) -> float:
+    """A time (ISO 8601, UTC unless it says otherwise) or an age such as 2h, as Unix seconds. Raises UsageError."""
+    from bridge.actions import duration_seconds
+
+    try:
+        return datetime.now(UTC).timestamp() - duration_seconds(text)
+    except ValueError:
+        try:
+            parsed = datetime.fromisoformat(text)
+        except ValueError:
+            raise UsageError(
+                f"{option} {text!r} is no time: write 2026-01-31T08:00:00Z, or an age such as 2h"
+            ) from None
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 
 class FlagsCommand(click.Command):
