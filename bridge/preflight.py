@@ -5,13 +5,14 @@ that it was told to create.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from bridge.app import load_rules, secrets
-from bridge.errors import LedgerFailed, Problem, StartFailed, UsageError, UserError
+from bridge.errors import LedgerFailed, Problem, ProblemsFound, StartFailed, UsageError, UserError
 from bridge.introductions import introduction, not_meisa
-from bridge.kafka.admin import create_topics, probe
+from bridge.kafka.admin import Cluster, create_topics, probe, retention_seconds
 from bridge.kafka.properties import validate
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
@@ -19,6 +20,7 @@ from bridge.model import Call, Kind, Outcome, Verdict
 from bridge.scopes import key_of, missing_scopes, unneeded_scopes
 from bridge.sequences import sequence_problems
 from bridge.state import open_ledger
+from bridge.traffic import traffic_problems
 
 if TYPE_CHECKING:
     from bridge.config import Settings
@@ -37,6 +39,13 @@ CODES = {
     "MB214": "a key has scopes that nothing is done with (a warning)",
     "MB220": "a sequence that rules enroll into is not active in Meisa, or there is none",
     "MB221": "whether sequences are active could not be asked (a notice)",
+    "MB222": "how many calls a day the rules plan, against the quota (a notice; a warning where that is less)",
+    "MB223": "the backlog drains more slowly than its topic keeps records (a warning)",
+    "MB224": "a rule fails for sampled events (a warning)",
+    "MB225": "a condition is false for all sampled events, for want of a field (a notice; a warning for changed rows)",
+    "MB226": "sampled records are no events (a warning)",
+    "MB227": "a rule's type is almost that of events which no rule matches (a warning)",
+    "MB228": "a topic's traffic could not be looked at (a notice)",
 }
 
 ASK_SECONDS = 10.0
@@ -55,7 +64,7 @@ async def _check(settings: Settings, create: bool) -> list[Problem]:
     except UserError:
         book = None  # told with its places already
     kafka, quota, meisa = await asyncio.gather(
-        asyncio.to_thread(_kafka, settings, create), _quota(settings), _meisa(settings, book)
+        asyncio.to_thread(_kafka_and_traffic, settings, book, create), _quota(settings), _meisa(settings, book)
     )
     return kafka + quota + meisa
 
@@ -76,22 +85,38 @@ async def _quota(settings: Settings) -> list[Problem]:
     return []
 
 
-def _kafka(settings: Settings, create: bool) -> list[Problem]:
+def _kafka_and_traffic(settings: Settings, book: RuleBook | None, create: bool) -> list[Problem]:
+    """The cluster; where it is as it should be, also what its records say of the rules."""
+    problems, cluster = _kafka(settings, create)
+    if book is None or cluster is None or any(name not in cluster.topics for name in settings.topics):
+        return problems
+    kafka = settings.kafka
+    retention: dict[str, float] = {}
+    if cluster.describes:
+        retention = retention_seconds(kafka.bootstrap_servers, kafka.properties, settings.topics)
+    try:
+        return problems + traffic_problems(settings, book, retention, time.time())
+    except ProblemsFound:
+        return problems  # of an envelope or a schema: told with its place already
+
+
+def _kafka(settings: Settings, create: bool) -> tuple[list[Problem], Cluster | None]:
     kafka = settings.kafka
     try:
         validate(kafka.bootstrap_servers, kafka.properties)
         cluster = probe(kafka.bootstrap_servers, kafka.properties, ASK_SECONDS)
     except UsageError as error:
-        return [settings.place("kafka", "properties").problem("MB204", str(error))]
+        return [settings.place("kafka", "properties").problem("MB204", str(error))], None
     except StartFailed as error:
-        return [settings.place("kafka", "bootstrap_servers").problem("MB201", str(error))]
+        return [settings.place("kafka", "bootstrap_servers").problem("MB201", str(error))], None
     letters = settings.dead_letters.topic
     problems = [
         problem
         for name in cluster.missing(*settings.topics, letters)
         for problem in _missing_topic(settings, name, is_letters=name == letters, create=create)
     ]
-    return [*problems, *_shares(settings, sum(cluster.topics.get(name, 0) for name in settings.topics))]
+    partitions = sum(cluster.topics.get(name, 0) for name in settings.topics)
+    return [*problems, *_shares(settings, partitions)], cluster
 
 
 def _shares(settings: Settings, partitions: int) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import structlog
@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 
 from bridge.errors import StartFailed
 from bridge.kafka.properties import CLASSIC, reason, shared
+from bridge.kafka.topics import keeps_seconds
 
 log = structlog.get_logger(__name__)
 
@@ -147,7 +148,26 @@ def session_seconds(
         return SESSION_SECONDS
 
 
-_COORDINATOR_BUSY = {
+def retention_seconds(
+    bootstrap_servers: str, properties: Mapping[str, Any], topics: Iterable[str], timeout_seconds: float = 5.0
+) -> dict[str, float]:
+    """How long topics keep records at least; without those that keep them for ever or do not tell. Blocking; never
+    raises. Not to be asked of the embedded broker, which does not answer."""
+    client = AdminClient(shared(bootstrap_servers, properties), logger=_Listening())
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in topics]
+    found: dict[str, float] = {}
+    for resource, answer in client.describe_configs(asked, request_timeout=timeout_seconds).items() if asked else ():
+        try:
+            keeps = keeps_seconds(answer.result(timeout_seconds))
+        except (KafkaException, TimeoutError, KeyError, TypeError, ValueError) as error:
+            log.debug("a topic's retention is not told", topic=resource.name, error=repr(error))
+            continue
+        if keeps is not None:
+            found[resource.name] = keeps
+    return found
+
+
+COORDINATOR_BUSY = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
@@ -174,7 +194,7 @@ def has_committed(
                 return any(answer.offset >= 0 or answer.error is not None for answer in answers)
             except KafkaException as error:
                 problem = error.args[0]
-                if problem.code() not in _COORDINATOR_BUSY or time.monotonic() >= deadline:
+                if problem.code() not in COORDINATOR_BUSY or time.monotonic() >= deadline:
                     log.warning(
                         "Kafka does not tell whether the group has committed: it counts as if", error=reason(problem)
                     )

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from bridge.errors import LogFailed
+from bridge.kafka.admin import COORDINATOR_BUSY
 from bridge.kafka.properties import READS, LibrdkafkaLog, checked, reason, shared
 from bridge.kafka.replays import record_of
 from bridge.kafka.starting import EARLIEST, LATEST, offsets_at
@@ -182,10 +183,18 @@ class Sampler:
     def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offsets that the group named at the beginning has; without those where it has none."""
         asked = [KafkaPartition(*partition) for partition in partitions]
-        try:
-            answers = self._reader.committed(asked, timeout=ASK_SECONDS) if asked else []
-        except KafkaException as error:
-            raise LogFailed(reason(error.args[0])) from None
+        deadline = time.monotonic() + ASK_SECONDS
+        while asked:
+            try:
+                answers = self._reader.committed(asked, timeout=ASK_SECONDS)
+                break
+            except KafkaException as error:
+                problem = error.args[0]
+                if problem.code() not in COORDINATOR_BUSY or time.monotonic() >= deadline:
+                    raise LogFailed(reason(problem)) from None
+                time.sleep(POLL_SECONDS)
+        else:
+            answers = []
         return {
             TopicPartition(answer.topic, answer.partition): answer.offset
             for answer in answers

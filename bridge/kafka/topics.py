@@ -138,17 +138,23 @@ class Topics:
         kept = dict(self.retention_seconds)
         for resource, answer in asked.items():
             try:
-                settings = answer.result(0)
-                milliseconds = int(settings["retention.ms"].value)
-                deletes = "delete" in settings["cleanup.policy"].value
+                keeps = keeps_seconds(answer.result(0))
             except (KafkaException, TimeoutError, KeyError, TypeError, ValueError) as error:
                 why = reason(error.args[0]) if isinstance(error, KafkaException) else repr(error)
                 log.debug("a topic's retention is not told", topic=resource.name, error=why)
                 continue
             kept.pop(resource.name, None)
-            if deletes and milliseconds >= 0:
-                kept[resource.name] = milliseconds / 1000
+            if keeps is not None:
+                kept[resource.name] = keeps
         self.retention_seconds = kept
+
+
+def keeps_seconds(settings: Mapping[str, Any]) -> float | None:
+    """How long a topic with these settings keeps records at least; None: without end. Raises KeyError, ValueError and
+    TypeError where they do not tell."""
+    milliseconds = int(settings["retention.ms"].value)
+    deletes = "delete" in settings["cleanup.policy"].value
+    return milliseconds / 1000 if deletes and milliseconds >= 0 else None
 
 
 def _hash(topic_id: Any) -> int | None:

@@ -159,6 +159,11 @@ class RuleBook:
         """Whether any rule or handler matches this type of event on this topic."""
         return self._find((topic, event_type)) is not None
 
+    def matching(self, topic: str, event_type: str) -> tuple[Rule, ...]:
+        """The enabled rules that match this type of event on this topic, in order; without handlers."""
+        wanted = self._find((topic, event_type))
+        return () if wanted is None else wanted[0]
+
     def plan(self, event: Event) -> Plan:
         """What the rules make of an event; rules that fail stand in the plan."""
         pair = (event.record.topic, event.type)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -286,3 +288,85 @@ async def test_more_partitions_than_calls_of_a_minute_is_a_warning(
     problems = await asyncio.to_thread(check_online, place.settings())
     assert [(each.code, each.severity) for each in problems] == [("MB205", "warning")]
     assert "2 partitions, which share 1 calls a minute: 1 of them own none" in problems[0].message
+
+
+# What the topics' records say
+
+
+STATE = """\
+rules:
+  - name: state
+    match: user.updated
+    do: [{upsert: {email: "${data.email}"}}]
+"""
+
+
+def updates(count: int, now: float, age: float = 0.0, of: str = "a") -> list[dict[str, Any]]:
+    """Records of as many contacts, the last of them `age` seconds old."""
+    return [
+        {
+            "value": json.dumps({"type": "user.updated", "data": {"email": f"{of}{n}@example.com"}}).encode(),
+            "partition": n % 2,
+            "timestamp": int((now - age) * 1000) - (count - n),
+        }
+        for n in range(count)
+    ]
+
+
+async def test_the_calls_of_a_day_are_told_beside_the_quota(
+    any_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """A notice where the quota allows them, a warning where it does not; nothing of a topic without records."""
+    place = Place(any_kafka, tmp_path, sandbox.base_url, rules=STATE)
+    place.sections["meisa"]["quota"] = {"per_minute": 2, "per_hour": 10}
+    settings = place.settings(key="meisa_test_sync")
+    assert await asyncio.to_thread(check_online, settings) == []
+    any_kafka.produce(place.topic, *updates(200, time.time()))
+    (notice,) = await asyncio.to_thread(check_online, settings)
+    assert (notice.code, notice.severity) == ("MB222", "notice")
+    assert f"about 200 calls a day at the last day's traffic ({place.topic}: 200 events)" in notice.message
+    assert notice.message.endswith("upsert 200; the quota allows 240 (10 an hour)")
+    any_kafka.produce(place.topic, *updates(100, time.time(), of="b"))
+    warning, *more = await asyncio.to_thread(check_online, settings)
+    assert (warning.code, warning.severity) == ("MB222", "warning") and "about 300 calls" in warning.message
+    # The embedded broker does not tell how long it keeps records.
+    told = [problem.message for problem in more]
+    assert len(told) == (any_kafka.kind == "real") and all(
+        "does not drain: the day's own calls" in each for each in told
+    )
+    assert any_kafka.committed(place.group, place.topic)[0] < 0, "nothing was committed"
+
+
+@pytest.mark.kafka
+async def test_records_of_other_days_are_not_of_the_last_day(
+    real_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """They are a backlog, which the quota takes long for: longer than the topic keeps them."""
+    place = Place(real_kafka, tmp_path, sandbox.base_url, rules=STATE)
+    topic = real_kafka.create_topic(unique("kept"), 2, **{"retention.ms": str(7 * 86_400_000)})
+    place.sections["topics"] = {topic: {}}
+    place.sections["meisa"]["quota"] = {"per_minute": 2, "per_hour": 2}
+    now = time.time()
+    real_kafka.produce(topic, *updates(400, now, age=3 * 86_400.0), *updates(20, now))
+    found = await asyncio.to_thread(check_online, place.settings(key="meisa_test_sync"))
+    assert [(problem.code, problem.severity) for problem in found] == [("MB222", "notice"), ("MB223", "warning")]
+    assert f"about 20 calls a day at the last day's traffic ({topic}: 20 events)" in found[0].message
+    assert f"the backlog of {topic} (420 events) takes 15 days at the quota (2 an hour)" in found[1].message
+    assert "the topic keeps records for 7 days" in found[1].message
+    for partition in range(2):
+        real_kafka.commit(place.group, topic, partition, 195)
+    (notice,) = await asyncio.to_thread(check_online, place.settings(key="meisa_test_sync"))
+    assert notice.code == "MB222", "what the group has finished is no backlog"
+
+
+async def test_rules_that_fail_for_what_the_topic_holds(
+    embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    place = Place(embedded_kafka, tmp_path, sandbox.base_url, rules=STATE)
+    place.produce({"type": "user.updated", "data": {"mail": "ada@example.com"}}, b"no JSON")
+    found = await asyncio.to_thread(check_online, place.settings(key="meisa_test_sync"))
+    assert [(problem.code, problem.file) for problem in found] == [
+        ("MB226", str(place.config)),
+        ("MB224", found[1].file),
+    ]
+    assert "upsert.email: data.email is missing" in found[1].message and "ada@" not in str(found)
