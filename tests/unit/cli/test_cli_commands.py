@@ -420,17 +420,63 @@ def test_eval_marks_the_place_of_a_mistake(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stdin", "says"),
     [
-        ('{"data": {}}', "data.plan is missing"),
-        ("{", "not JSON"),
-        ("[]", "not an event"),
-        ('{"type": "a"}', "not an event"),
-        ("", "not JSON"),
+        ("{", "-: not JSON: "),
+        ("[]", "-: not an event; write an object with type and data"),
+        ('{"plan": "pro"}', "-: not an event; "),
+        ("", "-: not JSON: "),
+        ('{"data": {}}\n{"data"}', "-:2: not JSON: "),
+        ('{"data": {}, "time": "soon"}', "value.time is not an ISO 8601 time"),
+        ('{"data": {}, "timestamp": "soon"}', "its timestamp is no time"),
     ],
 )
 def test_eval_tells_what_is_wrong_with_the_event(stdin: str, says: str) -> None:
     result = call("eval", "data.plan", "--file", "-", stdin=stdin)
     assert result.exit_code == 1
     assert says in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("expression", ["data.n > 0 and data.x", "data.n > 0 and\n  'a' + data.n"])
+def test_eval_marks_the_field_at_fault(expression: str) -> None:
+    """A missing one, with what it means in a `when`, and one of the wrong kind."""
+    result = call("eval", expression, "--file", "-", stdin='{"data": {"n": 1}}')
+    assert result.exit_code == 1
+    first, line, caret = result.stderr.splitlines()
+    missing = "data.x is missing (a `when` would be false; optional(x), default(x, y) and has(x) allow for that)"
+    told = missing if "data.x" in expression else "cannot add a text and a number in 'a' + data.n"
+    assert first == f"meisa-bridge: {told}"
+    assert line[caret.index("^") :].startswith("data.")
+
+
+def test_eval_takes_the_defaults_of_the_service() -> None:
+    """An event without data has an empty object, one without id the place of its record; the record can be given."""
+    whole = "{'d': data, 'i': event.id, 'k': key, 'h': headers.a, 't': topic, 's': timestamp}"
+    given = '{"type": "a", "key": "k", "headers": {"a": "b"}, "topic": "t", "offset": 3, "timestamp": 1767225600000}'
+    assert json.loads(call("eval", whole, "--file", "-", stdin=given).stdout) == {
+        "d": {}, "i": "t/0/3", "k": "k", "h": "b", "t": "t", "s": 1767225600000,
+    }  # fmt: skip
+    assert call("eval", "data.n", "--file", "-", stdin='{"data": {"n": 1}}').stdout == "1\n"
+    assert "event.type is missing" in call("eval", "event.type", "--file", "-", stdin='{"data": {}}').stderr
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "events.json", "events.yaml"])
+def test_eval_gives_each_event_of_a_file_its_line(tmp_path: Path, name: str) -> None:
+    """As JSON lines, a list, or YAML; one that fails is told by its place, and the others have their values."""
+    events = [{"data": {"n": {"a": 1}}}, {"data": {}}, {"data": {"n": 2}}]
+    lines = [json.dumps(event) for event in events]
+    text = "\n\n".join(lines) if name.endswith("l") and "json" in name else f"[{', '.join(lines)}]"
+    (tmp_path / name).write_text(text)
+    result = call("eval", "data.n", "--file", str(tmp_path / name))
+    assert (result.exit_code, result.stdout) == (1, '{"a":1}\n2\n')
+    place = f"{tmp_path / name}:3" if name == "events.jsonl" else f"{tmp_path / name}: event 2"
+    assert result.stderr == f"{place}: data.n is missing\n"
+
+
+def test_eval_reads_an_event_as_tests_in_rules_files_have_it(tmp_path: Path) -> None:
+    file = tmp_path / "event.yaml"
+    file.write_text("type: user.signed_up   # as in a test\ndata: {plan: pro}\n")
+    assert call("eval", "data.plan", "--file", str(file)).stdout == '"pro"\n'
+    file.write_text("type: [\n")
+    assert "event.yaml:2:1: error MB100" in call("eval", "data.plan", "--file", str(file)).stderr
 
 
 def test_eval_without_its_file_is_exit_status_2(tmp_path: Path) -> None:
