@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -67,7 +69,8 @@ def test(
     ran = []
     for case in chosen.cases:
         begun = time.perf_counter()
-        result = bench.run(case)
+        with contextlib.redirect_stdout(sys.stderr):  # what a handler prints is no part of the results
+            result = bench.run(case)
         ran.append(verdicts.Timed(result, time.perf_counter() - begun))
     failed = [each.result for each in ran if each.result.ending is Ending.FAILED]
     updates = []

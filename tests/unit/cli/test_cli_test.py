@@ -228,6 +228,14 @@ def test_json_holds_all_of_it(folder: Path) -> None:
     ]
 
 
+def test_what_a_handler_prints_is_no_part_of_the_results(folder: Path) -> None:
+    (module,) = (folder / "config").glob("invoices_*.py")
+    module.write_text(HANDLERS.replace("    return", "    print('its own words')\n    return"))
+    result = call("--json", "--select", "invoice")
+    assert (result.exit_code, result.stderr) == (0, "its own words\n")
+    assert json.loads(result.stdout)["passed"] == 1
+
+
 def test_junit_is_xml_that_ci_systems_read(folder: Path) -> None:
     """Suites per file, counts that add up, the difference as text, and no character that XML forbids."""
     result = call("--junit", "out/junit.xml", "--json")
