@@ -95,7 +95,7 @@ def _checked(decoder: Decoder, part: Literal["value", "data"], schemas: TopicSch
 
     def check(schema: Schema) -> Check:
         try:
-            return Check(schema.document, schema.path.as_uri(), schema.others)
+            return Check(schema.document, schema.path.absolute().as_uri(), schema.others)
         except SchemaFault as error:
             fault = error.message
         raise SchemaError(fault)

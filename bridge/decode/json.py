@@ -117,6 +117,8 @@ def _not_json(raw: bytes) -> DecodeError | None:
     except orjson.JSONDecodeError as error:
         # orjson's reasons are fixed phrases; they never quote the document.
         reason = error.msg.partition(": line")[0]
+        if "memory" in reason:  # what it says of a document that ends after a bracket
+            reason = "unexpected end of data"
         return DecodeError(f"invalid JSON at line {error.lineno}, column {error.colno}: {reason}")
     return None
 
