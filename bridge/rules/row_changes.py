@@ -25,6 +25,8 @@ _LACKING = {"before": frozenset({"created", "read"}), "after": frozenset({"delet
 _PAYLOAD = frozenset({"op", "before", "after", "source", "ts_ms", "ts_us", "ts_ns", "transaction"})
 _MEANT = {"insert": "created", "inserted": "created", "create": "created", "update": "updated", "delete": "deleted",
           "removed": "deleted", "snapshot": "read"}  # fmt: skip
+_IDENTIFYING = frozenset({"email", "to_email", "external_id"})
+"""Without these an action is about nobody."""
 _FIRST = re.compile(r'data(?:\.([^\W\d]\w*)|\["([^"]*)"\])')
 
 
@@ -94,7 +96,9 @@ def _lacking(rule: Rule, changes: set[str], side: str) -> Iterator[Problem]:
         hint = f"write {prefix.replace(side, other)}{rest}"
         if lacking != changes:
             kept = sorted(changes - lacking)
-            hint = f"match those that have it ({', '.join(kept)}), or write optional({reference.path})"
+            hint = f"match those that have it: {', '.join(kept)}"
+            if reference.where.rpartition(".")[2] not in _IDENTIFYING:
+                hint += f"; or write optional({reference.path})"
         message = f"rule {rule.name}: {reference.where}: {reference.path} {what}"
         yield _place(rule, reference).problem("MB183", message, hint, "warning")
         return
