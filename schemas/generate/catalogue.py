@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 SCALARS = ("text", "id", "email", "url", "country", "currency", "time", "boolean", "integer", "number", "money")
 _FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -81,12 +82,19 @@ def pascal(name: str) -> str:
 
 def load(path: Path) -> Catalogue:
     """Reads the catalogue. Raises CatalogueError."""
-    return parse(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
+    try:
+        document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise CatalogueError(f"{path.name}: {' '.join(str(error).split())}") from None
+    return parse(document)
 
 
 def parse(document: Mapping[str, Any]) -> Catalogue:
     """The catalogue of a YAML document. Raises CatalogueError."""
     _known("the catalogue", document, _KEYS, _KEYS)
+    for section in _KEYS[3:]:
+        if not isinstance(document[section], Mapping):
+            raise CatalogueError(f"{section}: a mapping is due")
     if not _VERSION.fullmatch(str(document["version"])):
         raise CatalogueError("version: write it like 1.0.0")
     types = {name: Type(name) for name in SCALARS}
@@ -141,7 +149,7 @@ def _event(
         if group not in groups:
             raise CatalogueError(f"{where}.with: there is no group {group}")
         data += groups[group]
-    data += _fields(f"{where}.fields", entry.get("fields", {}), types)
+    data += _fields(f"{where}.fields", entry.get("fields") or {}, types)
     others = dict(entry.get("examples", {}))
     data = [
         Field(each.name, each.type, each.optional, each.about, others.pop(each.name, each.example)) for each in data

@@ -21,7 +21,8 @@ from bridge.decode.times import from_text
 from bridge.errors import DecodeError
 from bridge.model import Event, Record
 from bridge.schema_files import load_schema
-from schemas.generate import avro, files, json_schema
+from schemas.generate import avro, files, json_schema, readme
+from schemas.generate.__main__ import main
 from schemas.generate.catalogue import CatalogueError, example, parse
 
 ROOT = Path(__file__).parents[3]
@@ -309,6 +310,7 @@ def test_a_type_that_stands_twice_in_a_schema_is_defined_once() -> None:
     [
         (("version",), "1", "version: "),
         (("evnts",), {}, "no key evnts"),
+        (("events",), None, "events: a mapping is due"),
         (("types", "text"), {"about": "a", "enum": ["b"]}, "types.text: there is such a type"),
         (("types", "cycle", "enum"), ["past due"], "types.cycle: 'past due' is no symbol"),
         (("types", "cycle", "enum"), ["a", "a"], "types.cycle: a stands twice"),
@@ -381,3 +383,36 @@ def test_the_data_of_a_cloudevent_is_compared_with_a_part_of_a_schema(tmp_path: 
     assert found is not None and (found.type, found.data) == ("plan.changed", data)
     with pytest.raises(DecodeError, match=r"data\.plan"):
         decode(decoder, {**data, "plan": None}, **headers, **{"content-type": "application/json"})
+
+
+# The command ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_checks_writes_and_says_in_one_line_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--check` writes nothing and ends with 1 where a file is not current; a broken catalogue is no traceback."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["generate", *arguments])
+        status = main()
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    assert run("--check") == (0, "", "")
+    (tmp_path / "README.md").write_text(f"{readme.BEGIN}{readme.END}")
+    (tmp_path / "catalogue.yaml").write_text((SCHEMAS / "catalogue.yaml").read_text(encoding="utf-8"))
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    monkeypatch.setattr(files, "CATALOGUE", tmp_path / "catalogue.yaml")
+    monkeypatch.setattr(files, "RELEASED", tmp_path / "released")
+    status, _, told = run("--check")
+    assert status == 1 and "asyncapi.yaml is not current: python -m schemas.generate\n" in told
+    assert not (tmp_path / "asyncapi.yaml").exists()
+    assert run("--release") == (0, f"released {CATALOGUE.version}.json\n", "")
+    assert run("--check") == (0, "", "")
+    assert run("--release")[0] == 1
+    (tmp_path / "catalogue.yaml").write_text("version: 1\n")
+    assert run() == (1, "", "the catalogue: there is no namespace\n")
+    (tmp_path / "catalogue.yaml").write_text("version: [1\n")
+    status, _, told = run()
+    assert status == 1 and told.startswith("catalogue.yaml: ") and told.count("\n") == 1
