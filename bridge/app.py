@@ -11,12 +11,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import structlog
 
 from bridge import rules
-from bridge.config import codes
 from bridge.config.formats import schema_paths
 from bridge.config.loader import placed
 from bridge.core.identity import Identities
@@ -26,8 +25,8 @@ from bridge.core.quota import NEVER, Quota
 from bridge.core.registers import merged
 from bridge.core.retry import Policy
 from bridge.core.shares import Shares
-from bridge.decode import Envelope, SchemaError, decoder_for, values_in_avro
-from bridge.errors import LedgerFailed, Problem, ProblemsFound, StartFailed, StoreFailed, UserError
+from bridge.decoders import decoders, registries
+from bridge.errors import LedgerFailed, ProblemsFound, StartFailed, StoreFailed, UserError
 from bridge.introductions import introduction, not_meisa
 from bridge.kafka.admin import has_committed, probe
 from bridge.kafka.consumer import KafkaSource
@@ -36,7 +35,7 @@ from bridge.kafka.replays import KafkaLogs
 from bridge.meisa.assumed import Assumptions
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
-from bridge.model import Call, Event, Kind, Outcome, Record, Verdict, action_id
+from bridge.model import Call, Kind, Outcome, Verdict, action_id
 from bridge.observe.metrics import Metrics
 from bridge.ports import Clock, Store
 from bridge.replay.service import Replays
@@ -47,18 +46,17 @@ from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.permissions import Permissions
 from bridge.runtime.reloading import Reloading, signature
+from bridge.runtime.schemas import Schemas
 from bridge.runtime.spend import Spend
 from bridge.runtime.status import Status
 from bridge.runtime.suppression import SuppressionSync
 from bridge.runtime.unchanged import Unchanged
-from bridge.schema_files import load_schemas
 from bridge.scopes import DEFAULT_KEY, missing_scopes, reads_suppressions, unneeded_scopes
 from bridge.state import open_ledger, open_store
 from bridge.web.server import AdminServer
 
 if TYPE_CHECKING:
-    from bridge.config import Secret, Settings, Topic
-    from bridge.decode.avro import WireAvro
+    from bridge.config import Secret, Settings
     from bridge.rules import RuleBook
     from bridge.rules.handlers import Handler
     from bridge.rules.writers import Writers
@@ -173,11 +171,15 @@ class Bridge:
             settings.kafka.bootstrap_servers, settings.dead_letters.topic, settings.kafka.properties
         )
         self.logs = KafkaLogs(settings.kafka.bootstrap_servers, settings.kafka.properties)
+        made = decoders(settings)
+        self.registries = registries(settings)
+        self.schemas = Schemas(made.wires, self.registries)
         self.replays = Replays(
             topic=settings.dead_letters.replays_topic,
             logs=self.logs,
             letters=self.letters,
-            decoders=decoders(settings),
+            decoders=made,
+            schemas=self.schemas,
             plan=lambda event: self._book.plan(event),
             knows_rule=lambda name: name in self._book.names,
             identify=lambda record, action: action_id(group, record, action),
@@ -188,7 +190,8 @@ class Bridge:
         )
         self.engine = Engine(
             group=group,
-            decoders=decoders(settings),
+            decoders=made,
+            schemas=self.schemas,
             plan=self.replays.plan,
             source=self.source,
             letters=self.letters,
@@ -401,6 +404,8 @@ class Bridge:
             await self.permissions.close()
         await self.letters.close()
         await self.logs.close()
+        for registry in self.registries.values():
+            await registry.close()
         await self.store.close()
         await self.client.close()
         await self.admin.stop()
@@ -528,50 +533,3 @@ def store_of(settings: Settings, *, patience_seconds: float = 0.05) -> Store:
         merge=merged,
         patience_seconds=patience_seconds,
     )
-
-
-Decode = Callable[[Record], Event | None]
-
-
-class Decoders(dict[str, Decode]):
-    """How each topic's records become events."""
-
-    def __init__(self) -> None:
-        self.wires: dict[str, WireAvro] = {}
-        """The topics whose records name their schemas, which must be fetched before they are decoded."""
-
-
-def decoders(settings: Settings) -> Decoders:
-    """A decoder per topic. Raises ProblemsFound for an envelope's bad expression, or a schema that is none."""
-    schemas, problems = load_schemas(settings.topics, settings.base_dir, settings.place)
-    made = Decoders()
-    for name, topic in settings.topics.items():
-        try:
-            envelope = _envelope(settings, name, topic, problems)
-            values = values_in_avro(schemas[name], registry=topic.registry is not None) if topic.is_avro else None
-            made[name] = decoder_for(
-                topic.format, encoding=topic.encoding, envelope=envelope, schemas=schemas[name], values=values
-            ).decode
-            if topic.registry is not None:
-                made.wires[name] = cast("WireAvro", values)
-        except SchemaError as error:
-            problems.append(settings.place("topics", name, "schema").problem(codes.NOT_A_SCHEMA, error.message))
-    if problems:
-        raise ProblemsFound(problems)
-    return made
-
-
-def _envelope(settings: Settings, name: str, topic: Topic, problems: list[Problem]) -> Envelope | None:
-    if topic.envelope is None:
-        return None
-    parts = {}
-    for part in ("id", "type", "time", "data"):
-        text = getattr(topic.envelope, part)
-        if part not in topic.envelope.model_fields_set:
-            continue  # the decoder's own default is the same, and faster
-        try:
-            parts[part] = rules.compile_envelope_field(text)
-        except rules.ExpressionError as error:
-            place = settings.place("topics", name, "envelope", part)
-            problems.append(Problem(error.code, str(error), place.file, place.line, place.column, error.hint))
-    return Envelope(**parts)

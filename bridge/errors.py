@@ -13,6 +13,8 @@ BridgeError
     ├── LetterNotWritten      the dead letter was not acknowledged
     ├── LogFailed             a topic could not be read or written beside the group
     ├── StoreFailed           the state store could not be read or written
+    ├── RegistryFailed        the schema registry could not be asked
+    ├── UnknownSchema         the schema registry says that it has no such schema
     └── SourceFailed          the consumer cannot go on
 """
 
@@ -139,6 +141,19 @@ class StoreFailed(OutsideError):
 
 class LedgerFailed(OutsideError):
     """The shared quota could not be asked; nothing leaves until it can. Never holds a password."""
+
+
+class RegistryFailed(OutsideError):
+    """The schema registry could not be asked; whoever asked may ask again. Never holds a secret."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """Of the HTTP answer, where there was one."""
+
+
+class UnknownSchema(OutsideError):
+    """The schema registry says that it has no such schema. It may have it a moment later, from its leader."""
 
 
 class SourceFailed(OutsideError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, TopicPartition
+from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, SchemaId, TopicPartition
 
 
 class Clock(Protocol):
@@ -117,6 +117,28 @@ class Logs(Protocol):
 
         Raises LogFailed; some may have been written all the same.
         """
+
+    async def close(self) -> None: ...
+
+
+class SchemaText(NamedTuple):
+    """A schema as a registry gives it."""
+
+    kind: str
+    """AVRO, JSON or PROTOBUF."""
+    text: str
+    references: tuple[str, ...] = ()
+    """The texts of all schemas that it refers to, the innermost first."""
+
+
+class Registry(Protocol):
+    """Knows the schemas that records were written with."""
+
+    where: str
+    """For messages."""
+
+    async def schema(self, id: SchemaId) -> SchemaText:
+        """Raises UnknownSchema where there is none, and RegistryFailed where that is not known."""
 
     async def close(self) -> None: ...
 

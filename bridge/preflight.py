@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from bridge.app import load_rules, secrets
-from bridge.errors import LedgerFailed, Problem, ProblemsFound, StartFailed, UsageError, UserError
+from bridge.decoders import registries
+from bridge.errors import LedgerFailed, Problem, ProblemsFound, RegistryFailed, StartFailed, UsageError, UserError
 from bridge.introductions import introduction, not_meisa
 from bridge.kafka.admin import Cluster, create_topics, probe, retention_seconds
 from bridge.kafka.properties import validate
@@ -24,6 +25,7 @@ from bridge.traffic import traffic_problems
 
 if TYPE_CHECKING:
     from bridge.config import Settings
+    from bridge.registry.client import RegistryClient
     from bridge.rules import RuleBook
 
 CODES = {
@@ -37,6 +39,8 @@ CODES = {
     "MB212": "Meisa refuses the key, or it is of the other environment",
     "MB213": "a key lacks a scope that rules need",
     "MB214": "a key has scopes that nothing is done with (a warning)",
+    "MB215": "a schema registry cannot be asked, or something else answers there",
+    "MB216": "a schema registry refuses the secret, or wants one",
     "MB220": "a sequence that rules enroll into is not active in Meisa, or there is none",
     "MB221": "whether sequences are active could not be asked (a notice)",
     "MB222": "how many calls a day the rules plan, against the quota (a notice; a warning where that is less)",
@@ -63,10 +67,35 @@ async def _check(settings: Settings, create: bool) -> list[Problem]:
         book = load_rules(settings)
     except UserError:
         book = None  # told with its places already
-    kafka, quota, meisa = await asyncio.gather(
-        asyncio.to_thread(_kafka_and_traffic, settings, book, create), _quota(settings), _meisa(settings, book)
+    kafka, quota, schemas, meisa = await asyncio.gather(
+        asyncio.to_thread(_kafka_and_traffic, settings, book, create),
+        _quota(settings),
+        _registries(settings),
+        _meisa(settings, book),
     )
-    return kafka + quota + meisa
+    return kafka + quota + schemas + meisa
+
+
+async def _registries(settings: Settings) -> list[Problem]:
+    """Whether each topic's schema registry answers what the bridge will ask it."""
+    try:
+        clients = registries(settings)
+    except StartFailed as error:
+        return [settings.place("topics").problem("MB215", str(error))]
+
+    async def asked(topic: str, client: RegistryClient) -> list[Problem]:
+        try:
+            await client.probe()
+        except RegistryFailed as error:
+            code, key = ("MB216", "basic_auth") if error.status in (401, 403) else ("MB215", "url")
+            hint = "events of the topic would wait until it answers"
+            return [settings.place("topics", topic, "registry", key).problem(code, str(error), hint)]
+        finally:
+            await client.close()
+        return []
+
+    answers = await asyncio.gather(*(asked(topic, client) for topic, client in clients.items()))
+    return [problem for problems in answers for problem in problems]
 
 
 async def _quota(settings: Settings) -> list[Problem]:

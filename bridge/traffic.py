@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bridge.decoders import fetching_decoders
 from bridge.errors import BridgeError, DecodeError, LogFailed, MissingField, Problem, RecordError
 from bridge.forecast import DAY_SECONDS, Limits, Outlook, Sample, Traffic, about, outlook, period
 from bridge.kafka.sample import Sampler, Slice, fitted, spread
@@ -19,8 +20,8 @@ from bridge.places import Place, nearest
 from bridge.scopes import DEFAULT_KEY, key_of, setting_of
 
 if TYPE_CHECKING:
-    from bridge.app import Decode
     from bridge.config import Settings
+    from bridge.decoders import Decode
     from bridge.rules import Rule, RuleBook
 
 RECORDS = 2_000
@@ -57,9 +58,7 @@ class Seen:
 
 def traffic_problems(settings: Settings, book: RuleBook, retention: Mapping[str, float], wall: float) -> list[Problem]:
     """`retention` is that of topics of which it is known, in seconds; `wall` is now. Blocking."""
-    from bridge.app import decoders
-
-    decode = decoders(settings)
+    decode = fetching_decoders(settings)
     problems: list[Problem] = []
     topics: list[Traffic] = []
     kafka = settings.kafka

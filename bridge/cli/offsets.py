@@ -194,11 +194,12 @@ class _Desk:
 
     def consequences(self, moves: Sequence[Move]) -> tuple[Consequence, Consequence]:
         """What is done again, and what is never done."""
-        from bridge.app import decoders, load_rules
+        from bridge.app import load_rules
+        from bridge.decoders import fetching_decoders
         from bridge.positions import READ_MAX, consequence
 
         book = load_rules(self._settings)
-        by_topic = decoders(self._settings)
+        by_topic = fetching_decoders(self._settings)
         finished = {each.standing.partition: set(each.standing.finished) for each in moves}
         committed = {each.standing.partition: each.standing.committed or 0 for each in moves}
 

@@ -20,10 +20,6 @@ OWN_ENVELOPES: Final = frozenset({"cloudevents", "debezium"})
 
 def _not_built(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
     for name, topic in topics.items():
-        if topic.is_avro and topic.registry is not None:
-            yield where("topics", name, "registry").problem(
-                codes.NOT_YET, "`registry` is not in this version yet", "write schema: schemas/plan.changed.avsc"
-            )
         if topic.dedupe is not None:
             yield where("topics", name, "dedupe").problem(
                 codes.NOT_YET, "`dedupe` is not in this version yet", "remove it: repeated events are carried out again"
@@ -99,6 +95,12 @@ def _registries(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
         if not host:
             yield where(*at, "url").problem(
                 codes.BAD_URL, f"`topics.{name}.registry.url` is not a URL", "e.g. http://localhost:8081"
+            )
+        elif "@" in registry.url:
+            yield where(*at, "url").problem(
+                codes.BAD_URL,
+                f"`topics.{name}.registry.url` holds a user, which would show in logs",
+                "write basic_auth: {env: NAME}, whose value is user:password",
             )
         elif registry.basic_auth is not None and registry.bearer is not None:
             yield where(*at, "bearer").problem(

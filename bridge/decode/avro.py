@@ -125,6 +125,10 @@ class WireAvro(_Fields):
             )
         except SchemaError as error:
             made = f"the schema {id} of the registry can't be used: {error.message}"
+        except (
+            Exception
+        ) as error:  # whatever a library makes of a text from outside: the partition must not wait for ever
+            made = f"the schema {id} of the registry can't be used ({type(error).__name__})"
         self._put(id, made)
         return made if isinstance(made, str) else None
 

@@ -70,7 +70,11 @@ def parse(
     """
     document = parse_json(text)
     if path.suffix.lower() == ".avsc":
-        return Schema("avro", document, path, avro_others(document, beside))
+        from bridge.decode.avro_reader import AvroReader  # here, since fastavro takes a while to import
+
+        others = avro_others(document, beside)
+        AvroReader(document, others.values())
+        return Schema("avro", document, path, others)
     return Schema("json", _json_schema(document), path, _json_others(text, document, path, at_uri))
 
 

@@ -15,6 +15,7 @@ from bridge.replay.later import Later
 from bridge.replay.ledger import Done, Fact, Mark, OpenRequests, Place, Request, read
 from bridge.replay.letters import DeadLetter, Decoders, NotALetter, original, parse, wanted
 from bridge.replay.work import Job
+from bridge.runtime.schemas import Schemas
 
 SLICE_SECONDS = 0.005
 """So long a scan decodes and plans without letting others go on."""
@@ -44,6 +45,7 @@ class Preparing:
         knows_rule: Callable[[str], bool],
         identify: Callable[[Record, Action], str],
         clock: Clock,
+        schemas: Schemas | None = None,
     ) -> None:
         self._logs = logs
         self._topic = topic
@@ -52,6 +54,12 @@ class Preparing:
         self._knows_rule = knows_rule
         self._identify = identify
         self._clock = clock
+        self._schemas = schemas
+
+    async def _ready(self, record: Record) -> None:
+        """Returns once what the record was written with is at hand."""
+        if self._schemas is not None and self._schemas.lacks(record) is not None:
+            await self._schemas.ready(record)
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Record]:
         async with contextlib.aclosing(self._logs.read(topic, partition, start, end)) as batches:
@@ -140,6 +148,7 @@ class Preparing:
         if decode is None:
             return f"topic {record.topic} is not configured"
         try:
+            await self._ready(record)
             event = decode(record)
         except DecodeError as error:
             return f"it still cannot be decoded: {error.message}"
@@ -217,6 +226,8 @@ class Preparing:
             job = watching.get(record.offset)
             if job is not None and record.timestamp_ms != job.record.timestamp_ms:
                 others[record.offset] = f"{partition} was created anew since (another record stands there)"
+            if self._schemas is not None:
+                await self._ready(record)
             with contextlib.suppress(DecodeError):  # what it wrote is not known to anybody: it is a dead letter itself
                 event = decode(record)
                 if event is not None:

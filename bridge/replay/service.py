@@ -31,6 +31,7 @@ from bridge.replay.work import Asked, Job, end
 from bridge.replay.writing import ReplayMarks, Writer
 from bridge.runtime.completion import Completion, start
 from bridge.runtime.delivery import Delivery
+from bridge.runtime.schemas import Schemas
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +67,7 @@ class Replays:
         owned: Callable[[], Mapping[TopicPartition, int]],
         clock: Clock,
         meter: Meter,
+        schemas: Schemas | None = None,
     ) -> None:
         self._topic = topic
         self._logs = logs
@@ -77,7 +79,14 @@ class Replays:
         self._clock = clock
         self._meter = meter
         self._preparing = Preparing(
-            logs, topic, decoders=decoders, plan=plan, knows_rule=knows_rule, identify=identify, clock=clock
+            logs,
+            topic,
+            decoders=decoders,
+            plan=plan,
+            knows_rule=knows_rule,
+            identify=identify,
+            clock=clock,
+            schemas=schemas,
         )
         self._writer = Writer(logs, topic)
         self._watcher: asyncio.Task[None] | None = None

@@ -29,6 +29,7 @@ from bridge.model import (
     Position,
     Record,
     Result,
+    SchemaId,
     TopicPartition,
     Waiting,
     action_id,
@@ -43,6 +44,7 @@ from bridge.runtime.intake import PENDING_MAX, Intake
 from bridge.runtime.lasting import Lasting
 from bridge.runtime.marks import PartitionMarks
 from bridge.runtime.partition import Partition
+from bridge.runtime.schemas import Schemas
 from bridge.runtime.spend import Spend
 
 log = structlog.get_logger(__name__)
@@ -78,8 +80,9 @@ class Engine:
         stop_at: tuple[float, int] = (0.2, 500),
         store: Store | None = None,
         spend: Spend | None = None,
+        schemas: Schemas | None = None,
     ) -> None:
-        """`spend` keeps the shares of the quota."""
+        """`spend` keeps the shares of the quota; `schemas` fetches what records were written with."""
         self._spend = spend
         self._group = group
         self._decoders = decoders
@@ -121,7 +124,12 @@ class Engine:
             stopped=self.burial.stopped,
             begin=self._begin,
             pending_max=pending_max,
+            lacks=schemas.lacks if schemas is not None else None,
         )
+        self._schemas = schemas
+        if schemas is not None:
+            schemas.wanted = lambda topic, id: bool(self._lacking(topic, id))
+            schemas.learned = self._learned
         self._marks = PartitionMarks(
             owned=self._owned,
             identify=self.identify,
@@ -193,6 +201,18 @@ class Engine:
         for partition in list(self.partitions.values()):
             if partition.name.topic == topic:
                 self._intake.let_in(partition)
+
+    def _lacking(self, topic: str, id: SchemaId) -> list[Partition]:
+        """The partitions that wait for a schema."""
+        return [
+            each
+            for each in self.partitions.values()
+            if each.schema == id and each.name.topic == topic and not each.closing
+        ]
+
+    def _learned(self, topic: str, id: SchemaId) -> None:
+        for partition in self._lacking(topic, id):
+            self._intake.learned(partition)
 
     def finish(self, record: Record, ending: Ending) -> None:
         partition = self._owned(record)
@@ -468,6 +488,8 @@ class Engine:
         self._revoke_seconds = budget_seconds
         if self._look_timer is not None:
             self._look_timer.cancel()
+        if self._schemas is not None:
+            await self._schemas.close()
         await self._source.close()
         self._commits.close()
         if self._lasting is not None:
@@ -492,6 +514,8 @@ class Engine:
         if recovering:
             waiting = sum(len(partition.recovered) for partition in recovering)
             reasons.append(Waiting("recovery", waiting, detail=str(recovering[0].name)))
+        if self._schemas is not None:
+            reasons += self._schemas.waiting()
         reasons += self._commits.waiting()
         if self._lasting is not None:
             reasons += self._lasting.waiting()

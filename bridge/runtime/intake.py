@@ -2,7 +2,8 @@
 
 The theory
     A record is taken in while its partition's window and the total of pending actions have room. What comes when there
-    is none is held, its partition paused, and let in again when half of the room is free.
+    is none is held, its partition paused, and let in again when half of the room is free. So is a record whose schema
+    is not at hand, until that is fetched (runtime/schemas.py).
 
     After a restart a partition *recovers* until intake has come as far as a former owner's had (delivery.md, 22): its
     upserts wait until then, so that an older state merges into a newer one instead of being sent over it. Recovery
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from bridge.model import Record, TopicPartition
+from bridge.model import Record, SchemaId, TopicPartition
 from bridge.ports import Clock, Source
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.partition import Partition
@@ -42,7 +43,8 @@ RECOVERY_SECONDS = 5.0
 
 
 class Intake:
-    """`begin` carries a record that was taken in; `stopped` tells whether a topic's dead letters have stopped it."""
+    """`begin` carries a record that was taken in; `stopped` tells whether a topic's dead letters have stopped it;
+    `lacks` names the schema that a record has to wait for."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Intake:
         stopped: Callable[[str], bool],
         begin: Callable[[Partition, Record, float], None],
         pending_max: int,
+        lacks: Callable[[Record], SchemaId | None] | None = None,
     ) -> None:
         self._source = source
         self._clock = clock
@@ -61,6 +64,7 @@ class Intake:
         self._partitions = partitions
         self._stopped = stopped
         self._begin = begin
+        self._lacks = lacks
         self._pending_max = pending_max
         self._full = False
         self._beyond: Partition | None = None
@@ -138,7 +142,17 @@ class Intake:
         if self._delivery.pending >= self._pending_max and not self._may_exceed(partition):
             self._full = True
             return False
-        return partition.offsets.fits(record.offset)
+        if not partition.offsets.fits(record.offset):
+            return False
+        # Last, so that nothing is fetched for what would have to wait anyhow.
+        partition.schema = None if self._lacks is None else self._lacks(record)
+        return partition.schema is None
+
+    def learned(self, partition: Partition) -> None:
+        """What the partition waited for is at hand."""
+        if not partition.closing:
+            partition.schema = None
+            self.let_in(partition)
 
     def _pause(self, partition: Partition) -> None:
         if not partition.paused:
@@ -162,6 +176,8 @@ class Intake:
             return
         if partition.paused and self._full and self._beyond not in (None, partition):
             partition.taken_now = self._clock.now()  # its turn comes: whoever goes first drains, or ends here itself
+        if partition.schema is not None:
+            partition.taken_now = self._clock.now()  # nothing can come before it, and older state must not leave either
         left = partition.taken_now + RECOVERY_SECONDS - self._clock.now()
         if left > 0.001:
             self._look_later(partition, left)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bridge.core.offsets import PartitionOffsets
 from bridge.core.stall import StallWatch
-from bridge.model import Record, TopicPartition
+from bridge.model import Record, SchemaId, TopicPartition
 
 
 class Mark(NamedTuple):
@@ -48,6 +48,8 @@ class Partition:
     capped: set[int] = field(default_factory=set)
     """Open offsets that count as dead-lettered for the topic's cap; at most a window of them."""
     stall: StallWatch = field(default_factory=StallWatch)
+    schema: SchemaId | None = None
+    """What the first of those held has to wait for (runtime/schemas.py)."""
     closing: bool = False
     letting_in: bool = False
     """Records that finish at once must not let in further ones recursively."""

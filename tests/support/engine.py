@@ -27,6 +27,7 @@ from bridge.model import (
 from bridge.ports import Store
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
+from bridge.runtime.schemas import Schemas
 from bridge.runtime.spend import Spend
 from bridge.runtime.unchanged import Unchanged
 from tests.support.fakes import CountingMeter, FakeLetters, FakeMeisa, FakeSource
@@ -103,6 +104,8 @@ class House:
         shared: bool = False,
         unchanged: Callable[[VirtualClock], Unchanged] | None = None,
         quota: Quota | None = None,
+        decode: Callable[[Record], Event | None] = decode,
+        schemas: Schemas | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.meisa = meisa or FakeMeisa()
@@ -152,6 +155,7 @@ class House:
             if shared
             else None,
             store=store,
+            schemas=schemas,
         )
         self.source.start(self.engine)
         self.delivery.open()

@@ -245,12 +245,6 @@ MISTAKES = {
     "topic pattern": Mistake(with_("topics", "topics: {'^user.*': {}}"), "MB029", "2:10", "list the topics"),
     "dead letters without a proper name": Mistake(MINIMAL + "dead_letters: {topic: a b}\n", "MB029", "5:23", "Kafka"),
     "start at no time": Mistake(with_("topics", "topics: {a: {start: yesterday}}"), "MB030", "2:21", "2026-01-31T"),
-    "registry": Mistake(
-        with_("topics", "topics: {a: {format: avro, registry: {url: 'http://localhost:8081'}}}"),
-        "MB031",
-        "2:28",
-        "write",
-    ),
     "dedupe": Mistake(with_("topics", "topics: {a: {dedupe: 10m}}"), "MB031", "2:22", "remove it"),
     "dedupe beside avro": Mistake(
         with_("topics", "topics: {a: {format: avro, dedupe: 10m}}"), "MB031", "2:36", "remove it"
@@ -297,6 +291,13 @@ MISTAKES = {
         "MB023",
         "2:44",
         "allow_http: true",
+    ),
+    "registry with a user in its URL": Mistake(
+        with_("topics", "topics: {a: {format: avro, registry: {url: {env: URL}}}}"),
+        "MB022",
+        "2:44",
+        "write basic_auth",
+        {"URL": "https://u:5up3r53cr3t@a"},
     ),
     "registry with two secrets": Mistake(
         with_(

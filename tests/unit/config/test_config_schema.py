@@ -57,7 +57,12 @@ def test_what_the_sample_has_commented_out_is_right_too(tmp_path: Path) -> None:
     text = text.replace("/run/secrets", str(tmp_path))
     file = tmp_path / "bridge.yaml"
     file.write_text(text)
-    environ = {"MEISA_API_KEY": "meisa_test_a", "MEISA_TRIGGER_KEY": "meisa_test_b", "POD_NAME": "pod-1"}
+    environ = {
+        "MEISA_API_KEY": "meisa_test_a",
+        "MEISA_TRIGGER_KEY": "meisa_test_b",
+        "POD_NAME": "pod-1",
+        "REGISTRY_AUTH": "a:b",
+    }
     settings = load(file, environ)
     assert settings.kafka.properties["group.instance.id"] == "pod-1"
     envelope = settings.topics["user-events"].envelope

@@ -352,6 +352,37 @@ def test_only_a_record_is_an_event() -> None:
         assert "example.com" not in str(caught.value)
 
 
+def test_debezium_in_avro() -> None:
+    """A change event whose payload is the Avro record itself, as Debezium writes it with a registry."""
+    row = {"type": "record", "name": "Value", "fields": [
+        {"name": "id", "type": "long"}, {"name": "plan", "type": ["null", "string"], "default": None}]}  # fmt: skip
+    source = {"type": "record", "name": "Source", "fields": [
+        {"name": "ts_ms", "type": "long"}, {"name": "table", "type": "string"}]}  # fmt: skip
+    change = {
+        "type": "record",
+        "name": "Envelope",
+        "namespace": "app.public.users",
+        "fields": [
+            {"name": "before", "type": ["null", row], "default": None},
+            {"name": "after", "type": ["null", "Value"], "default": None},
+            {"name": "source", "type": source},
+            {"name": "op", "type": "string"},
+        ],
+    }
+    values = values_in_avro(TopicSchemas(), registry=True)
+    assert isinstance(values, WireAvro) and values.learn(3, json.dumps(change)) is None
+    debezium = decoder_for("debezium", encoding="avro", values=values)
+    where = {"ts_ms": 1_767_323_045_000, "table": "users"}
+    body = avro(change, {"before": None, "after": {"id": 7, "plan": "pro"}, "source": where, "op": "c"})
+    made = debezium.decode(record(framed(3, body)))
+    assert made is not None and (made.type, made.time) == ("users.created", "2026-01-02T03:04:05Z")
+    assert made.data["after"] == {"id": 7, "plan": "pro"} and made.data["before"] is None
+    assert debezium.decode(record(None)) is None
+    assert values.learn(4, '"string"') is None
+    with pytest.raises(DecodeError, match="must be a record"):
+        debezium.decode(record(framed(4, avro("string", "a"))))
+
+
 def test_a_tombstone_is_no_event() -> None:
     values = WireAvro()
     assert AvroDecoder(values).decode(record(None)) is None and values.lacks(record(None)) is None

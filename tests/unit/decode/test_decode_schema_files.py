@@ -104,6 +104,7 @@ def test_broken_json_is_told_at_its_place_in_the_schema_file(tmp_path: Path) -> 
     ('{"type": "enum", "name": "A", "symbols": ["a", "a"]}', "not an Avro schema"),
     ('[{"type": "record", "name": "A", "fields": [{"name": "b", "type": {"type": "map", "values":'
      ' {"type": "record", "name": "B", "feilds": []}}}]}]', "the record B has no list of fields"),
+    ('{"type": "array", "items": "null"}', "take no bytes"),
     ("5", "not an Avro schema"),
     ("null", "not an Avro schema"),
     ("[" * 200 + "]" * 200, "nested deeper"),
