@@ -127,7 +127,7 @@ class Bridge:
             assumptions=Assumptions(date_header_is_meisas_clock=meisa.date_header),
             clock=clock,
         )
-        limits = [(meisa.quota.per_minute, 60.0), (meisa.quota.per_hour, 3600.0)]
+        limits = limits_of(settings)
         group = settings.kafka.group_id
         shares, permits, self.permissions = self._quotas(limits, clock)
         quotas: dict[str, Quota] = {**shares, **permits}
@@ -136,13 +136,7 @@ class Bridge:
             quotas,
             clock=clock,
             meter=self.metrics,
-            policy=Policy(
-                attempts=meisa.retry.attempts,
-                max_age_seconds=meisa.retry.max_age,
-                idempotency_window_seconds=meisa.idempotency_window,
-                scope_wait_seconds=settings.delivery.scope_wait,
-                unknown_contact_seconds=settings.delivery.unknown_contact_after,
-            ),
+            policy=policy_of(settings),
             identify=lambda record, action: action_id(group, record, action),
             max_in_flight=meisa.max_in_flight,
             identities=Identities(store=self.store if self.store.lasting else None),
@@ -475,6 +469,24 @@ def of_former_topic(offset: int, metadata: str, topic_hash: int) -> bool:
     """Whether a commit was made for another topic than the one with this hash; where it does not tell, it was not."""
     progress = decode_progress(offset, metadata)
     return progress is not None and progress.topic is not None and progress.topic != topic_hash
+
+
+def limits_of(settings: Settings) -> list[tuple[int, float]]:
+    """The windows of each key's quota: calls, and seconds."""
+    quota = settings.meisa.quota
+    return [(quota.per_minute, 60.0), (quota.per_hour, 3600.0)]
+
+
+def policy_of(settings: Settings) -> Policy:
+    """How long calls are tried."""
+    meisa = settings.meisa
+    return Policy(
+        attempts=meisa.retry.attempts,
+        max_age_seconds=meisa.retry.max_age,
+        idempotency_window_seconds=meisa.idempotency_window,
+        scope_wait_seconds=settings.delivery.scope_wait,
+        unknown_contact_seconds=settings.delivery.unknown_contact_after,
+    )
 
 
 def secrets(settings: Settings) -> dict[str, Secret]:

@@ -42,6 +42,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self.seconds
 
+    def skip_to(self, seconds: float) -> None:
+        """Moves the clock as a suspended machine's moves: all timers in between come due at that moment."""
+        self.seconds = max(self.seconds, seconds)
+
     def _run_once(self) -> None:
         scheduled = self._scheduled
         self._rounds = self._rounds + 1 if self._rounds_at == self.seconds else 0
@@ -107,6 +111,9 @@ def run(coroutine: Coroutine[Any, Any, T], loop: VirtualLoop | None = None) -> T
     asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(coroutine)
+    except KeyboardInterrupt:
+        loop.set_exception_handler(lambda loop, context: None)  # the task that it hit would tell of it once more
+        raise
     finally:
         loop.ending = True
         pending = asyncio.all_tasks(loop)

@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "check": "bridge.cli.check:check",
     "test": "bridge.cli.test:test",
     "eval": "bridge.cli.evaluate:evaluate",
+    "preview": "bridge.cli.preview:preview",
     "dlq": "bridge.cli.dlq:dlq",
     "offsets": "bridge.cli.offsets:offsets",
     "identities": "bridge.cli.identities:identities",

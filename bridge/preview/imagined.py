@@ -22,12 +22,15 @@ from bridge.ports import Clock, SourceListener
 from bridge.sandbox.contacts import Answer
 from bridge.sandbox.fields import Refused
 from bridge.sandbox.world import World, WorldOptions
+from bridge.state.memory import MemoryStore
 
 LATENCY_SECONDS = 0.05
 """Of a call, there and back."""
 COMMIT_SECONDS = 0.008
 """Of a commit, as measured on a real broker (shared/delivery.md)."""
 LETTER_SECONDS = 0.005
+STORED_MAX = 10_000_000
+"""Registers: a few for each contact of at most a million events; nothing may be forgotten that a disk keeps."""
 SCOPES = (
     "contacts:read",
     "contacts:write",
@@ -152,6 +155,15 @@ class ImaginedKafka:
         if self._owned and self._listener is not None:
             await self._listener.revoked(self._owned)
             self._owned = []
+
+
+class ImaginedStore(MemoryStore):
+    """ports.Store in place of one that outlives the process: as it is on its first day, and gone afterwards."""
+
+    lasting = True
+
+    def __init__(self) -> None:
+        super().__init__(entries_max=STORED_MAX)
 
 
 class ImaginedLetters:

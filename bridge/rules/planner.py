@@ -164,6 +164,11 @@ class RuleBook:
         wanted = self._find((topic, event_type))
         return () if wanted is None else wanted[0]
 
+    def names_matching(self, topic: str, event_type: str) -> tuple[str, ...]:
+        """The names of enabled rules and handlers that match this type of event on this topic, in order."""
+        rules, handlers = self._find((topic, event_type)) or ((), ())
+        return (*(rule.name for rule in rules), *(handler.name for handler in handlers))
+
     def plan(self, event: Event) -> Plan:
         """What the rules make of an event; rules that fail stand in the plan."""
         pair = (event.record.topic, event.type)

@@ -51,7 +51,12 @@ class Asking:
 
     def call(self, key: str) -> None:
         """Lets the first that waits take a slot, in the next round of the loop."""
-        self._turns[key].popleft().set_result(None)
+        turns = self._turns[key]
+        while turns:
+            turn = turns.popleft()
+            if not turn.done():  # one that was cancelled takes itself out, but only in a later round
+                turn.set_result(None)
+                return
 
     async def ask_in_turn(self, call: Call) -> tuple[Outcome, float]:
         """Makes a call once there is room. Returns the outcome, and a moment (monotonic) before the call left."""
