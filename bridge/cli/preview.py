@@ -81,13 +81,14 @@ def preview(
 
     from bridge import app
     from bridge.config import placed
+    from bridge.decoders import decoders
     from bridge.preview import events
     from bridge.preview.rehearsal import rehearse
     from bridge.preview.report import report
 
     try:
         book = app.load_rules(settings)
-        decoders = app.decoders(settings)
+        decode = decoders(settings)
     except ProblemsFound as error:
         raise ProblemsFound(placed(error.problems, settings.place)) from None
     app.collect_seldom()
@@ -96,12 +97,12 @@ def preview(
             arrivals = _from_file(file, _topic_of_lines(settings, topic), list(settings.topics), last)
         else:
             arrivals = _from_topic(settings, _topic(settings, topic), last, since_wall, bar)
-        arrivals = events.with_event_times(arrivals, decoders)
+        arrivals = events.with_event_times(arrivals, decode)
         if file is not None and since_wall is not None:
             arrivals = events.since(arrivals, since_wall)
         fixed = began is not None or file is None
         line = events.timeline(arrivals, now_wall=began if began is not None else wall, at_once=at_once, fixed=fixed)
-        found = rehearse(settings, book, line, decoders, contact=contact or "", progress=bar)
+        found = rehearse(settings, book, line, decode, contact=contact or "", progress=bar)
     kind, name = ("file", "standard input" if str(file) == "-" else str(file)) if file is not None else ("topic", "")
     made = report(settings, book, found, kind=kind, name=name or _topic(settings, topic), show_contacts=show)
     if html is not None:

@@ -86,7 +86,7 @@ def rehearse(
 ) -> Rehearsed:
     """Carries the events of a timeline through the engine. Blocks for as long as that takes to compute.
 
-    `decode` holds the decoder of each topic (app.decoders), with what it needs to know already.
+    `decode` holds the decoder of each topic (bridge/decoders.py), with what it needs to know already.
     """
     loop = VirtualLoop()
     return run(_rehearse(settings, book, timeline, decode, contact, progress or Unheard()), loop)

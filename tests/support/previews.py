@@ -9,6 +9,7 @@ from typing import Any
 
 from bridge import app
 from bridge.config import Settings, load
+from bridge.decoders import decoders
 from bridge.preview.events import read_lines, timeline, with_event_times
 from bridge.preview.rehearsal import Rehearsed, rehearse
 from bridge.preview.report import report
@@ -53,10 +54,10 @@ def rehearsed(
 ) -> Rehearsed:
     """What a preview of these events finds; `now` in seconds after noon, with at_once."""
     topic = next(iter(made.topics))
-    arrivals = with_event_times(read_lines(as_lines(events), list(made.topics), topic=topic), app.decoders(made))
+    arrivals = with_event_times(read_lines(as_lines(events), list(made.topics), topic=topic), decoders(made))
     fixed = now is not None
     line = timeline(arrivals, now_wall=NOON + (now if now is not None else 86_400.0), at_once=at_once, fixed=fixed)
-    return rehearse(made, app.load_rules(made), line, app.decoders(made), contact=contact)
+    return rehearse(made, app.load_rules(made), line, decoders(made), contact=contact)
 
 
 def reported(made: Settings, found: Rehearsed, **options: Any) -> Mapping[str, Any]:
