@@ -49,7 +49,7 @@ ROOM_BYTES = room_limit(4096)
 STARTED_MAX = started_limit(4096)
 WALL_MAX = 2**32 - 1
 CROWDED_SHARE = 0.75
-"""Of the window: beyond it the lowest offset goes before all others."""
+"""Of the window, and of what its progress can tell: beyond it the lowest offset goes before all others."""
 
 
 class PartitionOffsets:
@@ -359,8 +359,13 @@ class PartitionOffsets:
 
     @property
     def crowded(self) -> bool:
-        """Whether the window is so full that its lowest offset must go first."""
-        return self.window > self.window_max * CROWDED_SHARE
+        """Whether the window, its room, or the places of started triggers are so full that its lowest offset must go
+        first: soon nothing more could be taken in, or started."""
+        return (
+            self.window > self.window_max * CROWDED_SHARE
+            or self.started_count > self.started_max * CROWDED_SHARE
+            or self.room_used > CROWDED_SHARE
+        )
 
     def is_open(self, offset: int) -> bool:
         """Whether the offset was taken and has not finished."""

@@ -103,16 +103,18 @@ class Ordering(Generic[T]):
         return ticket
 
     def ahead(self, ticket: Ticket[T], until: Callable[[T], bool]) -> list[T]:
-        """What must go before the ticket, which is the last of its queues: in no certain order.
+        """What must go before the ticket, in no certain order.
 
-        A queue is searched from its end up to an item of which `until` says that what stands before it is known
+        A queue is searched from the ticket up to an item of which `until` says that what stands before it is known
         already; so asking again and again costs no more than what is new. An item's other names may have queues of
         their own, and what stands before it there must go first too.
         """
         found: dict[int, Ticket[T]] = {}
         for name in ticket.keys:
+            behind = True
             for other in reversed(self._queues[name]):
-                if other is ticket:
+                if behind:  # nearly always the ticket is the last
+                    behind = other is not ticket
                     continue
                 if until(other.item):
                     break

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bridge.core.identity import Identities
@@ -43,7 +43,7 @@ from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.facts import WorldFacts
 from bridge.runtime.gates import GateState
-from bridge.runtime.items import LANES, PULLED, Batch, Item, Key, KeyState, Part
+from bridge.runtime.items import FIRST, LANES, PULLED, Batch, Item, Key, KeyState, Part
 from bridge.runtime.lazy import ALONE, KEPT, LAZY, NOTHING_LEFT, LazyFields
 from bridge.runtime.lookups import Work
 from bridge.runtime.marks import Marks, NoMarks
@@ -56,6 +56,9 @@ JOINING = (Kind.UPSERT, Kind.ADD_TAG)
 
 PULLED_URGENT_MAX = 3
 """Calls that an urgent action pulls before it which may use the reserve."""
+
+LEADING = (FIRST, Lane.TRANSACTIONAL)
+"""Nothing goes before these; and only from the second the reserve may be used, so nothing of it moves to the first."""
 
 BELIEVED = (Ending.UNCHANGED, Ending.LAZY)
 """Meisa was believed to have what an upsert said beside its lazy fields; a 404 shows that it has not."""
@@ -116,7 +119,7 @@ class Delivery:
             replied=lambda item, reply: self._replied(item, reply),
             body=lambda item: self.lazy.body(item),
             spared=self._spared,
-            lowest=self._lowest,
+            lowest_first=self._lowest_first,
             unchanged=self.unchanged,
             key_refused=key_refused,
         )
@@ -265,6 +268,19 @@ class Delivery:
         for place, item in enumerate(sorted(ahead, key=lambda item: item.sequence)):
             item.pulled = True
             self.sending.hurry(item, Lane.TRANSACTIONAL if place < PULLED_URGENT_MAX else PULLED)
+
+    def _lowest_first(self) -> None:
+        """What holds back a window that is nearly full goes before all lanes, or intake would stop for its sake; and
+        with it what stands before it of its contact, else nothing is gained."""
+        for partition, items in self._items.items():
+            item = next(iter(items))
+            if item.at in LEADING or not self.marks.crowded(partition):
+                continue
+            assert item.ticket is not None
+            ahead = self._ordering.ahead(item.ticket, lambda other: other.at == FIRST)
+            for each in (*ahead, item):
+                if each.at not in LEADING:
+                    self.sending.hurry(each, FIRST)
 
     # Life
 
@@ -557,10 +573,6 @@ class Delivery:
         if freed:
             self._begin(freed)
         self.left()
-
-    def _lowest(self) -> Iterator[Item]:
-        """The oldest item of each partition."""
-        return (next(iter(items)) for items in self._items.values())
 
     # What status shows
 

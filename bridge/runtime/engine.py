@@ -132,6 +132,7 @@ class Engine:
             schemas.learned = self._learned
         self._marks = PartitionMarks(
             owned=self._owned,
+            partitions=self.partitions,
             identify=self.identify,
             clock=delivery.meisa_clock,
             commit_now=self._commits.now,

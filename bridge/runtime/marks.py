@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from bridge.core.progress import digest
-from bridge.model import Action, Kind, Record
+from bridge.model import Action, Kind, Record, TopicPartition
 from bridge.ports import Clock
 from bridge.runtime.partition import Mark, Partition, Sight, Waiters
 
@@ -66,8 +66,8 @@ class Marks(Protocol):
     def repeats(self, record: Record) -> bool:
         """Whether an upsert of this record may have left before it was read here."""
 
-    def crowded(self, record: Record) -> bool:
-        """Whether this is the frontier of a window that is more than three quarters full: it goes first."""
+    def crowded(self, name: TopicPartition) -> bool:
+        """Whether the partition's window is more than three quarters full: its oldest goes first."""
 
 
 class NoMarks:
@@ -106,7 +106,7 @@ class NoMarks:
     def repeats(self, record: Record) -> bool:
         return False
 
-    def crowded(self, record: Record) -> bool:
+    def crowded(self, name: TopicPartition) -> bool:
         return False
 
 
@@ -117,12 +117,14 @@ class PartitionMarks:
         self,
         *,
         owned: Callable[[Record], Partition | None],
+        partitions: Mapping[TopicPartition, Partition],
         identify: Callable[[Record, Action], str],
         clock: Clock,
         commit_now: Callable[[], None],
         commit_soon: Callable[[Partition], None],
     ) -> None:
         self._owned = owned
+        self._partitions = partitions
         self.identify = identify
         self._clock = clock
         self._commit_now = commit_now
@@ -248,9 +250,9 @@ class PartitionMarks:
         partition = self._owned(record)
         return partition is not None and record.offset < partition.offsets.arrivals.seen
 
-    def crowded(self, record: Record) -> bool:
-        partition = self._owned(record)
-        return partition is not None and partition.offsets.frontier == record.offset and partition.offsets.crowded
+    def crowded(self, name: TopicPartition) -> bool:
+        partition = self._partitions.get(name)
+        return partition is not None and partition.offsets.crowded
 
     # For the engine
 

@@ -49,7 +49,7 @@ GUARDRAIL_SECONDS_MAX = 60.0
 
 
 class Sending:
-    """See the module's text. `replied` hears of every attempt once; `lowest` names each partition's oldest item."""
+    """See the module's text. `replied` hears of every attempt once; `lowest_first` hastens what holds back a window."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Sending:
         replied: Callable[[Item, Reply], None],
         body: Callable[[Item], Mapping[str, Any]],
         spared: Callable[[Item, Attempt], Outcome | None],
-        lowest: Callable[[], Iterable[Item]],
+        lowest_first: Callable[[], None],
         unchanged: Unchanged,
         key_refused: Callable[[str, Outcome], None],
     ) -> None:
@@ -78,7 +78,7 @@ class Sending:
         self._replied = replied
         self._body = body
         self._spared = spared
-        self._lowest = lowest
+        self._lowest_first = lowest_first
         self._unchanged = unchanged
         self.key_refused = key_refused
         self.watch: Watch = Nobody()
@@ -151,7 +151,7 @@ class Sending:
             return
         now = self._clock.now()
         self._probe_endpoints(now)
-        self._lowest_first(now)
+        self._lowest_first()
         wake_at = NEVER
         for name in self._key_order:
             key = self.keys[name]
@@ -183,18 +183,6 @@ class Sending:
     def _ask_permission(self) -> None:
         if any([key.quota.take_untold() for key in self.keys.values()]):
             self.short()
-
-    def _lowest_first(self, now: float) -> None:
-        """What holds back a window that is nearly full goes before all lanes, or intake would stop for its sake."""
-        for item in self._lowest():
-            # The transactional lane is the first anyhow, and only from there the reserve may be used.
-            if item.attempt is not None and item.at != Lane.TRANSACTIONAL and len(item.pending):
-                part = item.part
-                if part.batch.marks.crowded(part.record):
-                    dispatch = self.keys[item.attempt.call.key].dispatch
-                    dispatch.move(item, sequence=item.sequence, lane=FIRST)
-                    if max(item.attempt.not_before, item.hold_until) <= now:
-                        dispatch.hasten(item, sequence=item.sequence)  # it lingers no more
 
     def _send_next(self, key: Key, now: float) -> bool:
         """Takes one item out of the dispatch and sees to it; False where none may go."""

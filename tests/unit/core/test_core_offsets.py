@@ -295,6 +295,20 @@ def test_a_window_is_crowded_above_three_quarters() -> None:
     assert machine.crowded
 
 
+def test_a_window_is_crowded_where_little_more_could_be_told_of_it() -> None:
+    """Places of started triggers, and the room of what was delivered, are as scarce as offsets."""
+    machine = PartitionOffsets(start=0, started_max=4)
+    for offset in range(5):
+        machine.take(offset)
+        machine.note_started(offset, 1, 1)
+        assert machine.crowded == (offset >= 3)
+    machine = roomy(20, 0, 1)
+    assert machine.claim(1, 7)
+    assert not machine.crowded, "nine of twenty bytes"
+    assert machine.claim(1, 8) and machine.claim(1, 9)
+    assert machine.crowded, "seventeen"
+
+
 # How far intake has come
 
 

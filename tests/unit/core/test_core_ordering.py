@@ -192,3 +192,13 @@ def test_the_search_ends_at_what_is_known() -> None:
     ticket = ordering.enter("urgent", ("a",))
     assert ordering.ahead(ticket, lambda item: item.startswith("known")) == ["near"]
     assert ordering.ahead(ordering.enter("first", ("q",)), lambda item: False) == []
+
+
+def test_what_stands_behind_is_not_ahead() -> None:
+    """The ticket need not be the last of its queues."""
+    ordering: Ordering[str] = Ordering()
+    ordering.enter("before", ("a",))
+    ticket = ordering.enter("this", ("a", "b"))
+    ordering.enter("behind", ("a",))
+    ordering.enter("behind there", ("b",))
+    assert ordering.ahead(ticket, lambda item: False) == ["before"]

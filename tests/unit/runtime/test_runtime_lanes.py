@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from bridge.model import Outcome, Record, Verdict
-from tests.support.engine import P0, House
+from bridge.model import Event, Kind, Lane, Outcome, Plan, Record, Verdict
+from tests.support.engine import P0, P1, House
+from tests.support.engine import plan as plain_plan
 from tests.support.engine import record as plain_record
 from tests.support.fakes import DELIVERED, FakeMeisa
 from tests.support.virtual import VirtualClock, run
@@ -227,5 +229,71 @@ def test_what_waits_for_its_retry_is_not_hastened_by_a_full_window() -> None:
         ]
         await asyncio.sleep(60)
         assert house.source.committed == {P0: 9}
+
+    virtually(story())
+
+
+def mailing(event: Event) -> Plan:
+    """A record's trigger is urgent and keeps to no order, its upsert is neither."""
+    made = plain_plan(event)
+    free = [
+        replace(action, handling=replace(action.handling, lane=Lane.TRANSACTIONAL, ordered=False))
+        if action.kind is Kind.TRIGGER
+        else action
+        for action in made.actions
+    ]
+    return made._replace(actions=tuple(free))
+
+
+def test_state_behind_a_backlog_does_not_keep_the_email_of_its_topic_waiting() -> None:
+    """A trigger that has left keeps a place in its partition's progress until its event's upsert has left too, and
+    there are few. Where that upsert stands behind another topic's backlog of the same person, so did all email."""
+
+    async def story() -> None:
+        house = House(limits=[(1, 1.0)], plan=mailing)
+        house.source.assign(P0, P1)
+        people = [f"{number}@x" for number in range(40)]
+        house.source.feed([record(offset, f"{offset}@other") for offset in range(500)])
+        house.source.feed([record(500 + place, email, do=["track"]) for place, email in enumerate(people)])
+        house.source.feed(
+            [record(offset, email, partition=1, do=["upsert", "trigger"]) for offset, email in enumerate(people)]
+        )
+        await asyncio.sleep(150)
+        sent = told(house)
+        assert [contact for endpoint, contact, _ in sent if endpoint == "trigger"] == people
+        tracked = [contact for endpoint, contact, _ in sent if endpoint == "track"]
+        state = [contact for endpoint, contact, _ in sent if endpoint == "upsert" and contact in people]
+        assert tracked[: len(state)] == state == people[: len(state)], "what goes first goes in the order of each"
+        assert len(sent) - len(people) - len(tracked) - len(state) > 50, "the rest is not forgotten meanwhile"
+
+    virtually(story())
+
+
+def test_what_stands_before_the_lowest_offset_goes_first_with_it() -> None:
+    """Else a full window would wait for another partition's place in the queue of its contact."""
+
+    async def story() -> None:
+        house = House(limits=[(1, 1.0)], window_max=10)
+        house.source.assign(P0, P1)
+        house.source.feed([record(offset, f"{offset}@other", partition=1) for offset in range(7)])
+        house.source.feed([record(7, partition=1, do=["track"])])
+        house.source.feed([record(0, linger=3600.0), *(record(offset, f"{offset}@x") for offset in range(1, 8))])
+        await asyncio.sleep(4)
+        assert told(house)[:3] == [("upsert", "0@other", [0]), ("track", "a@x", [7]), ("upsert", "a@x", [0])]
+
+    virtually(story())
+
+
+def test_state_that_joined_what_waits_goes_first_too() -> None:
+    """Another partition's upsert stands first in the call that holds a full window back."""
+
+    async def story() -> None:
+        house = House(limits=[(1, 1.0)], window_max=10)
+        house.source.assign(P0, P1)
+        house.source.feed([record(offset, f"{offset}@other", partition=1) for offset in range(6)])
+        house.source.feed([record(6, partition=1)])
+        house.source.feed([record(0), *(record(offset, f"{offset}@x") for offset in range(1, 8))])
+        await asyncio.sleep(2)
+        assert told(house)[0] == ("upsert", "a@x", [0, 6])
 
     virtually(story())
