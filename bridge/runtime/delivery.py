@@ -43,7 +43,8 @@ from bridge.runtime.completion import Completion
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.facts import WorldFacts
 from bridge.runtime.gates import GateState
-from bridge.runtime.items import FIRST, LANES, PULLED, Batch, Item, Key, KeyState, Part
+from bridge.runtime.haste import lead, pull
+from bridge.runtime.items import LANES, Batch, Item, Key, KeyState, Part
 from bridge.runtime.lazy import ALONE, KEPT, LAZY, NOTHING_LEFT, LazyFields
 from bridge.runtime.lookups import Work
 from bridge.runtime.marks import Marks, NoMarks
@@ -53,12 +54,6 @@ from bridge.runtime.unchanged import UNCHANGED, Unchanged
 
 JOINING = (Kind.UPSERT, Kind.ADD_TAG)
 """Kinds that may join an upsert that waits (core/pending.py says which of them do)."""
-
-PULLED_URGENT_MAX = 3
-"""Calls that an urgent action pulls before it which may use the reserve."""
-
-LEADING = (FIRST, Lane.TRANSACTIONAL)
-"""Nothing goes before these; and only from the second the reserve may be used, so nothing of it moves to the first."""
 
 BELIEVED = (Ending.UNCHANGED, Ending.LAZY)
 """Meisa was believed to have what an upsert said beside its lazy fields; a 404 shows that it has not."""
@@ -231,7 +226,7 @@ class Delivery:
             item.linger_until = self._clock.now() + action.handling.linger_seconds
         item.ticket = self._ordering.enter(item, names)
         if item.lane is Lane.TRANSACTIONAL:
-            self._pull(item.ticket)
+            pull(self._ordering, item.ticket, self.sending.hurry)
         return item.ticket
 
     def _join(self, ticket: Ticket[Item], part: Part, names: tuple[str, ...]) -> None:
@@ -248,7 +243,7 @@ class Delivery:
             if PLACES.index(lane) < PLACES.index(item.at):
                 self.sending.hurry(item, lane)
             if lane is Lane.TRANSACTIONAL:
-                self._pull(ticket)
+                pull(self._ordering, ticket, self.sending.hurry)
 
     def _concerns(self, item: Item, partition: TopicPartition) -> None:
         """The item says something of that partition too: a revocation waits for its call."""
@@ -256,31 +251,9 @@ class Delivery:
             item.partitions += (partition,)
             self._items.setdefault(partition, OrderedDict())[item] = None
 
-    def _pull(self, ticket: Ticket[Item]) -> None:
-        """What stands before an urgent action of the same contact goes at once, in order: it must go first anyhow.
-
-        Only the first few may use the slots that are kept for urgent calls: a contact with a long queue must not use
-        them up.
-        """
-        if ticket.ready:
-            return
-        ahead = self._ordering.ahead(ticket, lambda item: item.pulled or item.lane is Lane.TRANSACTIONAL)
-        for place, item in enumerate(sorted(ahead, key=lambda item: item.sequence)):
-            item.pulled = True
-            self.sending.hurry(item, Lane.TRANSACTIONAL if place < PULLED_URGENT_MAX else PULLED)
-
     def _lowest_first(self) -> None:
-        """What holds back a window that is nearly full goes before all lanes, or intake would stop for its sake; and
-        with it what stands before it of its contact, else nothing is gained."""
-        for partition, items in self._items.items():
-            item = next(iter(items))
-            if item.at in LEADING or not self.marks.crowded(partition):
-                continue
-            assert item.ticket is not None
-            ahead = self._ordering.ahead(item.ticket, lambda other: other.at == FIRST)
-            for each in (*ahead, item):
-                if each.at not in LEADING:
-                    self.sending.hurry(each, FIRST)
+        oldest = (next(iter(items)) for name, items in self._items.items() if self.marks.crowded(name))
+        lead(self._ordering, oldest, self.sending.hurry)
 
     # Life
 
