@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from bridge import rules
+from bridge import rules, schema_fit
 from bridge.config.formats import schema_paths
 from bridge.config.loader import placed
 from bridge.core.identity import Identities
@@ -409,6 +409,7 @@ async def serve(settings: Settings, *, stop: asyncio.Event | None = None) -> int
     """Runs one bridge until a signal, or until `stop` is set. Returns the exit status; raises UserError."""
     seen = rules_seen(settings)
     book = load_rules(settings)
+    schema_fit.tell(settings, book)
     ending = stop or asyncio.Event()
     failures: list[str] = []
 
@@ -510,9 +511,11 @@ def rules_seen(settings: Settings) -> Signature:
 def reread_rules(settings: Settings, handlers: Sequence[Handler]) -> RuleBook:
     """The rules as they are in their files now, with the handlers of before. Raises UserError."""
     try:
-        return load_rules(settings, handlers)
+        book = load_rules(settings, handlers)
     except ProblemsFound as error:
         raise ProblemsFound(placed(error.problems, settings.place)) from None
+    schema_fit.tell(settings, book)
+    return book
 
 
 def _fingerprint(writers: Writers) -> bytes:

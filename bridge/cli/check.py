@@ -111,7 +111,12 @@ def _rule_problems(examined: Examined) -> list[Problem]:
         problems = [*book.needs_identities(), *book.forgets_lazy_values()]
     if "topics" in sections:
         problems += placed(rules.advise(book, _formats(sections["topics"])), examined.place)
-    return [*problems, *_always_sent(examined, book), *pointless(book, book.tests)]
+    return [
+        *problems,
+        *_always_sent(examined, book),
+        *_field_problems(examined, book),
+        *pointless(book, book.tests),
+    ]
 
 
 def _formats(topics: Mapping[str, Topic]) -> dict[str, str]:
@@ -120,6 +125,15 @@ def _formats(topics: Mapping[str, Topic]) -> dict[str, str]:
         name: "" if topic.schemas is not None or topic.envelope is not None else topic.format
         for name, topic in topics.items()
     }
+
+
+def _field_problems(examined: Examined, book: RuleBook) -> list[Problem]:
+    """What rules name that the schemas of topics do not have. Problems of the schema files are told elsewhere."""
+    topics = examined.sections.get("topics", {})
+    from bridge.schema_files import load_schemas
+    from bridge.schema_fit import field_problems
+
+    return field_problems(topics, load_schemas(topics, examined.base_dir, examined.place)[0], book, examined.place)
 
 
 def _always_sent(examined: Examined, book: RuleBook) -> Iterator[Problem]:

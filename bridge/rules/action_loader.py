@@ -25,6 +25,7 @@ from bridge.rules.template import translate_text
 from bridge.rules.translator import Translator
 from bridge.rules.unit import Unit
 from bridge.rules.writers import writes_of
+from bridge.rules.written import WrittenAction
 from bridge.yamldoc import Node
 
 _LOADER_OPTIONS = frozenset({"when", "missing"})
@@ -282,6 +283,7 @@ class ActionLoader:
             writes,
             given={name: node.plain() for name, node in (*given_fields.items(), *beside.items())},
             places=_places(entries[kind.value], given_fields, beside),
+            written=WrittenAction(fields, entries.get("when"), omit),
         )
 
     def _fields(self, given: dict[str, Node], kind: Kind, model: type[ActionModel]) -> dict[str, Node]:

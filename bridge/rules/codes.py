@@ -44,6 +44,15 @@ CODES: dict[str, str] = {
     "MB150": "An action names its contact by an id alone; that needs an identity table that lasts (`state.url`).",
     "MB151": "Other topics write fields of one that is `keyed_by: contact` too: they are always sent (a warning).",
     "MB152": "Kept values of lazy fields do not outlive the process (`state.url`); a notice.",
+    # Fields against the schemas of topics
+    "MB161": "A field that the topic's schema does not have; the nearest one is named.",
+    "MB162": "A field that may be missing or null by the topic's schema, where the rule then fails or never applies (a "
+    "warning): guard it with `optional`, `default` or `has`.",
+    "MB163": "A value of the wrong kind: for an operation, a function, or a field of an action. A warning where only "
+    "some of the values that the schema allows are wrong.",
+    "MB164": "A comparison that is always false (or, with `!=` and `not in`, always true); a warning where the schema "
+    "lists the values and this is none of them.",
+    "MB165": "A `match` that no event of the topics' schemas has as its type; the nearest one is named (a warning).",
     # Tests beside rules
     "MB190": "A test is not well formed.",
     "MB191": "A test names a rule or handler that does not exist.",

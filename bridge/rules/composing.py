@@ -22,6 +22,7 @@ from bridge.places import Place
 from bridge.rules.language import Expression
 from bridge.rules.unit import Unit
 from bridge.rules.writers import NOTHING, Writes
+from bridge.rules.written import WrittenAction
 
 Fits = Callable[[Any], bool]
 
@@ -95,6 +96,7 @@ class ActionTemplate:
     """Its fields and options as written, plain values with `${…}` in them."""
     places: Mapping[str, Place] = field(default_factory=dict)
     """Where they are written: `max_age`, `trigger_key`, `custom_fields.plan`; that of the action is under ``."""
+    written: WrittenAction | None = None
 
     def place(self, *names: str) -> Place:
         """Of the first of these that is written, else of the action."""

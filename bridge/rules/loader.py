@@ -23,6 +23,7 @@ from bridge.rules.handlers import Handler, load_handlers
 from bridge.rules.handling import RuleOptions
 from bridge.rules.planner import Rule, RuleBook
 from bridge.rules.reading import Reader
+from bridge.rules.written import WrittenRule
 from bridge.yamldoc import Node, parse
 
 BYTES_MAX = 1_000_000
@@ -203,6 +204,7 @@ class _FileLoader:
             identity_problems=tuple(loader.identity_problems),
             advice=tuple([*self._odd_patterns(entries.get("match")), *loader.advice]),
             lazy_notice=_lazy_notice(entries["lazy"], name) if options.lazy else None,
+            written=_written(entries),
             file=place.file,
             line=place.line,
             column=place.column,
@@ -311,6 +313,12 @@ def _places(entries: dict[str, Node]) -> dict[str, Place]:
         if isinstance(node.value, list):
             found.update((f"{name}[{number}]", item.place) for number, item in enumerate(node.value))
     return found
+
+
+def _written(entries: dict[str, Node]) -> WrittenRule:
+    match = entries.get("match")
+    nodes = match.value if match is not None and isinstance(match.value, list) else [match] if match else []
+    return WrittenRule(tuple(nodes), entries.get("when"))
 
 
 def _lazy_notice(node: Node, rule: str) -> Problem:

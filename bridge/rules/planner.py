@@ -21,6 +21,7 @@ from bridge.rules.handlers import Handler, run_handler
 from bridge.rules.handling import ActionOptions, RuleOptions, Shared, handling_of, options_of
 from bridge.rules.language import Expression
 from bridge.rules.writers import EVERYTHING, NOTHING, Writers
+from bridge.rules.written import WrittenRule
 
 if TYPE_CHECKING:
     from bridge.rules.cases import Case
@@ -72,6 +73,7 @@ class Rule:
     """Warnings about how its expressions and patterns are written."""
     lazy_notice: Problem | None = None
     """What to know of its lazy fields where the state does not outlive the process."""
+    written: WrittenRule = field(default_factory=WrittenRule)
     file: str = ""
     line: int = 0
     """Of its name, as is the column."""
