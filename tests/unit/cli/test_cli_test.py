@@ -277,6 +277,42 @@ def test_a_record_given_as_a_value_is_decoded_by_its_topics_envelope(folder: Pat
     assert "4 tests: 4 passed" in call().stdout
 
 
+def test_a_record_is_decoded_by_its_topics_format(folder: Path) -> None:
+    """A change of a row, and a CloudEvent in either content mode, as they stand in the topic."""
+    topics = (
+        "topics: {rows: {format: debezium, encoding: json}, clouds: {format: cloudevents},"
+        " avro: {format: avro, registry: {url: 'http://localhost:8081'}, envelope: {type: '${value.kind}'}}}\n"
+    )
+    (folder / "config" / "bridge.yaml").write_text(CONFIG.replace("topics: {user-events: {}}\n", topics))
+    (folder / "config" / "rules" / "a.yaml").write_text(
+        """\
+rules:
+  - {name: gone, match: users.deleted, do: [{track: {event_name: gone, external_id: "${data.before.id}"}}]}
+  - {name: come, match: user.come, do: [{track: {event_name: come, external_id: "${data.id}"}}]}
+tests:
+  - event: {topic: rows, value: {op: d, before: {id: 7}, after: null, source: {table: users, ts_ms: 1767225600000}}}
+    expect: [{track: {event_name: gone, external_id: "7"}}]
+  - event: {topic: rows, value: null}
+    expect: []
+  - event:
+      topic: clouds
+      headers: {ce_specversion: "1.0", ce_id: a, ce_source: app, ce_type: user.come, content-type: application/json}
+      value: {id: 8}
+    expect: [{track: {event_name: come, external_id: "8"}}]
+  - event:
+      topic: clouds
+      headers: {content-type: application/cloudevents+json}
+      value: {specversion: "1.0", id: a, source: app, type: user.come, data: {id: 9}}
+    expect: [{track: {event_name: come, external_id: "9"}}]
+  - event: {topic: clouds, value: {id: 8}}
+    expect_error: {kind: decode}
+  - event: {topic: avro, value: {kind: user.come, data: {id: 10}}}
+    expect: [{track: {event_name: come, external_id: "10"}}]
+"""
+    )
+    assert "9 tests: 9 passed" in call().stdout, call().stdout
+
+
 def test_check_finds_bad_tests_too(folder: Path) -> None:
     """Malformed ones are errors, those that prove nothing warnings."""
     rules = folder / "config" / "rules" / "b.yaml"

@@ -359,6 +359,7 @@ rules:
         ),
         ("{email: a@x.io, stripe: cus_1}", "expect: [{trigger: {to_email: a@x.io}}, {track: }]", "passed"),
         ("", "expect_error: {kind: unknown_contact}", "passed"),
+        (None, "expect_error: {kind: unknown_contact}", "passed"),
         ("", "expect: [{trigger: }, {track: }]", "failed"),
     ],
 )
