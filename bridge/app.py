@@ -167,13 +167,13 @@ class Bridge:
         self.logs = KafkaLogs(settings.kafka.bootstrap_servers, settings.kafka.properties)
         made = decoders(settings)
         self.registries = registries(settings)
-        self.schemas = Schemas(made.wires, self.registries)
+        schemas = Schemas(made.wires, self.registries) if made.wires else None
         self.replays = Replays(
             topic=settings.dead_letters.replays_topic,
             logs=self.logs,
             letters=self.letters,
             decoders=made,
-            schemas=self.schemas,
+            schemas=schemas,
             plan=lambda event: self._book.plan(event),
             knows_rule=lambda name: name in self._book.names,
             identify=lambda record, action: action_id(group, record, action),
@@ -185,7 +185,7 @@ class Bridge:
         self.engine = Engine(
             group=group,
             decoders=made,
-            schemas=self.schemas,
+            schemas=schemas,
             plan=self.replays.plan,
             source=self.source,
             letters=self.letters,

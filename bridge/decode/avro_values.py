@@ -13,7 +13,10 @@
 | timestamp-millis, -micros, -nanos | ISO 8601 in UTC, `"2026-11-22T08:30:00Z"`, with three, six or nine more digits |
 | local-timestamp-… | the same without the Z |
 | duration | ISO 8601, `"P1M2DT3.500S"`: months, days and milliseconds stay apart, as they were written |
+| Debezium's dates and times (`connect.name`) | as the logical types above; NanoTime with up to nine digits |
+| Debezium's VariableScaleDecimal | text with all its digits |
 | a logical type that is not Avro's, or stands on the wrong type | the type under it |
+| a time of day beyond a day (PostgreSQL's 24:00, MySQL's 30 hours) | the number, as it was written |
 
 Years beyond 0000 to 9999 carry a sign: `"+10000-01-01T00:00:00Z"`. Databases use such ends of time for "never", so
 they must not make a whole record bad.
@@ -39,8 +42,10 @@ PREFIX: Final = "meisa-"
 DECIMAL_BYTES_MAX: Final = 512
 """More than 1,200 digits. Python itself turns no integer of more than 4,300 into text: that takes square time."""
 
-_DAY_MICROSECONDS = 86_400_000_000
 _EPOCH = date(1970, 1, 1)
+
+Plain = Callable[[Any, Any], Any]
+"""A value as it was written, and the schema of its type → what rules see."""
 
 
 class Unfit(ValueError):
@@ -104,15 +109,16 @@ def _date(data: int, schema: Any) -> str:
     return _day(data)
 
 
-def _time_millis(data: int, schema: Any) -> str:
-    return _time_micros(data * 1000, schema)
+def _time_of_day(per_second: int) -> Plain:
+    digits = len(str(per_second)) - 1
 
+    def text(data: int, schema: Any) -> str | int:
+        seconds, rest = divmod(data, per_second)
+        if not 0 <= seconds < 86_400:
+            return data
+        return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{_fraction(rest, digits)}"
 
-def _time_micros(data: int, schema: Any) -> str:
-    if not 0 <= data < _DAY_MICROSECONDS:
-        raise Unfit("a time of day is not within a day")
-    seconds, rest = divmod(data, 1_000_000)
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{_fraction(rest, 6)}"
+    return text
 
 
 def _duration(data: bytes, schema: Any) -> str:
@@ -174,9 +180,15 @@ def _uuid(data: bytes, schema: Any) -> str:
     return str(uuid.UUID(bytes=data))
 
 
-# Which value needs what
+def _variable_decimal(data: dict[str, Any], schema: Any) -> Any:
+    """Debezium's record of a scale and an unscaled number, which is base64 by now; as it came where it is none."""
+    scale, value = data.get("scale"), data.get("value")
+    if scale.__class__ is not int or value.__class__ is not str or not 0 <= scale <= 2 * DECIMAL_BYTES_MAX:
+        return data
+    return _scaled(base64.b64decode(value), scale)
 
-Plain = Callable[[Any, Any], Any]
+
+# Which value needs what
 
 _LOCAL: Final[dict[str, Plain]] = {
     f"local-timestamp-{unit}": lambda data, schema, made=made: made(data, schema)[:-1]  # type: ignore[misc]
@@ -186,10 +198,11 @@ _LONGS: Final[dict[str, Plain]] = {
     "timestamp-millis": _millis,
     "timestamp-micros": _micros,
     "timestamp-nanos": _nanos,
-    "time-micros": _time_micros,
+    "time-micros": _time_of_day(1_000_000),
+    "time-nanos": _time_of_day(1_000_000_000),
     **_LOCAL,
 }
-_INTS: Final[dict[str, Plain]] = {"date": _date, "time-millis": _time_millis}
+_INTS: Final[dict[str, Plain]] = {"date": _date, "time-millis": _time_of_day(1000)}
 _BYTES: Final[dict[str, Plain]] = {"decimal": _decimal, "big-decimal": _big_decimal, "bytes": _base64}
 _FIXED: Final[dict[str, Plain]] = {"decimal": _decimal, "duration": _duration, "uuid": _uuid, "bytes": _base64}
 PLAIN: Final[dict[str, dict[str, Plain]]] = {
@@ -199,7 +212,20 @@ PLAIN: Final[dict[str, dict[str, Plain]]] = {
     "fixed": _FIXED,
     "float": {"finite": _finite},
     "double": {"finite": _finite},
+    "record": {"variable-decimal": _variable_decimal},
 }
+_CONNECT: Final = {
+    ("int", "io.debezium.time.Date"): "date",
+    ("int", "io.debezium.time.Time"): "time-millis",
+    ("long", "io.debezium.time.MicroTime"): "time-micros",
+    ("long", "io.debezium.time.NanoTime"): "time-nanos",
+    ("long", "io.debezium.time.Timestamp"): "timestamp-millis",
+    ("long", "io.debezium.time.MicroTimestamp"): "timestamp-micros",
+    ("long", "io.debezium.time.NanoTimestamp"): "timestamp-nanos",
+    ("record", "io.debezium.data.VariableScaleDecimal"): "variable-decimal",
+}
+"""What Debezium's own types are, which Kafka Connect writes beside a type without a logical one. Its others are text as
+they are (ZonedTimestamp, Json, Uuid, Enum …); Connect's own have Avro's logical types."""
 _DEFAULTS: Final = {"bytes": "bytes", "fixed": "bytes", "float": "finite", "double": "finite"}
 """What values of these types need where no logical type says more."""
 _FIXED_SIZES: Final = {"duration": 12, "uuid": 16}
@@ -210,7 +236,7 @@ _LEAVES: Final = frozenset({"int", "long", "float", "double", "bytes", "string",
 
 def _logical(kind: str, schema: Mapping[str, Any]) -> str | None:
     """The name in `PLAIN` of what a type needs; None where nothing."""
-    name = schema.get("logicalType")
+    name = schema.get("logicalType") or _CONNECT.get((kind, str(schema.get("connect.name"))))
     if not isinstance(name, str) or name not in PLAIN.get(kind, ()):
         return _DEFAULTS.get(kind)
     if name == "decimal" and not _sound_decimal(schema):
@@ -249,7 +275,8 @@ def marked(schema: Any, *, resolving: bool) -> Any:
         return {**made, "values": marked(schema["values"], resolving=resolving)}
     if kind in ("record", "error"):
         fields = [{**each, "type": marked(each["type"], resolving=resolving)} for each in schema["fields"]]
-        return {**made, "fields": fields}
+        needs = _logical("record", schema)
+        return {**made, "fields": fields, **({"logicalType": PREFIX + needs} if needs else {})}
     if kind not in _LEAVES:
         return made
     needs = _logical(kind, schema) or (_ANY if resolving else None)
@@ -289,7 +316,8 @@ def plain(data: Any, schema: Any) -> Any:
     return data if made is None else made(data, schema)
 
 
-for _kind in _LEAVES:
-    for _name, _plain in PLAIN.get(_kind, {}).items():
+for _kind, _of_kind in PLAIN.items():
+    for _name, _plain in _of_kind.items():
         _register(_kind, _name, _plain)
+for _kind in _LEAVES:
     _register(_kind, _ANY, lambda data, schema: data)
