@@ -14,11 +14,12 @@ import click
 
 from bridge.errors import UsageError, UserError
 
-FILES: Final = ("bridge.yaml", "rules/accounts.yaml", "rules/billing.yaml", "README.md", "gitignore")
+FILES: Final = ("bridge.yaml", "rules/accounts.yaml", "rules/billing.yaml", "events.jsonl", "README.md", "gitignore")
 """Of bridge/starter; they go into the folder `config`."""
 
 NEXT: Final = (
     ("meisa-bridge test", "the tests beside the rules"),
+    ("meisa-bridge preview --file config/events.jsonl", "what they would send, without sending"),
     ("export MEISA_API_KEY=meisa_test_sandbox", ""),
     ("meisa-bridge check --offline", "every mistake, with its place"),
     ("meisa-bridge sandbox &", "imitates Meisa, with a page at http://127.0.0.1:8900/"),

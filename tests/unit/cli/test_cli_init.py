@@ -77,7 +77,8 @@ def test_the_next_steps_are_commands_that_exist_and_the_offline_ones_work(folder
     assert change == "cd" and (folder / target).is_dir()
     with pytest.MonkeyPatch.context() as inside:
         inside.chdir(folder / target)
-        for command in ("meisa-bridge test", "meisa-bridge check --offline"):
+        preview = "meisa-bridge preview --file config/events.jsonl"
+        for command in ("meisa-bridge test", preview, "meisa-bridge check --offline"):
             assert command in steps
             assert call(*shlex.split(command)[1:]).exit_code == 0, command
 
@@ -85,14 +86,20 @@ def test_the_next_steps_are_commands_that_exist_and_the_offline_ones_work(folder
 def test_the_readme_it_writes_names_commands_that_work(folder: Path) -> None:
     call("init")
     text = (folder / "config" / "README.md").read_text()
-    (folder / "event.json").write_text('{"type": "user.signed_up", "data": {"plan": "free"}}')
     lines = re.findall(r"(?:^|`)(meisa-bridge [a-z][^`\n#]*)", text, re.MULTILINE)
     assert len(lines) >= 8
     for line in lines:
         words = shlex.split(line)[1:]
-        offline = words[0] in ("test", "eval", "schema") or "--offline" in words
+        offline = words[0] in ("test", "eval", "preview", "schema") or "--offline" in words
         result = call(*words) if offline else call(*words, "--help")
         assert result.exit_code == 0, line
+
+
+def test_the_sample_events_meet_every_rule_and_none_fails(folder: Path) -> None:
+    call("init")
+    made = json.loads(call("preview", "--file", "config/events.jsonl", "--json").stdout)
+    assert [rule["failed"] for rule in made["rules"]] == [0, 0, 0]
+    assert all(rule["applied"] for rule in made["rules"])
 
 
 def test_nothing_is_overwritten(folder: Path) -> None:
