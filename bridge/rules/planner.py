@@ -90,6 +90,10 @@ class Rule:
     def kinds(self) -> frozenset[Kind]:
         return frozenset(action.kind for action in self.actions)
 
+    def wants(self, topic: str, event_type: str) -> bool:
+        """Whether it matches this type of event on this topic, enabled or not."""
+        return _matches(_matcher(self.match), self.topics, topic, event_type)
+
 
 class RuleBook:
     """All rules and handlers. `plan` never raises."""

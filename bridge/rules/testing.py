@@ -239,8 +239,7 @@ def pointless(book: RuleBook, cases: Sequence[Case]) -> list[Problem]:
         types = [event["type"] for event in case.events if "type" in event]
         if rule is None or not rule.enabled or len(types) < len(case.events):
             continue
-        alone = RuleBook([rule])
-        if any(alone.wants(topic, type) for type in types for topic in (rule.topics or (TOPIC,))):
+        if any(rule.wants(topic, type) for type in types for topic in (rule.topics or (TOPIC,))):
             continue
         close = nearest(types[0], rule.match) if types else ""
         hint = f"did you mean {close}?" if close else f"it matches {', '.join(rule.match)}"

@@ -333,6 +333,16 @@ def test_a_rule_that_matches_none_of_its_events_is_told() -> None:
     ]
 
 
+def test_looking_for_such_tests_leaves_the_rules_as_they_are() -> None:
+    """What all rules share, such as preserved paths, still holds for the actions of each of them afterwards."""
+    text = TWO % ", preserve: [custom_fields.plan], tests: [{event: {type: a}, expect: [{track: }]}]"
+    book = load_text(text + "tests: [{rule: two, event: {type: a}, expect: [{track: }]}]\n")
+    before = [action.handling for rule in book.rules for action in rule.actions]
+    assert pointless(book, book.tests) == []
+    assert [action.handling for rule in book.rules for action in rule.actions] == before
+    assert {handling.preserve for handling in before} == {("custom_fields.plan",)}
+
+
 # Who is who
 
 BY_ID = """\
