@@ -1,4 +1,4 @@
-"""Avro that Confluent's client wrote (tests/data/formats/avro), and what tests write themselves."""
+"""Avro that other tools wrote (tests/data/formats/avro), and what tests write themselves."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def confluent() -> dict[str, Any]:
     """What tests/data/formats/avro/make.py has written."""
     made: dict[str, Any] = json.loads((DATA / "confluent.json").read_text(encoding="utf-8"))
     return made
+
+
+@cache
+def java() -> dict[str, tuple[Any, bytes]]:
+    """What tests/data/formats/avro/Make.java has written: schemas, and bodies by themselves."""
+    made = json.loads((DATA / "java.json").read_text(encoding="utf-8"))
+    return {name: (json.loads(each["schema"]), base64.b64decode(each["value"])) for name, each in made.items()}
 
 
 def fixture(name: str, *, topic: str = "user-events", offset: int = 0, timestamp_ms: int = 1_700_000_000_000) -> Record:

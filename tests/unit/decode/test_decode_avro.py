@@ -14,7 +14,7 @@ from bridge.decode.avro import SCHEMAS_MAX, AvroDecoder, SchemaNotAtHand, WireAv
 from bridge.decode.avro_reader import AvroReader
 from bridge.errors import DecodeError
 from bridge.model import Event, Record
-from tests.support.avro import avro, confluent, fixture, fixture_names, framed, knowing_all
+from tests.support.avro import avro, confluent, fixture, fixture_names, framed, java, knowing_all
 
 GUID = "00112233-4455-6677-8899-aabbccddeeff"
 PLAN = {
@@ -93,6 +93,38 @@ def test_every_type_that_confluents_client_writes_has_its_plain_value() -> None:
         "there": "2026-11-22T12:30:00",
     }
     assert json.loads(json.dumps(named.value, allow_nan=False)) == named.value
+
+
+def test_what_avros_own_java_library_writes_is_read() -> None:
+    """Another implementation, and the types that are new in Avro 1.12."""
+    schema, raw = java()["all types"]
+    assert AvroReader(schema).read(raw).value == {
+        "at": "2026-11-22T12:30:00.123Z",
+        "micros": "2026-11-22T12:30:00.123456Z",
+        "nanos": "2026-11-22T12:30:00.123456789Z",
+        "there": "2026-11-22T12:30:00",
+        "never": "+292278994-08-17T07:12:55.807Z",
+        "born": "1999-12-31",
+        "wakes": "06:30:00.005",
+        "sleeps": "22:00:00.000001",
+        "price": "12345678901234567890.1234",
+        "debt": "-0.005",
+        "exact": "-12.3400",
+        "trial": "P1M14DT1.500S",
+        "user": "12345678-1234-5678-1234-567812345678",
+        "ratio": 0.25,
+        "raw": "AAH/",
+    }
+    schema, raw = java()["a recursive type"]
+    leaf: Any = {"name": "leaf", "teams": [], "owners": {}}
+    assert AvroReader(schema).read(raw).value == {
+        "name": "top",
+        "teams": [leaf, {"name": "middle", "teams": [leaf], "owners": {}}],
+        "owners": {"nobody": None, "somebody": leaf},
+    }
+    schema, raw = java()["blocks that tell their size"]
+    teams = AvroReader(schema).read(raw).value["teams"]
+    assert [team["name"] for team in teams] == [f"team {number}" for number in range(20)]
 
 
 @pytest.mark.parametrize("name", ["version 1", "id in a header", "a union of records"])
