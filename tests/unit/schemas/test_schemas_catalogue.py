@@ -7,6 +7,7 @@ import io
 import json
 import re
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -221,8 +222,13 @@ def test_names_of_avro_records_are_unique_so_that_all_can_share_a_registry() -> 
 # AsyncAPI ------------------------------------------------------------------------------------------------------------
 
 
-def asyncapi() -> Any:
+@cache
+def parsed_asyncapi() -> Any:
     return YAML(typ="safe", pure=True).load((SCHEMAS / "asyncapi.yaml").read_text(encoding="utf-8"))
+
+
+def asyncapi() -> Any:
+    return copy.deepcopy(parsed_asyncapi())
 
 
 def test_the_asyncapi_document_is_valid() -> None:
