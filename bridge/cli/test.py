@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import glob
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from bridge.rules.testing import People, World
 
 SUFFIXES = (".yaml", ".yml")
+_RULES = re.compile(r"^(rules|tests)\s*:", re.MULTILINE)
+_SETTINGS = re.compile(r"^(kafka|meisa|topics)\s*:", re.MULTILINE)
 
 
 class Chosen(NamedTuple):
@@ -137,10 +140,9 @@ def _files(paths: Iterable[Path]) -> dict[Path, Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.suffix in SUFFIXES and each.is_file())
-            rules = [each for each in inside if not _is_configuration(each)]
+            rules = sorted(each for each in path.rglob("*") if _is_rules_file(each, path))
             if not rules:
-                raise UsageError(f"{path}: no rules files in this folder (*.yaml)")
+                raise UsageError(f"{path}: no rules files in this folder (*.yaml with rules: or tests:)")
             found = {each.resolve(): each for each in rules} | found
         elif not path.exists():
             raise UsageError(f"{path}: no such file or folder")
@@ -149,15 +151,15 @@ def _files(paths: Iterable[Path]) -> dict[Path, Path]:
     return found
 
 
-def _is_configuration(file: Path) -> bool:
-    """Whether a YAML file in a folder is a bridge.yaml, which is no rules file."""
-    import re
-
+def _is_rules_file(file: Path, folder: Path) -> bool:
+    """Whether a file somewhere in a folder holds rules or tests, and is no bridge.yaml, workflow or chart."""
+    if file.suffix not in SUFFIXES or any(part.startswith(".") for part in file.relative_to(folder).parts):
+        return False
     try:
-        text = file.read_text("utf-8", errors="replace")
+        text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
     except OSError:
-        return False  # whoever loads it says why
-    return re.search(r"^(kafka|meisa|topics)\s*:", text, re.MULTILINE) is not None
+        return True  # whoever loads it says why
+    return bool(_RULES.search(text)) and not _SETTINGS.search(text)
 
 
 def _selected(chosen: Chosen, select: Sequence[str]) -> Chosen:

@@ -114,8 +114,11 @@ def test_colours_are_for_terminals(folder: Path) -> None:
 
 
 def test_files_and_folders_need_no_configuration(folder: Path) -> None:
-    """Only their own rules are loaded; a configuration in the folder is no rules file."""
-    (folder / "config" / "bridge.yaml").write_text("kafka: {")
+    """Only their own rules are loaded; what else is YAML in the folder is left alone, and so is what is hidden."""
+    (folder / "config" / "bridge.yaml").write_text("kafka: {\nrules: [x]\n")
+    (folder / "config" / "workflow.yml").write_text("on: push\njobs: {}\n")
+    (folder / "config" / ".venv").mkdir()
+    (folder / "config" / ".venv" / "other.yaml").write_text("rules: 7\n")
     result = call("config/rules/b.yaml")
     assert result.exit_code == 0
     assert result.stdout.startswith("2 tests: 2 passed\ntested: rules 1 of 1 (100 %), branches none, actions 1 of 1")
@@ -158,7 +161,7 @@ def test_select_picks_rules_and_handlers_by_name(folder: Path) -> None:
     [
         (["nowhere.yaml"], "nowhere.yaml: no such file or folder"),
         (["-c", "nowhere.yaml"], "nowhere.yaml: no such file"),
-        (["empty"], "empty: no rules files in this folder (*.yaml)"),
+        (["empty"], "empty: no rules files in this folder (*.yaml with rules: or tests:)"),
         (["--junit", "config"], "config: cannot be written (Is a directory)"),
     ],
 )
