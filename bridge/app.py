@@ -10,14 +10,11 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from bridge import rules, schema_fit
-from bridge.config.formats import schema_paths
-from bridge.config.loader import placed
 from bridge.core.identity import Identities
 from bridge.core.permits import Permits
 from bridge.core.progress import decode as decode_progress
@@ -26,12 +23,14 @@ from bridge.core.registers import merged
 from bridge.core.retry import Policy
 from bridge.core.shares import Shares
 from bridge.decoders import decoders, registries
-from bridge.errors import LedgerFailed, ProblemsFound, StartFailed, StoreFailed, UserError
+from bridge.errors import LedgerFailed, StartFailed, StoreFailed, UserError
 from bridge.introductions import introduction, not_meisa
 from bridge.kafka.admin import has_committed, probe
 from bridge.kafka.consumer import KafkaSource
 from bridge.kafka.letters import KafkaLetters
 from bridge.kafka.replays import KafkaLogs
+from bridge.loading import load_rules as load_rules  # for whoever looks for it here
+from bridge.loading import reread_rules, rules_seen, schema_files
 from bridge.meisa.assumed import Assumptions
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
@@ -42,10 +41,11 @@ from bridge.replay.service import Replays
 from bridge.rules.handlers import sources as handler_sources
 from bridge.runtime.clock import SystemClock
 from bridge.runtime.delivery import Delivery
+from bridge.runtime.duplicates import Duplicates
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.permissions import Permissions
-from bridge.runtime.reloading import Reloading, signature
+from bridge.runtime.reloading import Reloading
 from bridge.runtime.schemas import Schemas
 from bridge.runtime.spend import Spend
 from bridge.runtime.status import Status
@@ -58,7 +58,6 @@ from bridge.web.server import AdminServer
 if TYPE_CHECKING:
     from bridge.config import Secret, Settings
     from bridge.rules import RuleBook
-    from bridge.rules.handlers import Handler
     from bridge.rules.writers import Writers
     from bridge.runtime.reloading import Signature
 
@@ -88,17 +87,6 @@ def collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-
-
-def load_rules(settings: Settings, imported: Sequence[Handler] | None = None) -> RuleBook:
-    """The rules and handlers; with those that are `imported` already, for a reload. Raises ProblemsFound and
-    UsageError."""
-    book = rules.load(settings.rules, settings.base_dir, settings.handlers, imported=imported)
-    if settings.state.url == "memory":
-        problems = book.needs_identities()
-        if problems:
-            raise ProblemsFound(problems)
-    return book
 
 
 class Bridge:
@@ -176,12 +164,14 @@ class Bridge:
             schemas=schemas,
             plan=lambda event: self._book.plan(event),
             knows_rule=lambda name: name in self._book.names,
+            deduplicated=repeats(settings),
             identify=lambda record, action: action_id(group, record, action),
             delivery=self.delivery,
             owned=lambda: {name: each.epoch for name, each in self.engine.partitions.items() if not each.closing},
             clock=clock,
             meter=self.metrics,
         )
+        self.duplicates = Duplicates(repeats(settings), clock=clock, store=self.store)
         self.engine = Engine(
             group=group,
             decoders=made,
@@ -207,6 +197,7 @@ class Bridge:
             if shares
             else None,
             store=self.store,
+            duplicates=self.duplicates,
         )
         if self.permissions is not None:
             self.delivery.sending.short = self.permissions.short
@@ -270,6 +261,7 @@ class Bridge:
         """
         try:
             await self.store.load(["p:"])  # any name: does it answer
+            await self.duplicates.load()
         except StoreFailed as error:
             raise StartFailed(str(error)) from None
         if self.permissions is not None:
@@ -498,24 +490,9 @@ def secrets(settings: Settings) -> dict[str, Secret]:
     return found
 
 
-def schema_files(settings: Settings) -> list[Path]:
-    written = [path for name, topic in settings.topics.items() for _, path in schema_paths(name, topic)]
-    return [settings.base_dir / path for path in written]
-
-
-def rules_seen(settings: Settings) -> Signature:
-    """What tells whether the rules files have changed since."""
-    return signature(rules.rules_files(settings.rules, settings.base_dir))
-
-
-def reread_rules(settings: Settings, handlers: Sequence[Handler]) -> RuleBook:
-    """The rules as they are in their files now, with the handlers of before. Raises UserError."""
-    try:
-        book = load_rules(settings, handlers)
-    except ProblemsFound as error:
-        raise ProblemsFound(placed(error.problems, settings.place)) from None
-    schema_fit.tell(settings, book)
-    return book
+def repeats(settings: Settings) -> dict[str, float]:
+    """The topics in which repeated events are looked for, and for how long (seconds)."""
+    return {name: topic.dedupe for name, topic in settings.topics.items() if topic.dedupe is not None}
 
 
 def _fingerprint(writers: Writers) -> bytes:

@@ -43,6 +43,9 @@ class Line(Names, Protocol):
     def decode(self, record: Record) -> Event | None:
         """None for a record that says nothing (a tombstone). Raises DecodeError."""
 
+    def repeated(self, event: Event) -> bool:
+        """Whether an event with the same id has finished lately, or is under way: then nothing rests on this one."""
+
     def plan(self, event: Event) -> Plan:
         """Never raises: a rule that fails is in the plan."""
 
@@ -76,6 +79,8 @@ async def carry(record: Record, line: Line) -> None:
     if event is None:
         return line.finish(record, Ending.FILTERED)
 
+    if line.repeated(event):
+        return line.finish(record, Ending.DUPLICATE)
     plan = line.plan(event)
     if not plan.actions and not plan.failures:
         return line.finish(record, Ending.FILTERED)

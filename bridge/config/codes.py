@@ -31,7 +31,7 @@ CONSUMED_DEAD_LETTERS = "MB027"
 RESERVED_PROPERTY = "MB028"
 BAD_TOPIC_NAME = "MB029"
 BAD_START = "MB030"
-NOT_YET = "MB031"
+# MB031 was of settings that a version did not carry out yet.
 CONTRADICTION = "MB032"
 BAD_MODULE_NAME = "MB033"
 NO_SCHEMA = "MB040"
@@ -66,7 +66,6 @@ CODES: dict[str, str] = {
     RESERVED_PROPERTY: "a Kafka property that the bridge sets itself",
     BAD_TOPIC_NAME: "a name that Kafka does not allow for a topic",
     BAD_START: "a start that is neither earliest, latest nor an ISO 8601 time",
-    NOT_YET: "a setting that this version does not carry out yet",
     CONTRADICTION: "two settings that contradict each other",
     BAD_MODULE_NAME: "a handler that is not the name of a Python module",
     NO_SCHEMA: "a topic of Avro records without a schema or a registry",

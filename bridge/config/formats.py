@@ -18,14 +18,6 @@ OWN_ENVELOPES: Final = frozenset({"cloudevents", "debezium"})
 """Formats that say themselves where an event's parts stand."""
 
 
-def _not_built(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
-    for name, topic in topics.items():
-        if topic.dedupe is not None:
-            yield where("topics", name, "dedupe").problem(
-                codes.NOT_YET, "`dedupe` is not in this version yet", "remove it: repeated events are carried out again"
-            )
-
-
 def _formats(topics: Mapping[str, Topic], where: Where) -> Iterator[Problem]:
     """Whether what is said of each topic's schemas fits its format."""
     for name, topic in topics.items():
@@ -119,4 +111,4 @@ def _sends_secret(registry: Registry) -> bool:
     return not registry.allow_http and (registry.basic_auth is not None or registry.bearer is not None)
 
 
-FORMAT_CHECKS: Final = (_not_built, _formats, _registries)
+FORMAT_CHECKS: Final = (_formats, _registries)

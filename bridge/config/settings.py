@@ -205,7 +205,7 @@ class Topic(Section):
         None, description="contact: the record key is the person, which lets unchanged state be skipped."
     )
     dedupe: Seconds | None = Field(
-        None, gt=0, description="An event whose id was finished within this time is skipped (not yet)."
+        None, gt=0, description="An event whose id was finished within this time is skipped."
     )
     envelope: Envelope | None = Field(None, description="Where the event's parts are; these are json's defaults.")
     schemas: SchemaFiles | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -46,7 +46,10 @@ class Preparing:
         identify: Callable[[Record, Action], str],
         clock: Clock,
         schemas: Schemas | None = None,
+        deduplicated: Collection[str] = (),
     ) -> None:
+        """In topics that are `deduplicated` a repeated event wrote nothing."""
+        self._deduplicated = frozenset(deduplicated)
         self._logs = logs
         self._topic = topic
         self._decoders = decoders
@@ -221,6 +224,8 @@ class Preparing:
         """Reads the log; returns the watching offsets at which another record stands than the letter's."""
         others: dict[int, str] = {}
         decode = self._decoders[partition.topic]
+        ids = {(job.event.source, job.event.id) for job in watching.values()}
+        skipped = ids if partition.topic in self._deduplicated else set()
         slice_ends = self._clock.now() + SLICE_SECONDS
         async for record in self.read(*partition, start, end):
             job = watching.get(record.offset)
@@ -230,7 +235,7 @@ class Preparing:
                 await self._ready(record)
             with contextlib.suppress(DecodeError):  # what it wrote is not known to anybody: it is a dead letter itself
                 event = decode(record)
-                if event is not None:
+                if event is not None and (event.source, event.id) not in skipped:
                     later.see(record.offset, self._plan(event).actions)
             if self._clock.now() >= slice_ends:
                 await asyncio.sleep(0)

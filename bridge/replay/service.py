@@ -15,7 +15,7 @@ in the queues is withdrawn by the engine, and the next owner goes on from what w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -68,7 +68,9 @@ class Replays:
         clock: Clock,
         meter: Meter,
         schemas: Schemas | None = None,
+        deduplicated: Collection[str] = (),
     ) -> None:
+        """`deduplicated` are the topics in which repeated events are skipped."""
         self._topic = topic
         self._logs = logs
         self._letters = letters
@@ -87,6 +89,7 @@ class Replays:
             identify=identify,
             clock=clock,
             schemas=schemas,
+            deduplicated=deduplicated,
         )
         self._writer = Writer(logs, topic)
         self._watcher: asyncio.Task[None] | None = None

@@ -40,6 +40,7 @@ from bridge.runtime.burial import Burial
 from bridge.runtime.commits import Commits
 from bridge.runtime.completion import Completion, start
 from bridge.runtime.delivery import Delivery
+from bridge.runtime.duplicates import Duplicates
 from bridge.runtime.intake import PENDING_MAX, Intake
 from bridge.runtime.lasting import Lasting
 from bridge.runtime.marks import PartitionMarks
@@ -81,9 +82,12 @@ class Engine:
         store: Store | None = None,
         spend: Spend | None = None,
         schemas: Schemas | None = None,
+        duplicates: Duplicates | None = None,
     ) -> None:
-        """`spend` keeps the shares of the quota; `schemas` fetches what records were written with."""
+        """`spend` keeps the shares of the quota; `schemas` fetches what records were written with; `duplicates` knows
+        which events have been here before."""
         self._spend = spend
+        self._duplicates = duplicates
         self._group = group
         self._decoders = decoders
         self.plan = plan  # a station of the line
@@ -165,6 +169,9 @@ class Engine:
     def decode(self, record: Record) -> Event | None:
         return self._decoders[record.topic](record)
 
+    def repeated(self, event: Event) -> bool:
+        return self._duplicates is not None and self._duplicates.begins(event)
+
     def too_old(self, action: Action, event: Event) -> bool:
         max_age = action.handling.max_age_seconds
         # Held records were read earlier than now, and those of before a restart too: what became too old here is no
@@ -219,6 +226,8 @@ class Engine:
         partition = self._owned(record)
         if partition is None or not partition.offsets.finish(record.offset):
             return  # of an older assignment: its new owner has it
+        if self._duplicates is not None:
+            self._duplicates.ended(record, ending)
         self._meter.finished(record.topic, ending)
         self.burial.finished(record, partition)
         if partition.unmarked or partition.unclaimed:
@@ -473,6 +482,8 @@ class Engine:
         for name in names:
             self.partitions.pop(name, None)
             self._delivery.unchanged.gone(name)
+        if self._duplicates is not None:
+            self._duplicates.gone(names)
         self.burial.forget(names)
         if self._spend is not None:
             self._spend.gone(names)

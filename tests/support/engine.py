@@ -26,6 +26,7 @@ from bridge.model import (
 )
 from bridge.ports import Store
 from bridge.runtime.delivery import Delivery
+from bridge.runtime.duplicates import Duplicates
 from bridge.runtime.engine import Engine
 from bridge.runtime.schemas import Schemas
 from bridge.runtime.spend import Spend
@@ -51,7 +52,7 @@ def decode(each: Record) -> Event | None:
     except ValueError as error:
         raise DecodeError("not JSON") from error
     wall = data.get("wall", VirtualClock.WALL_AT_START)
-    return Event(id=each.place, type="t", time="", time_wall_seconds=wall, data=data, record=each)
+    return Event(id=data.get("event_id", each.place), type="t", time="", time_wall_seconds=wall, data=data, record=each)
 
 
 def plan(event: Event) -> Plan:
@@ -106,6 +107,7 @@ class House:
         quota: Quota | None = None,
         decode: Callable[[Record], Event | None] = decode,
         schemas: Schemas | None = None,
+        dedupe: float | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.meisa = meisa or FakeMeisa()
@@ -131,6 +133,7 @@ class House:
             bulk_after_seconds=bulk_after_seconds,
             unchanged=unchanged(self.clock) if unchanged is not None else None,
         )
+        self.duplicates = Duplicates({TOPIC: dedupe} if dedupe else {}, clock=self.clock, store=store)
         self.engine = Engine(
             group="group",
             decoders={TOPIC: decode},
@@ -156,6 +159,7 @@ class House:
             else None,
             store=store,
             schemas=schemas,
+            duplicates=self.duplicates,
         )
         self.source.start(self.engine)
         self.delivery.open()

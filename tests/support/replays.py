@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy
@@ -122,6 +122,7 @@ class Instance:
         plan: Callable[[Event], Plan] = plan_,
         rules: Callable[[str], bool] = lambda name: True,
         seed: int = 1,
+        deduplicated: Collection[str] = (),
     ) -> None:
         self.clock = VirtualClock()
         self.meter = CountingMeter()
@@ -147,6 +148,7 @@ class Instance:
             owned=lambda: self.partitions,
             clock=self.clock,
             meter=self.meter,
+            deduplicated=deduplicated,
         )
 
     def start(self, *partitions: TopicPartition, epoch: int = 1) -> None:

@@ -245,10 +245,6 @@ MISTAKES = {
     "topic pattern": Mistake(with_("topics", "topics: {'^user.*': {}}"), "MB029", "2:10", "list the topics"),
     "dead letters without a proper name": Mistake(MINIMAL + "dead_letters: {topic: a b}\n", "MB029", "5:23", "Kafka"),
     "start at no time": Mistake(with_("topics", "topics: {a: {start: yesterday}}"), "MB030", "2:21", "2026-01-31T"),
-    "dedupe": Mistake(with_("topics", "topics: {a: {dedupe: 10m}}"), "MB031", "2:22", "remove it"),
-    "dedupe beside avro": Mistake(
-        with_("topics", "topics: {a: {format: avro, dedupe: 10m}}"), "MB031", "2:36", "remove it"
-    ),
     "a schema that is a list": Mistake(
         with_("topics", "topics: {a: {schema: [a.json]}}"), "MB006", "2:22", "not a list"
     ),

@@ -214,6 +214,23 @@ def _state(event: Any) -> Any:
     return Plan((Action(Kind.UPSERT, "rule", 0, body, Contact(event.data["email"])),))
 
 
+@pytest.mark.parametrize("topics", [(), (TOPIC,)])
+def test_a_repetition_that_was_skipped_wrote_nothing(topics: tuple[str, ...]) -> None:
+    """Where repeated events are skipped, one behind the letter's record must not stand in for what it says."""
+
+    async def tell() -> None:
+        room = Room(deduplicated=topics)
+        record = room.record(fields={"plan": "pro"}, event_id="one")
+        request = room.logs.ask(room.logs.bury(refused(record, 0)))
+        room.record(fields={"plan": "pro"}, event_id="one")
+        room.instance.start(P0)
+        await settled(room.logs, request)
+        await room.instance.stop()
+        assert ["custom_fields" in (call.body or {}) for call in room.meisa.calls] == [bool(topics)]
+
+    run(tell())
+
+
 @story
 async def test_where_retention_has_been_only_what_cannot_undo_anything_is_sent() -> None:
     """The track of one letter goes; the upsert of another waits for somebody who says --overwrite."""
