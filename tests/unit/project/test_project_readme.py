@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -106,12 +107,15 @@ def test_the_mistake_of_the_readme_is_told_in_these_words(tmp_path: Path) -> Non
     assert str(caught.value).removeprefix(f"{tmp_path}/") == line
 
 
-MISTAKES = re.findall(r"^\| (`+)(\w+: .+?)\1 \| (`+)((?:error|warning) MB\d{3}: .+?)\3 \|$", README, re.MULTILINE)
-CONFIG = """\
+MISTAKES = re.findall(
+    r"^\| (`+)(\w+: .+?)\1(?:, with[^|]+)? \| (`+)((?:error|warning) MB\d{3}: .+?)\3 \|$", README, re.MULTILINE
+)
+CONFIG = f"""\
 kafka:
   bootstrap_servers: localhost:9092
-topics: {user-events: {}}
-meisa: {api_key: {env: MEISA_API_KEY}}
+topics:
+  user-events: {{schema: {json.dumps(str(ROOT / "schemas" / "events.schema.json"))}}}
+meisa: {{api_key: {{env: MEISA_API_KEY}}}}
 rules: [rules/*.yaml]
 """
 RULES = """\
@@ -122,7 +126,7 @@ rules:
     do:
       - upsert:
           email: ${data.email}
-          first_name: ${data.first_name}
+          first_name: ${optional(data.first_name)}
       - trigger:
           trigger_key: welcome
           to_email: ${data.email}

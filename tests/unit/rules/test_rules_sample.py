@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from bridge.rules import load
 from bridge.sandbox.world import World, WorldOptions
 from bridge.schema_files import load_schema
 from schemas.generate import files
-from schemas.generate.catalogue import Event, Field, example
+from schemas.generate.catalogue import Event, example
 
 ROOT = Path(__file__).parents[3]
 CATALOGUE = files.current()
@@ -77,32 +78,6 @@ def test_every_event_of_the_catalogue_has_a_rule_of_its_own() -> None:
     named = {pattern for rule in BOOK.rules for pattern in rule.match}
     assert named == {event.type for event in CATALOGUE.events}
     assert [rule.name for rule in BOOK.rules if not rule.tests] == []
-
-
-def test_every_field_that_a_rule_reads_is_in_the_catalogue() -> None:
-    """And one that is optional is read within optional, default or has, or is left out by `missing: omit`."""
-    unguarded = []
-    for rule in BOOK.rules:
-        for event in CATALOGUE.events:
-            if event.type not in rule.match:
-                continue
-            known = paths(event.data)
-            for reference in rule.references:
-                head, _, path = reference.path.partition(".")
-                if head == "data":
-                    assert path in known, f"{rule.name}: {reference.path}"
-                    if known[path] and not reference.guarded:
-                        unguarded.append((rule.name, path))
-    assert unguarded == [("nps", "score")] * 3  # its rule's `when` is what guards it
-
-
-def paths(fields: tuple[Field, ...], prefix: str = "", optional: bool = False) -> dict[str, bool]:
-    """Every path below data, and whether it may be missing."""
-    found: dict[str, bool] = {}
-    for each in fields:
-        found[f"{prefix}{each.name}"] = optional or each.optional
-        found |= paths(each.type.fields, f"{prefix}{each.name}.", optional or each.optional)
-    return found
 
 
 def test_the_samples_use_every_kind_of_action_and_need_no_identity_table() -> None:
@@ -173,3 +148,24 @@ def carry_out(world: World, action: Action, now: float) -> None:
             assert contact is not None
             change = world.contacts.add_tag if action.kind is Kind.ADD_TAG else world.contacts.remove_tag
             change(contact.id, body, now)
+
+
+@pytest.mark.parametrize("schema", ["events.schema.json", "each"])
+def test_check_compares_the_sample_rules_with_the_schemas_and_has_nothing_to_say(schema: str, tmp_path: Path) -> None:
+    """By the schema of the topic, and by one for each type; and what one changes in a rule is noticed."""
+    each = {event.type: f"../schemas/{event.type}.schema.json" for event in CATALOGUE.events}
+    named = orjson.dumps(each).decode() if schema == "each" else f"../schemas/{schema}"
+    environ = {"MEISA_API_KEY": "meisa_test_x", "MEISA_BRIDGE__TOPICS__USER_EVENTS__SCHEMA": named}
+    (tmp_path / "schemas").symlink_to(ROOT / "schemas")
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+
+    def told() -> list[str]:
+        arguments = ["check", "--offline", "--strict", "--json", "-c", str(tmp_path / "config" / "bridge.yaml")]
+        result = CliRunner().invoke(main, arguments, env=environ)
+        assert result.stderr == ""
+        return [each["code"] for each in orjson.loads(result.stdout) if each["severity"] != "notice"]
+
+    assert told() == []
+    rules = tmp_path / "config" / "rules" / "billing.yaml"
+    rules.write_text(rules.read_text().replace("previous_mrr_minor", "previous_mrr"))
+    assert set(told()) == {"MB161"}
