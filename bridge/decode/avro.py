@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from bridge.decode.avro_reader import AvroReader, Named
-from bridge.decode.envelope import CUSTOM_PATHS, DEFAULT_PATHS, Envelope, event_of, kind_of, part
+from bridge.decode.envelope import CUSTOM_PATHS, DEFAULT_ENVELOPE, DEFAULT_PATHS, Envelope, event_of, kind_of, part
 from bridge.decode.schema import NO_SCHEMAS, Schema, SchemaError, TopicSchemas, parse_json
 from bridge.errors import BridgeError, DecodeError
 from bridge.model import Event, Record, SchemaId
@@ -163,6 +163,8 @@ def schema_id(record: Record, body: bytes) -> tuple[SchemaId, int]:
 
     Raises DecodeError.
     """
+    if not record.headers and body[:1] == b"\x00" and len(body) >= 5:
+        return int.from_bytes(body[1:5], "big"), 5  # nearly every record
     for name, content in record.headers:
         if name == ID_HEADER:
             id, end = _id_in(content or b"")
@@ -213,8 +215,7 @@ class AvroDecoder:
 
     def __init__(self, values: Values, envelope: Envelope | None = None) -> None:
         self.values = values
-        self._envelope = envelope or Envelope()
-        self._paths = DEFAULT_PATHS if envelope is None else CUSTOM_PATHS
+        self._envelope = None if envelope == DEFAULT_ENVELOPE else envelope
 
     def decode(self, record: Record) -> Event | None:
         """The record's event; None for a tombstone. Raises DecodeError."""
@@ -225,6 +226,11 @@ class AvroDecoder:
         if value.__class__ is not dict:
             raise DecodeError(f"the value is {kind_of(value)}; it must be a record")
         envelope = self._envelope
+        if envelope is None:
+            get = value.get
+            type = get("type")
+            data = get("data") if "data" in value else value
+            return event_of(record, value, get("id"), name if type is None else type, get("time"), data, DEFAULT_PATHS)
         type = part(envelope.type, value, record, "type")
         if type is None and envelope.type is None:
             type = name
@@ -233,4 +239,4 @@ class AvroDecoder:
             data = value
         id = part(envelope.id, value, record, "id")
         time = part(envelope.time, value, record, "time")
-        return event_of(record, value, id, type, time, data, self._paths)
+        return event_of(record, value, id, type, time, data, CUSTOM_PATHS)

@@ -55,6 +55,8 @@ class AvroReader:
 
     def __init__(self, document: Any, others: Iterable[Any] = (), reader: Schema | None = None) -> None:
         others = list(others)
+        if reader is not None and (reader.document, list(reader.others.values())) == (document, others):
+            reader = None  # nothing to resolve, which fastavro would find out anew for each record
         resolving = reader is not None
         self._types: dict[str, Any] = {}
         written = _parsed(document, others, self._types, resolving=resolving)
