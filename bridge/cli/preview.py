@@ -14,10 +14,11 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from bridge.cli.options import config_option
-from bridge.errors import LogFailed, ProblemsFound, UsageError, UserError
+from bridge.errors import DecodeError, LogFailed, ProblemsFound, RegistryFailed, UsageError, UserError
 
 if TYPE_CHECKING:
     from bridge.config import Settings
+    from bridge.decoders import Decoders
     from bridge.preview.events import Arrival
 
 LAST: Final = 10_000
@@ -41,6 +42,7 @@ SHOW_EVERY_SECONDS: Final = 0.2
 @click.option("--contact", metavar="EMAIL", help="Tell this contact's story: each event, and the call that carried it.")
 @click.option("--at-once/--as-they-happened", default=None, help="All wait at the start, or arrive at their times.")
 @click.option("--now", metavar="TIME", help="When the preview begins, with --at-once.")
+@click.option("--new-account", is_flag=True, help="Meisa knows nobody at the start; else it knows everybody.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page as well.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 @click.option("--show-contacts", is_flag=True, help="Show email addresses instead of masking them.")
@@ -55,6 +57,7 @@ def preview(
     contact: str | None,
     at_once: bool | None,
     now: str | None,
+    new_account: bool,
     html: Path | None,
     as_json: bool,
     show_contacts: bool,
@@ -81,14 +84,14 @@ def preview(
 
     from bridge import app
     from bridge.config import placed
-    from bridge.decoders import decoders
+    from bridge.decoders import fetching_decoders
     from bridge.preview import events
     from bridge.preview.rehearsal import rehearse
     from bridge.preview.report import report
 
     try:
         book = app.load_rules(settings)
-        decode = decoders(settings)
+        decode = fetching_decoders(settings)
     except ProblemsFound as error:
         raise ProblemsFound(placed(error.problems, settings.place)) from None
     app.collect_seldom()
@@ -97,12 +100,13 @@ def preview(
             arrivals = _from_file(file, _topic_of_lines(settings, topic), list(settings.topics), last)
         else:
             arrivals = _from_topic(settings, _topic(settings, topic), last, since_wall, bar)
+        _fetch_schemas(arrivals, decode)
         arrivals = events.with_event_times(arrivals, decode)
         if file is not None and since_wall is not None:
             arrivals = events.since(arrivals, since_wall)
         fixed = began is not None or file is None
         line = events.timeline(arrivals, now_wall=began if began is not None else wall, at_once=at_once, fixed=fixed)
-        found = rehearse(settings, book, line, decode, contact=contact or "", progress=bar)
+        found = rehearse(settings, book, line, decode, contact=contact or "", new_account=new_account, progress=bar)
     kind, name = ("file", "standard input" if str(file) == "-" else str(file)) if file is not None else ("topic", "")
     made = report(settings, book, found, kind=kind, name=name or _topic(settings, topic), show_contacts=show)
     if html is not None:
@@ -182,6 +186,18 @@ def _from_topic(settings: Settings, topic: str, last: int | None, since: float |
         return events.from_topic(records)
     except LogFailed as error:
         raise UserError(f"Kafka at {kafka.bootstrap_servers}: {error}") from None
+
+
+def _fetch_schemas(arrivals: Sequence[Arrival], decode: Decoders) -> None:
+    """Asks registries for what records were written with, before the clock that jumps begins."""
+    for record in (each.record for each in arrivals if each.record.topic in decode.wires):
+        if decode.wires[record.topic].lacks(record) is not None:
+            try:
+                decode[record.topic](record)
+            except DecodeError:
+                pass  # a dead letter, told as such
+            except RegistryFailed as error:
+                raise UserError(str(error)) from None
 
 
 def _moment(text: str, wall: float, option: str) -> float:

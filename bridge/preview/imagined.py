@@ -2,7 +2,8 @@
 
 Meisa is the sandbox's world in this process (bridge/sandbox/world.py): real effects and real answers, so that a track
 of somebody whom Meisa does not know is answered with 404, a second enrollment as already done, and an upsert with the
-whole contact. It begins empty, and every trigger and sequence is active.
+whole contact. It begins empty, and every trigger and sequence is active. Unless it is a new account its emptiness shows
+nowhere: tracks of people whom no upsert has named are taken, as if an older one had.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bridge.meisa.endpoints import ENDPOINTS
 from bridge.meisa.judge import Judge, Reply
 from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, TopicPartition
 from bridge.ports import Clock, SourceListener
-from bridge.sandbox.contacts import Answer
+from bridge.sandbox.contacts import Answer, iso
 from bridge.sandbox.fields import Refused
 from bridge.sandbox.world import World, WorldOptions
 from bridge.state.memory import MemoryStore
@@ -44,8 +45,11 @@ SCOPES = (
 class ImaginedMeisa:
     """ports.Meisa. Carries a call out half of `latency` after it was sent, and answers after the other half."""
 
-    def __init__(self, clock: Clock, *, latency: float = LATENCY_SECONDS, log_limit: int = 1000) -> None:
+    def __init__(
+        self, clock: Clock, *, latency: float = LATENCY_SECONDS, log_limit: int = 1000, new_account: bool = True
+    ) -> None:
         """`log_limit`: emails and automations that the world remembers."""
+        self._new_account = new_account
         self.world = World(WorldOptions(log_limit=log_limit), random.Random(5))
         self._clock = clock
         self._latency = latency
@@ -84,7 +88,7 @@ class ImaginedMeisa:
             case "upsert":
                 return world.contacts.upsert(body, now)
             case "track":
-                return world.contacts.track(body, now)
+                return self._track(body, now)
             case "add_tag":
                 return world.contacts.add_tag(call.contact_id or "", body, now)
             case "remove_tag":
@@ -100,6 +104,14 @@ class ImaginedMeisa:
             case "ping":
                 return Answer(200, {"scopes": list(SCOPES), "environment": "test", "product": "imagined"})
         raise AssertionError(f"the engine makes no such call: {call.endpoint}")
+
+    def _track(self, body: dict[str, Any], now: float) -> Answer:
+        try:
+            return self.world.contacts.track(body, now)
+        except Refused as refused:
+            if self._new_account or refused.status != 404:
+                raise
+            return Answer(200, {"status": "tracked", "event_name": body["event_name"], "timestamp": iso(now)})
 
 
 class ImaginedKafka:

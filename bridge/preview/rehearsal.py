@@ -12,7 +12,7 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -56,6 +56,14 @@ class Progress(Protocol):
         """Events handed over, events finished, calls made, and the virtual time in seconds."""
 
 
+Called = Callable[[Call, int, float], None]
+"""A call, its answer's status, and when it was sent (seconds since the beginning)."""
+
+
+def nobody(call: Call, status: int, seconds: float) -> None:
+    pass
+
+
 class Unheard:
     """Nobody looks on."""
 
@@ -70,6 +78,7 @@ class Rehearsed:
     timeline: Timeline
     seconds: float
     """From the beginning to the end of the last event."""
+    new_account: bool = False
     unfinished: int = 0
     """Events that would wait for ever."""
     lazy_left: int = 0
@@ -82,14 +91,17 @@ def rehearse(
     decode: Mapping[str, Decode],
     *,
     contact: str = "",
+    new_account: bool = False,
     progress: Progress | None = None,
+    called: Called = nobody,
 ) -> Rehearsed:
     """Carries the events of a timeline through the engine. Blocks for as long as that takes to compute.
 
-    `decode` holds the decoder of each topic (bridge/decoders.py), with what it needs to know already.
+    `decode` holds the decoder of each topic (bridge/decoders.py), with what it needs to know already. `called` hears of
+    each call as Meisa carries it out; in a `new_account` that knows nobody at the beginning.
     """
     loop = VirtualLoop()
-    return run(_rehearse(settings, book, timeline, decode, contact, progress or Unheard()), loop)
+    return run(_rehearse(settings, book, timeline, decode, contact, new_account, progress or Unheard(), called), loop)
 
 
 async def _rehearse(
@@ -98,7 +110,9 @@ async def _rehearse(
     timeline: Timeline,
     decode: Mapping[str, Decode],
     contact: str,
+    new_account: bool,
     progress: Progress,
+    called: Called,
 ) -> Rehearsed:
     lines = {each.record.place: each.line for each in timeline.arrivals if each.line}
     story = None
@@ -114,17 +128,19 @@ async def _rehearse(
         arrived_at=lambda record: min(clock.now(), max(0.0, record.timestamp_ms / 1000 - wall)),
         story=story,
     )
-    house = _House(settings, book, clock, tally, decode)
+    house = _House(settings, book, clock, tally, decode, new_account, called)
     return await house.run(timeline, progress)
 
 
 class _Meisa(ImaginedMeisa):
-    def __init__(self, clock: VirtualClock, tally: Tally) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: VirtualClock, tally: Tally, new_account: bool, called: Called) -> None:
+        super().__init__(clock, new_account=new_account)
         self._tally = tally
+        self._called = called
 
     def made(self, sent: float, call: Call, status: int) -> None:
         self._tally.made(call, status, sent)
+        self._called(call, status, sent)
 
 
 class _Letters(ImaginedLetters):
@@ -213,6 +229,8 @@ class _House:
         clock: VirtualClock,
         tally: Tally,
         decode: Mapping[str, Decode],
+        new_account: bool,
+        called: Called,
     ) -> None:
         self._clock = clock
         self._tally = tally
@@ -223,7 +241,7 @@ class _House:
         self.source = ImaginedKafka()
         store = MemoryStore() if settings.state.url == "memory" else ImaginedStore()
         meter = _Meter()
-        meisa = _Meisa(clock, tally)
+        meisa = _Meisa(clock, tally, new_account, called)
         self.delivery = Delivery(
             meisa,
             {name: Quota(limits, reserve=reserve) for name in self._keys},
@@ -254,6 +272,7 @@ class _House:
             store=store,
         )
         self.suppressions = SuppressionSync(self.delivery, self._keys, clock)
+        self._new_account = new_account
         self._fed = 0
 
     def _plan(self, event: Event) -> Plan:
@@ -282,7 +301,7 @@ class _House:
         left = self.delivery.lazy.values.waiting
         await engine.stop(1.0)
         await self.delivery.close()
-        return Rehearsed(tally, timeline, seconds, unfinished, left)
+        return Rehearsed(tally, timeline, seconds, self._new_account, unfinished, left)
 
     async def _ping(self, key: str) -> None:
         """The service's first call; it needs a share of the quota, and a commit that permits it."""

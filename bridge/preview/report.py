@@ -59,6 +59,7 @@ def report(
             "with_time": timeline.timed,
         },
         "reading": "at_once" if timeline.at_once else "as_they_happened",
+        "account": "new" if found.new_account else "known",
         "start": iso(wall),
         "first_event": None if timeline.first is None else iso(timeline.first),
         "last_event": None if timeline.last is None else iso(timeline.last),

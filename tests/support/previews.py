@@ -51,13 +51,14 @@ def rehearsed(
     at_once: bool | None = None,
     now: float | None = None,
     contact: str = "",
+    new_account: bool = False,
 ) -> Rehearsed:
     """What a preview of these events finds; `now` in seconds after noon, with at_once."""
     topic = next(iter(made.topics))
     arrivals = with_event_times(read_lines(as_lines(events), list(made.topics), topic=topic), decoders(made))
     fixed = now is not None
     line = timeline(arrivals, now_wall=NOON + (now if now is not None else 86_400.0), at_once=at_once, fixed=fixed)
-    return rehearse(made, app.load_rules(made), line, decoders(made), contact=contact)
+    return rehearse(made, app.load_rules(made), line, decoders(made), contact=contact, new_account=new_account)
 
 
 def reported(made: Settings, found: Rehearsed, **options: Any) -> Mapping[str, Any]:

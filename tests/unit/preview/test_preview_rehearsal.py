@@ -96,9 +96,10 @@ def test_old_events_expire_when_they_are_read_late(tmp_path: Path) -> None:
 
 def test_a_track_of_somebody_unknown_creates_the_contact_first(tmp_path: Path) -> None:
     """The 404, the upsert and the track again: two calls that no action asked for."""
-    tally = of(
-        tmp_path, [event("moment", email=ANN, name="first"), event("moment", 60, email=ANN, name="second")]
-    ).tally
+    events = [event("moment", email=ANN, name="first"), event("moment", 60, email=ANN, name="second")]
+    known = of(tmp_path, events).tally
+    assert (known.calls["track"], known.calls["upsert"]) == (2, 0), "in an account that is in use she exists"
+    tally = of(tmp_path, events, new_account=True).tally
     assert (tally.calls["track"], tally.calls["upsert"], tally.extra["contacts"]) == (3, 1, 2)
     assert tally.answers["track", 404] == 1
 
