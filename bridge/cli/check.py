@@ -110,7 +110,9 @@ def _rule_problems(examined: Examined) -> list[Problem]:
     if "state" in sections and sections["state"].url == "memory":
         problems = [*book.needs_identities(), *book.forgets_lazy_values()]
     if "topics" in sections:
-        problems += placed(rules.advise(book, _formats(sections["topics"])), examined.place)
+        topics = sections["topics"]
+        keyed = [name for name, topic in topics.items() if topic.keyed_by == "contact"]
+        problems += placed(rules.advise(book, _formats(topics), keyed), examined.place)
     return [
         *problems,
         *_always_sent(examined, book),

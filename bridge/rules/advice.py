@@ -7,14 +7,14 @@ Nothing is told that might be in order: a warning that people learn to ignore hi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bridge.errors import Problem
 from bridge.model import Kind, Lane
 from bridge.rules.composing import ActionTemplate
 from bridge.rules.planner import Rule, RuleBook
-from bridge.rules.reach import repeated, unreachable
+from bridge.rules.reach import repeated, unreachable, written_from_several
 from bridge.rules.row_changes import of_row_changes
 
 LIFECYCLE = (
@@ -26,12 +26,16 @@ RULES_TOLD = 3
 """Of those that a problem is about: enough to find them."""
 
 
-def advise(book: RuleBook, formats: Mapping[str, str]) -> list[Problem]:
-    """All of it; `formats` are the topics that are read, with the format of each."""
+def advise(book: RuleBook, formats: Mapping[str, str], keyed_by_contact: Collection[str] = ()) -> list[Problem]:
+    """All of it; `formats` are the topics that are read, with the format of each.
+
+    Of topics that are keyed by contact it is told elsewhere what several write: there it costs calls (MB151).
+    """
     problems = [problem for rule in book.rules if rule.enabled for problem in rule.advice]
     problems += unreachable(book.rules, book.handlers, formats)
     rules = [rule for rule in book.rules if rule.enabled]
     problems += repeated(rules)
+    problems += written_from_several(rules, set(formats) - set(keyed_by_contact))
     problems += _ages(rules)
     problems += _lanes(rules, formats)
     problems += _merged_away(rules)

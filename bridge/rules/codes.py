@@ -75,4 +75,5 @@ CODES: dict[str, str] = {
     "MB183": "A field of `before` or `after` that this kind of change does not have (a warning).",
     "MB184": "A field that is not under `before` or `after` of a changed row (a warning).",
     "MB185": "A `match` that no change of a row has (a warning).",
+    "MB186": "Rules of different topics set the same field: which of them is last is not determined (a warning).",
 }

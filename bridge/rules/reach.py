@@ -21,6 +21,7 @@ from bridge.rules.planner import Rule
 
 _ONCE = {Kind.TRIGGER: ("trigger_key", "send the email"), Kind.TRACK: ("event_name", "track the event")}
 """What is done twice if it is said twice; an upsert, a tag or an enrollment says the same again."""
+PATHS_TOLD = 5
 _NAMING = ("to_email", "email", "external_id", "contact")
 
 
@@ -124,6 +125,40 @@ def _meet(one: Rule, other: Rule) -> bool:
 
 def _covers(pattern: str, other: str) -> bool:
     return pattern == other or (not _is_glob(other) and fnmatch.fnmatchcase(other, pattern))
+
+
+def written_from_several(rules: Iterable[Rule], topics: Collection[str]) -> Iterator[Problem]:
+    """Fields that rules of different topics set, among these topics: nothing orders one topic's events and another's.
+
+    Only rules that name their topic are looked at: what the others are given nobody knows before. Tags are only added.
+    """
+    writers: dict[str, list[tuple[Rule, ActionTemplate]]] = {}
+    for rule in rules:
+        for action in rule.actions if rule.enabled and rule.topics else ():
+            for path in action.writes.sets:
+                if not path.startswith("tag_names.") and not path.endswith("*"):
+                    writers.setdefault(path, []).append((rule, action))
+    told: dict[tuple[str, str], list[str]] = {}
+    for path in sorted(writers):
+        for number, (rule, _) in enumerate(writers[path]):
+            earlier = next((each for each, _ in writers[path][:number] if _apart(each, rule, topics)), None)
+            if earlier is not None:
+                told.setdefault((earlier.name, rule.name), []).append(path)
+                break
+    by_name = {rule.name: rule for pairs in writers.values() for rule, _ in pairs}
+    for (first, second), paths in told.items():
+        rule, other = by_name[second], by_name[first]
+        more = f" and {len(paths) - PATHS_TOLD} more" if len(paths) > PATHS_TOLD else ""
+        message = (
+            f"rule {second} sets {_listed(paths[:PATHS_TOLD])}{more} from {_listed(rule.topics)}, as rule {first} does "
+            f"from {_listed(other.topics)}: whichever event arrives last wins, and topics are not read in one order"
+        )
+        yield rule.place("topic").problem("MB186", message, "set a field from one topic only", "warning")
+
+
+def _apart(one: Rule, other: Rule, topics: Collection[str]) -> bool:
+    mine, theirs = set(one.topics) & set(topics), set(other.topics) & set(topics)
+    return bool(mine and theirs and not mine & theirs)
 
 
 def _at(action: ActionTemplate) -> str:

@@ -10,6 +10,9 @@ from bridge.places import Place
 from bridge.rules.scan import ExpressionError, tokens
 from bridge.yamldoc import Complaint, Dialect, Node, Source, json_scalar
 
+LINE_MAX: Final = 500
+"""Characters of a line that is shown as it should be: nobody reads a longer one in a hint."""
+
 
 class _RulesDialect(Dialect):
     """Tells the traps that people fall into from other mistakes; each hint shows the line as it should be."""
@@ -29,12 +32,11 @@ class _RulesDialect(Dialect):
             whole = f"{head}{quote}{value}{quote}"
             hint = _instead(whole) if quote not in value else f"write {head.strip()} >- and the text in the next line"
             return place.problem("MB113", "in YAML a text that begins with a quote ends with it", hint)
-        before = text[:index].rstrip()
-        if "but got '<scalar>'" in what and before[-1:] in ("'", '"') and "\n" not in text[len(before) : index]:
-            begin = text.rfind(before[-1], 0, len(before) - 1)
-            end = _end_of_item(text, index)
-            start = index - place.column + 1
-            whole = text[start:begin] + in_quotes(text[begin:end]) + line[end - start :]
+        before = line[: place.column - 1].rstrip()
+        if "but got '<scalar>'" in what and before[-1:] in ("'", '"'):
+            begin = max(0, before.rfind(before[-1], 0, -1))
+            end = _end_of_item(line, place.column - 1)
+            whole = line[:begin] + in_quotes(line[begin:end]) + line[end:]
             return place.problem("MB113", "in YAML a text that begins with a quote ends with it", _instead(whole))
         if "expected ',' or" in what and (cut := _CUT_INSIDE.search(text, 0, index)):
             at = source.place(cut.start(1))
@@ -65,11 +67,15 @@ def _split(line: str) -> tuple[str, str]:
 
 
 def _instead(line: str) -> str:
+    if len(line) > LINE_MAX:
+        return "put it in quotes"
     return f"write {line.strip().removeprefix('- ')}"
 
 
 def _quoted_inside(line: str) -> str:
     """Each item of `{ }` or `[ ]` in the line that holds a bare `${…}`, put into quotes."""
+    if len(line) > LINE_MAX:
+        return line
     made: list[str] = []
     quote, begin, at = "", 0, 0
     while at < len(line):

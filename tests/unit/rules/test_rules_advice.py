@@ -253,6 +253,44 @@ def test_the_fields_are_those_that_meisa_speaks_of() -> None:
     assert {"plan", "subscription_status", "status", "stage"} <= set(LIFECYCLE)
 
 
+# Several topics
+
+TWO = """
+- {name: one, match: x, topic: user-events, do: [{upsert: {email: a, first_name: b, custom_fields: {mrr: 1}}}]}
+- {name: two, match: y, topic: billing, do: [{upsert: {email: a, first_name: c, tag_names: [t], custom_fields: {mrr: 2}}}]}
+"""
+
+
+def test_fields_that_rules_of_different_topics_set() -> None:
+    """One warning for two rules, at the second's topic; names and tags are no such fields."""
+    (problem,) = told(TWO)
+    assert (problem.code, problem.line, problem.column) == ("MB186", 3, 34)
+    assert problem.message.startswith(
+        "rule two sets custom_fields.mrr, first_name from billing, as rule one does from user-events: whichever"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("topic: billing", "topic: user-events"),
+        ("topic: billing, ", ""),
+        ("topic: billing", "topic: [billing, user-events]"),
+        ("first_name: c, tag_names: [t], custom_fields: {mrr: 2}", "last_name: c, custom_fields: {seats: 2}"),
+        ("match: y", "match: y, enabled: false"),
+        ("topic: billing", "topic: nowhere"),
+    ],
+)
+def test_fields_that_one_topic_sets(old: str, new: str) -> None:
+    """The same topic, other fields; or nobody knows, because a rule takes events of any topic."""
+    assert {problem.code for problem in told(TWO.replace(old, new))} <= {"MB170", "MB174"}
+
+
+def test_fields_of_a_topic_keyed_by_contact_are_told_elsewhere() -> None:
+    book = load_text("rules:" + TWO)
+    assert advise(book, TOPICS, ["billing"]) == []
+
+
 # Changed rows
 
 ROWS = {"users-cdc": "debezium"}

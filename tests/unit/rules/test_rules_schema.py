@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from bridge.actions import MODELS
 from bridge.errors import ProblemsFound
-from bridge.rules import cases, load_text
+from bridge.rules import advise, cases, load_text
 from bridge.rules import schema as made
 from bridge.rules.loader import RULE_KEYS
 from bridge.rules.schema import json_schema
@@ -38,9 +38,11 @@ def loaded(text: str) -> Any:
 def codes(document: Any) -> set[str]:
     """What the loader finds wrong with a document; JSON is YAML too."""
     try:
-        load_text(json.dumps(document, ensure_ascii=False))
+        book = load_text(json.dumps(document, ensure_ascii=False))
     except ProblemsFound as error:
         return {problem.code for problem in error.problems}
+    for format in ("json", "debezium"):
+        advise(book, {"t": format, "u": format})  # whatever is loaded can be looked at
     return set()
 
 

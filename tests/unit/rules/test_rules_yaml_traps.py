@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.errors import Problem, ProblemsFound
 from bridge.rules import RuleBook, load_text
@@ -158,3 +160,24 @@ def test_a_pattern_that_is_a_list_or_a_regular_expression(match: str, column: in
 @pytest.mark.parametrize("match", ["user.*", "User Signed Up", "com.acme/user:created", "user.[ab]?", "'*'"])
 def test_a_pattern_that_may_be_meant(match: str) -> None:
     assert _book(match).rules[0].advice == ()
+
+
+PIECES = st.sampled_from(
+    ["{", "}", "[", "]", ": ", ",", " and ", " == ", " != ", " in ", "not ", "(", ")", "'", '"', "|", ">", "*", "!", "&",
+     "#", " #", " # ", "${", "${data.x}", "data.x", '"pro"', "a", "b: 1", "- ", "@", "%", "\\", "$${", "null", "x.*", "<<"]
+)  # fmt: skip
+LINES = st.lists(PIECES, max_size=10).map("".join)
+
+
+@given(st.sampled_from(["    match: ", "    when: ", "      - upsert: "]), LINES)
+def test_whatever_stands_in_a_line_is_told_in_one_line_or_loaded(key: str, value: str) -> None:
+    lines = [f"{key}{value}" if line.startswith(key) else line for line in FRAME.splitlines()]
+    if "when" in key:
+        lines.insert(3, f"{key}{value}")
+    for problem in told("\n".join(lines) + "\n"):
+        assert "\n" not in str(problem) and problem.line <= len(lines) + 1
+
+
+def test_a_long_line_is_not_repeated() -> None:
+    (problem,) = told(FRAME.replace("{email: a}", "{email: ${data.x}, tag_names: [" + "a, " * 400 + "]}"))
+    assert (problem.code, problem.hint) == ("MB111", "put it in quotes")
