@@ -161,3 +161,16 @@ async def test_check_asks_the_registry(place: Place, registry: RegistryServer) -
     assert code == "MB216" and line == 1 and "refuses the secret" in message and "wrong" not in message
     ((code, line, message),) = await found(f"http://127.0.0.1:{free_port()}", AUTH)
     assert code == "MB215" and "cannot be reached" in message
+
+
+async def test_check_plans_a_sample_whose_schemas_the_registry_has(place: Place, registry: RegistryServer) -> None:
+    """It may wait for them, as the service may not; without them nothing is said of the rules."""
+    place.sections["topics"][place.topic] = {
+        "format": "avro",
+        "registry": {"url": registry.url, "basic_auth": {"env": "REGISTRY_AUTH"}},
+    }
+    produce(place, "all types", "version 1")
+    found = await asyncio.to_thread(check_online, place.settings(REGISTRY_AUTH=AUTH))
+    assert [each.code for each in found] == ["MB222"] and "upsert 2" in found[0].message
+    found = await asyncio.to_thread(check_online, place.settings(REGISTRY_AUTH="reader:wrong"))
+    assert sorted(each.code for each in found) == ["MB216", "MB228"]
