@@ -18,8 +18,7 @@
 | a logical type that is not Avro's, or stands on the wrong type | the type under it |
 | a time of day beyond a day (PostgreSQL's 24:00, MySQL's 30 hours) | the number, as it was written |
 
-Years beyond 0000 to 9999 carry a sign: `"+10000-01-01T00:00:00Z"`. Databases use such ends of time for "never", so
-they must not make a whole record bad.
+Years beyond 0000 to 9999 carry a sign (bridge/decode/texts.py).
 
 fastavro calls the functions here while it reads, for the values that need it: its own types for custom logical types.
 `marked` puts their names into a schema; everything else is read by fastavro's compiled code alone. Where a record is
@@ -32,18 +31,14 @@ import base64
 import math
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import date, timedelta
-from functools import lru_cache
 from typing import Any, Final
 
 from fastavro.read import LOGICAL_READERS
 
+from bridge.decode import texts
+from bridge.decode.texts import DECIMAL_BYTES_MAX
+
 PREFIX: Final = "meisa-"
-DECIMAL_BYTES_MAX: Final = 512
-"""More than 1,200 digits. Python itself turns no integer of more than 4,300 into text: that takes square time."""
-
-_EPOCH = date(1970, 1, 1)
-
 Plain = Callable[[Any, Any], Any]
 """A value as it was written, and the schema of its type → what rules see."""
 
@@ -55,70 +50,28 @@ class Unfit(ValueError):
 # Times
 
 
-@lru_cache(maxsize=4096)  # records of one time share their days
-def _day(days: int) -> str:
-    """A day since 1970 as `YYYY-MM-DD`, in the proleptic Gregorian calendar."""
-    try:
-        return (_EPOCH + timedelta(days=days)).isoformat()
-    except OverflowError:
-        pass
-    # Shifted to a year that begins in March, in eras of 400 years (146,097 days).
-    era, of_era = divmod(days + 719_468, 146_097)
-    year_of_era = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    month = (5 * of_year + 2) // 153
-    day = of_year - (153 * month + 2) // 5 + 1
-    month = month + 3 if month < 10 else month - 9
-    year = year_of_era + 400 * era + (month <= 2)
-    sign = "-" if year < 0 else "+" if year > 9999 else ""
-    return f"{sign}{abs(year):04d}-{month:02d}-{day:02d}"
-
-
-@lru_cache(maxsize=4096)  # neighbouring records share their second
-def _second(seconds: int) -> str:
-    days, rest = divmod(seconds, 86_400)
-    return f"{_day(days)}T{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
-
-
-def _fraction(rest: int, digits: int) -> str:
-    """Fractional digits in groups of three, as few groups as it takes."""
-    if not rest:
-        return ""
-    while rest % 1000 == 0:
-        rest //= 1000
-        digits -= 3
-    return f".{rest:0{digits}d}"
+def _date(data: int, schema: Any) -> str:
+    return texts.day(data)
 
 
 def _millis(data: int, schema: Any) -> str:
-    seconds, rest = divmod(data, 1000)
-    return f"{_second(seconds)}.{rest:03d}Z" if rest else f"{_second(seconds)}Z"
+    return texts.millis(data)
 
 
 def _micros(data: int, schema: Any) -> str:
-    seconds, rest = divmod(data, 1_000_000)
-    return f"{_second(seconds)}{_fraction(rest, 6)}Z"
+    return texts.micros(data)
 
 
 def _nanos(data: int, schema: Any) -> str:
-    seconds, rest = divmod(data, 1_000_000_000)
-    return f"{_second(seconds)}{_fraction(rest, 9)}Z"
+    return texts.nanos(data)
 
 
-def _date(data: int, schema: Any) -> str:
-    return _day(data)
+def _time_of_day(digits: int) -> Plain:
+    def read(data: int, schema: Any) -> str | int:
+        text = texts.time_of_day(data, digits)
+        return data if text is None else text
 
-
-def _time_of_day(per_second: int) -> Plain:
-    digits = len(str(per_second)) - 1
-
-    def text(data: int, schema: Any) -> str | int:
-        seconds, rest = divmod(data, per_second)
-        if not 0 <= seconds < 86_400:
-            return data
-        return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{_fraction(rest, digits)}"
-
-    return text
+    return read
 
 
 def _duration(data: bytes, schema: Any) -> str:
@@ -126,7 +79,7 @@ def _duration(data: bytes, schema: Any) -> str:
     seconds, rest = divmod(millis, 1000)
     text = "P" + (f"{months}M" if months else "") + (f"{days}D" if days else "")
     if millis or text == "P":
-        text += f"T{seconds}{_fraction(rest, 3)}S"
+        text += f"T{texts.duration(seconds, rest)}"
     return text
 
 
@@ -155,12 +108,10 @@ def _big_decimal(data: bytes, schema: Any) -> str:
 
 
 def _scaled(data: bytes, scale: int) -> str:
-    if len(data) > DECIMAL_BYTES_MAX:
+    text = texts.decimal(data, scale)
+    if text is None:
         raise Unfit(f"a decimal is longer than {DECIMAL_BYTES_MAX} bytes")
-    number = int.from_bytes(data, "big", signed=True)
-    digits = str(abs(number)).rjust(scale + 1, "0")
-    sign = "-" if number < 0 else ""
-    return f"{sign}{digits[:-scale]}.{digits[-scale:]}" if scale else sign + digits
+    return text
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
@@ -198,11 +149,11 @@ _LONGS: Final[dict[str, Plain]] = {
     "timestamp-millis": _millis,
     "timestamp-micros": _micros,
     "timestamp-nanos": _nanos,
-    "time-micros": _time_of_day(1_000_000),
-    "time-nanos": _time_of_day(1_000_000_000),
+    "time-micros": _time_of_day(6),
+    "time-nanos": _time_of_day(9),
     **_LOCAL,
 }
-_INTS: Final[dict[str, Plain]] = {"date": _date, "time-millis": _time_of_day(1000)}
+_INTS: Final[dict[str, Plain]] = {"date": _date, "time-millis": _time_of_day(3)}
 _BYTES: Final[dict[str, Plain]] = {"decimal": _decimal, "big-decimal": _big_decimal, "bytes": _base64}
 _FIXED: Final[dict[str, Plain]] = {"decimal": _decimal, "duration": _duration, "uuid": _uuid, "bytes": _base64}
 PLAIN: Final[dict[str, dict[str, Plain]]] = {

@@ -7,13 +7,12 @@ converted by the schema's name:
 |---|---|---|
 | `io.debezium.time.Date`, `…connect.data.Date` | days since 1970 | `2026-11-22` |
 | `io.debezium.time.Timestamp`, `…connect.data.Timestamp` | milliseconds since 1970 | `2026-11-22T08:54:17.123Z` |
-| `io.debezium.time.MicroTimestamp`, `NanoTimestamp` | micro-, nanoseconds since 1970 | the same, to the microsecond |
+| `io.debezium.time.MicroTimestamp`, `NanoTimestamp` | micro-, nanoseconds since 1970 | the same |
 | `io.debezium.time.Time`, `…connect.data.Time`, `MicroTime`, `NanoTime` | since midnight | `08:54:17.123` |
 | `…connect.data.Decimal` | base64 of the unscaled number | `"12.50"` |
-| `io.debezium.data.VariableScaleDecimal` | an object with scale and value | `"12.50"` |
 
-A value that its schema does not fit stays as it came (infinity in a PostgreSQL timestamp, for instance), and so does
-all else: Connect's schema is a help here, not a promise that a record could break.
+A value that its schema does not fit stays as it came (a time of day beyond a day, as some databases have it), and so
+does all else: Connect's schema is a help here, not a promise that a record could break.
 """
 
 from __future__ import annotations
@@ -21,16 +20,10 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final
 
-from bridge.decode import times
+from bridge.decode import texts
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY_MICROSECONDS: Final = 86_400_000_000
-_UNSCALED_BYTES_MAX: Final = 128
-"""Of a decimal: over 300 digits. Databases end at 131,072 digits, but writing those as text takes quadratic time."""
 _SCALE_MAX: Final = 400
 """Digits after the point, or zeros before it: each is a character that a record can ask for with a few bytes."""
 
@@ -67,37 +60,12 @@ def _plain_object(value: dict[str, Any], schema: dict[str, Any]) -> None:
             value[name] = plain(item, values)
 
 
-def _days(value: Any, schema: dict[str, Any]) -> str | None:
-    if value.__class__ is not int:
-        return None
-    try:
-        return (date(1970, 1, 1) + timedelta(days=value)).isoformat()
-    except OverflowError:
-        return None
+def _text_of(text: Callable[[int], str | None]) -> Callable[[Any, dict[str, Any]], str | None]:
+    return lambda value, schema: text(value) if value.__class__ is int else None
 
 
-def _moment(per_second: int) -> Callable[[Any, dict[str, Any]], str | None]:
-    def convert(value: Any, schema: dict[str, Any]) -> str | None:
-        if value.__class__ is not int:
-            return None
-        try:
-            return times.utc_text(_EPOCH + timedelta(microseconds=value * 1_000_000 // per_second))
-        except OverflowError:
-            return None
-
-    return convert
-
-
-def _time_of_day(per_second: int) -> Callable[[Any, dict[str, Any]], str | None]:
-    def convert(value: Any, schema: dict[str, Any]) -> str | None:
-        if value.__class__ is not int:
-            return None
-        microseconds = value * 1_000_000 // per_second
-        if not 0 <= microseconds < _DAY_MICROSECONDS:
-            return None  # PostgreSQL's 24:00:00, MySQL's TIME of up to 838 hours
-        return times.utc_text(_EPOCH + timedelta(microseconds=microseconds))[11:-1]
-
-    return convert
+def _time_of_day(digits: int) -> Callable[[Any, dict[str, Any]], str | None]:
+    return _text_of(lambda number: texts.time_of_day(number, digits))
 
 
 def _decimal(value: Any, schema: dict[str, Any]) -> str | None:
@@ -109,11 +77,12 @@ def _decimal(value: Any, schema: dict[str, Any]) -> str | None:
         return None
 
 
-def _variable_scale_decimal(value: Any, schema: dict[str, Any]) -> str | None:
-    if value.__class__ is not dict:
+def decimal_of(value: Any) -> str | None:
+    """The text of Debezium's VariableScaleDecimal, which carries its scale; None where it is none."""
+    if value.__class__ is not dict or value.keys() != {"scale", "value"}:
         return None
-    scale = value.get("scale")
-    return _scaled(value.get("value"), scale) if scale.__class__ is int else None
+    scale = value["scale"]
+    return _scaled(value["value"], scale) if scale.__class__ is int else None
 
 
 def _scaled(encoded: Any, scale: int) -> str | None:
@@ -124,26 +93,21 @@ def _scaled(encoded: Any, scale: int) -> str | None:
         raw = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         return None
-    if not 0 < len(raw) <= _UNSCALED_BYTES_MAX:
-        return None
-    unscaled = int.from_bytes(raw, "big", signed=True)
-    digits = tuple(int(digit) for digit in str(abs(unscaled)))
-    return format(Decimal((int(unscaled < 0), digits, -scale)), "f")
+    return texts.decimal(raw, scale)
 
 
 _DEBEZIUM: Final = "io.debezium.time."
 _CONNECT: Final = "org.apache.kafka.connect.data."
 _CONVERTERS: Final[dict[str, Callable[[Any, dict[str, Any]], str | None]]] = {
-    f"{_DEBEZIUM}Date": _days,
-    f"{_CONNECT}Date": _days,
-    f"{_DEBEZIUM}Timestamp": _moment(1_000),
-    f"{_CONNECT}Timestamp": _moment(1_000),
-    f"{_DEBEZIUM}MicroTimestamp": _moment(1_000_000),
-    f"{_DEBEZIUM}NanoTimestamp": _moment(1_000_000_000),
-    f"{_DEBEZIUM}Time": _time_of_day(1_000),
-    f"{_CONNECT}Time": _time_of_day(1_000),
-    f"{_DEBEZIUM}MicroTime": _time_of_day(1_000_000),
-    f"{_DEBEZIUM}NanoTime": _time_of_day(1_000_000_000),
+    f"{_DEBEZIUM}Date": _text_of(texts.day),
+    f"{_CONNECT}Date": _text_of(texts.day),
+    f"{_DEBEZIUM}Timestamp": _text_of(texts.millis),
+    f"{_CONNECT}Timestamp": _text_of(texts.millis),
+    f"{_DEBEZIUM}MicroTimestamp": _text_of(texts.micros),
+    f"{_DEBEZIUM}NanoTimestamp": _text_of(texts.nanos),
+    f"{_DEBEZIUM}Time": _time_of_day(3),
+    f"{_CONNECT}Time": _time_of_day(3),
+    f"{_DEBEZIUM}MicroTime": _time_of_day(6),
+    f"{_DEBEZIUM}NanoTime": _time_of_day(9),
     f"{_CONNECT}Decimal": _decimal,
-    "io.debezium.data.VariableScaleDecimal": _variable_scale_decimal,
 }

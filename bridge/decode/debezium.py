@@ -16,6 +16,7 @@ values (bridge/decode/connect.py) |
 | source.ts_ms missing, null or 0 | the payload's own ts_ms; without it the record's timestamp |
 | ts_ms that is no integer, or no time | DecodeError |
 | a column that the database did not log (`__debezium_unavailable_value`) | missing |
+| a decimal that carries its scale (`{"scale": …, "value": …}`) | its text |
 | MongoDB's before and after, which are JSON in a text | objects, with plain values for extended JSON |
 
 The id is `topic/partition/offset`: what Debezium says of a place in the database's log is not unique per row (a
@@ -25,11 +26,10 @@ snapshot, or one statement, shares it). So a change that a restarted connector w
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from bridge.decode import times
-from bridge.decode.connect import plain
+from bridge.decode import texts, times
+from bridge.decode.connect import decimal_of, plain
 from bridge.decode.envelope import kind_of, wrong
 from bridge.decode.json import parse_object, parse_value
 from bridge.errors import DecodeError
@@ -78,11 +78,12 @@ class DebeziumDecoder:
         if source.__class__ is not dict:
             raise wrong("data.source", source, "an object")
         type = _type(op, source)
-        if "collection" in source:
+        documents = "collection" in source
+        if documents:
             _open_documents(payload)
         for row in _ROWS:
             if payload.get(row).__class__ is dict:
-                payload[row] = _available(payload[row])
+                payload[row] = _columns(payload[row], documents)
         time, seconds = _time(record, payload, source)
         name = source.get("name")
         return Event(
@@ -140,8 +141,17 @@ def _time(record: Record, payload: dict[str, Any], source: dict[str, Any]) -> tu
     raise DecodeError(message, where)
 
 
-def _available(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without the columns whose value the connector was not given: a placeholder must not pass for a value."""
+def _columns(row: dict[str, Any], documents: bool) -> dict[str, Any]:
+    """A row as rules see it.
+
+    Without the columns whose value the connector was not given: a placeholder must not pass for a value. And with text
+    for decimals that carry their own scale: no other column of a table is an object of scale and value.
+    """
+    for name, value in row.items():
+        if value.__class__ is dict and not documents:
+            made = decimal_of(value)
+            if made is not None:
+                row[name] = made
     if any(_is_placeholder(value) for value in row.values()):
         return {name: value for name, value in row.items() if not _is_placeholder(value)}
     return row
@@ -210,10 +220,7 @@ def _date(value: Any) -> str | None:
         value = _whole(value.get("$numberLong"))
     if value.__class__ is not int:
         return None
-    try:
-        return times.utc_text(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value))
-    except OverflowError:
-        return None
+    return texts.millis(value)
 
 
 _EXTENDED: Final[dict[str, Callable[[Any], Any]]] = {
