@@ -17,7 +17,7 @@ from bridge.errors import DecodeError
 from bridge.model import Event, Record
 from tests.support.amount import examples
 from tests.support.avro import fixture, fixture_names, knowing_all
-from tests.support.formats import cloud_events, debezium
+from tests.support.formats import cloud_events, debezium, debezium_avro
 
 SECRET = "s3cr3t!@example.com"
 """Stands in headers and values of damaged records, and must not stand in a message."""
@@ -48,6 +48,7 @@ def records() -> Sequence[Record]:
         *debezium("plain"),
         *debezium("with-schema"),
         *(fixture(name) for name in fixture_names()),
+        *debezium_avro()[0],
     )
 
 
@@ -57,17 +58,19 @@ def decoders() -> Sequence[Decoder]:
     compared = TopicSchemas(Schema("json", SCHEMA))
     plain = [decoder_for(format) for format in ("json", "cloudevents", "debezium")]
     checked = [decoder_for(format, schemas=compared) for format in ("json", "cloudevents", "debezium")]
-    return (*plain, *checked, AvroDecoder(VALUES), DebeziumDecoder(VALUES.fields))
+    return (*plain, *checked, AvroDecoder(VALUES), DebeziumDecoder(ROWS.fields))
 
 
 VALUES = knowing_all()
+ROWS = debezium_avro()[1]
 
 
 def answer(decoder: Decoder, record: Record) -> Event | DecodeError | None:
     """Anything else that is raised fails the test."""
-    unknown = VALUES.lacks(record)
-    if unknown is not None:
-        VALUES.refuse(unknown, "the registry knows no such schema")
+    for values in (VALUES, ROWS):
+        unknown = values.lacks(record)
+        if unknown is not None:
+            values.refuse(unknown, "the registry knows no such schema")
     try:
         event = decoder.decode(record)
     except DecodeError as error:
@@ -251,8 +254,12 @@ def test_bytes_of_no_format_have_a_defined_answer(value: bytes, headers: list[tu
 
 def test_undamaged_records_are_events_in_their_own_format() -> None:
     """Else the damage above would begin with records that nothing can be said of."""
-    for format, written in (("cloudevents", cloud_events().values()), ("debezium", debezium("with-schema"))):
-        events = [answer(decoder_for(format), each) for each in written]
+    for decoder, written in (
+        (decoder_for("cloudevents"), cloud_events().values()),
+        (decoder_for("debezium"), debezium("with-schema")),
+        (DebeziumDecoder(ROWS.fields), debezium_avro()[0]),
+    ):
+        events = [answer(decoder, each) for each in written]
         assert sum(isinstance(event, Event) for event in events) >= len(events) / 2
     assert all(isinstance(answer(AvroDecoder(VALUES), fixture(name)), Event | None) for name in fixture_names())
 

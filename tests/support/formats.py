@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bridge.decode.avro import WireAvro
 from bridge.model import Record
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "formats"
@@ -21,8 +22,20 @@ def cloud_events() -> dict[str, Record]:
 
 
 def debezium(name: str) -> list[Record]:
-    """What Debezium's PostgreSQL connector wrote, in order: `plain`, or `with-schema`."""
+    """What Debezium's PostgreSQL connector wrote as JSON, in order: `plain`, or `with-schema`."""
     return [_record(line["topic"], line) for line in _lines(f"debezium/{name}.jsonl")]
+
+
+def debezium_avro() -> tuple[list[Record], WireAvro]:
+    """The same in Avro, in the registry's framing, and a reader that has learnt the schemas."""
+    values = WireAvro()
+    records = []
+    for line in _lines("debezium/avro.jsonl"):
+        if "schema" in line:
+            assert values.learn(line["id"], line["schema"]) is None
+        else:
+            records.append(_record(line["topic"], line))
+    return records, values
 
 
 def _lines(path: str) -> Iterator[dict[str, Any]]:

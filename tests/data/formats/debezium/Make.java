@@ -1,3 +1,5 @@
+import io.apicurio.registry.utils.converter.avro.AvroData;
+import io.debezium.embedded.Connect;
 import io.debezium.engine.*;
 import io.debezium.engine.format.*;
 import java.io.*;
@@ -6,14 +8,61 @@ import java.nio.file.*;
 import java.sql.*;
 import java.util.*;
 import java.util.concurrent.*;
+import org.apache.avro.Schema;
+import org.apache.avro.generic.GenericDatumWriter;
+import org.apache.avro.io.*;
+import org.apache.kafka.connect.source.SourceRecord;
 
-/** Writes what Debezium's own PostgreSQL connector and converter make of a few statements: one JSON line a record. */
+/**
+ * Writes what Debezium's own PostgreSQL connector makes of a few statements, in Connect's JSON or in Avro: one JSON line a
+ * record, with key and value in base64; for Avro in the registry's framing, and one line for each schema.
+ */
 public class Make {
     static String b64(byte[] b) { return b == null ? "null" : "\"" + Base64.getEncoder().encodeToString(b) + "\""; }
     static byte[] utf8(String s) { return s == null ? null : s.getBytes(StandardCharsets.UTF_8); }
 
+    static final AvroData AVRO = new AvroData(100);
+    static final List<Schema> SCHEMAS = new ArrayList<>();
+
+    /** In the framing of a schema registry that numbers schemas as they come. */
+    static byte[] avro(org.apache.kafka.connect.data.Schema schema, Object value, List<String> lines) {
+        if (value == null) return null;
+        try {
+            Schema written = AVRO.fromConnectSchema(schema);
+            if (!SCHEMAS.contains(written)) {
+                SCHEMAS.add(written);
+                lines.add("{\"id\": " + SCHEMAS.size() + ", \"schema\": " + b64(utf8(written.toString())) + "}");
+            }
+            ByteArrayOutputStream out = new ByteArrayOutputStream();
+            new DataOutputStream(out).write(new byte[] {0, 0, 0, 0, (byte) (SCHEMAS.indexOf(written) + 1)});
+            BinaryEncoder encoder = EncoderFactory.get().directBinaryEncoder(out, null);
+            new GenericDatumWriter<Object>(written).write(AVRO.fromConnectData(schema, value), encoder);
+            encoder.flush();
+            return out.toByteArray();
+        } catch (IOException e) {
+            throw new RuntimeException(e);
+        }
+    }
+
+    static String line(String topic, byte[] key, byte[] value) {
+        return "{\"topic\": \"" + topic + "\", \"key\": " + b64(key) + ", \"value\": " + b64(value) + "}";
+    }
+
+    static DebeziumEngine<?> engine(String kind, Properties p, List<String> lines) {
+        if (kind.equals("avro")) {
+            return DebeziumEngine.create(ChangeEventFormat.of(Connect.class)).using(p).notifying(e -> {
+                SourceRecord r = e.record();
+                lines.add(line(r.topic(), null, avro(r.valueSchema(), r.value(), lines)));
+            }).build();
+        }
+        return DebeziumEngine.create(Json.class).using(p).notifying(e -> {
+            lines.add(line(e.destination(), utf8(e.key()), utf8(e.value())));
+        }).build();
+    }
+
     public static void main(String[] a) throws Exception {
-        String port = a[0], out = a[1], schemas = a[2], slot = "s_" + schemas;
+        String port = a[0], out = a[1], kind = a[2], slot = "s_" + kind.replace('-', '_');
+        String schemas = String.valueOf(kind.equals("with-schema"));
         String url = "jdbc:postgresql://127.0.0.1:" + port + "/postgres?user=postgres";
         Properties p = new Properties();
         String[][] kv = {
@@ -35,10 +84,7 @@ public class Make {
             s.execute("insert into users (email, plan, signed_up) values ('old@example.com', 'pro', '2020-01-02 03:04:05+01')");
         }
         List<String> lines = Collections.synchronizedList(new ArrayList<>());
-        DebeziumEngine<ChangeEvent<String, String>> engine = DebeziumEngine.create(Json.class).using(p).notifying(e -> {
-            lines.add("{\"topic\": \"" + e.destination() + "\", \"key\": " + b64(utf8(e.key())) + ", \"value\": "
-                + b64(utf8(e.value())) + "}");
-        }).build();
+        DebeziumEngine<?> engine = engine(kind, p, lines);
         ExecutorService x = Executors.newSingleThreadExecutor();
         x.execute(engine);
         long end = System.currentTimeMillis() + 60000;

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Makes plain.jsonl and with-schema.jsonl anew: PostgreSQL, and Debezium's connector and JSON converter in its embedded
-# engine, all on this machine. Needs Java 17, Maven, PostgreSQL (not as root: it refuses) and Python. About a minute.
+# Makes plain.jsonl, with-schema.jsonl and avro.jsonl anew: PostgreSQL, and Debezium's connector in its embedded engine, all on this machine. Needs Java 17, Maven, PostgreSQL (not as root: it refuses) and Python. About a minute.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
@@ -14,8 +13,7 @@ javac -cp 'libs/*' Make.java
 initdb -A trust -U postgres -D data > /dev/null
 pg_ctl -D data -o "-p $port -c wal_level=logical -c listen_addresses=127.0.0.1 -k $work" -l log -w start
 trap 'pg_ctl -D "$work/data" -m fast stop; rm -rf "$work"' EXIT
-for schemas in false true; do
-  java -cp 'libs/*:.' -Dorg.slf4j.simpleLogger.defaultLogLevel=error Make "$port" "$schemas.jsonl" "$schemas"
+for kind in plain with-schema avro; do
+  java -cp 'libs/*:.' -Dorg.slf4j.simpleLogger.defaultLogLevel=error Make "$port" "$kind.jsonl" "$kind"
+  python3 "$here/trim.py" "$kind.jsonl" > "$here/$kind.jsonl"
 done
-python3 "$here/trim.py" false.jsonl > "$here/plain.jsonl"
-python3 "$here/trim.py" true.jsonl > "$here/with-schema.jsonl"
