@@ -35,6 +35,8 @@ def decoders(settings: Settings) -> Decoders:
     schemas, problems = load_schemas(settings.topics, settings.base_dir, settings.place)
     made = Decoders()
     for name, topic in settings.topics.items():
+        if topic.schemas is not None and not schemas[name]:
+            continue  # told already
         try:
             envelope = _envelope(settings, name, topic, problems)
             values = values_in_avro(schemas[name], registry=topic.registry is not None) if topic.is_avro else None

@@ -15,7 +15,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bridge.errors import BridgeError
+from bridge.places import nearest
 
+AVRO_TYPES = [
+    "null",
+    "boolean",
+    "int",
+    "long",
+    "float",
+    "double",
+    "bytes",
+    "string",
+    "record",
+    "enum",
+    "array",
+    "map",
+    "fixed",
+]
 FILES_MAX = 200
 """Files that one schema may draw in: real ones draw in a handful."""
 DEPTH_MAX = 100
@@ -144,9 +160,9 @@ def avro_others(document: Any, beside: Callable[[str], str | None]) -> dict[str,
             name = wanted[-1]
             text = beside(f"{name}.avsc")
             if text is None:
-                raise SchemaError(
-                    f"names the type {name}, which is not defined in it, nor in a file {name}.avsc beside it"
-                )
+                close = nearest(name, AVRO_TYPES)
+                where = f"did you mean {close}?" if close else f"nor is there a file {name}.avsc beside it"
+                raise SchemaError(f"names the type {name}, which is not defined in it; {where}")
             try:
                 other = parse_json(text)
             except SchemaError as error:

@@ -97,6 +97,8 @@ def test_broken_json_is_told_at_its_place_in_the_schema_file(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("text", "says"), [
     ('{"type": "strange"}', "names the type strange, which is not defined"),
+    (RECORD.replace('"string"', '"strin"'), "did you mean string?"),
+    (RECORD.replace('"string"', '"acme.Plan"'), "nor is there a file acme.Plan.avsc"),
     ('{"type": "record", "name": "A"}', "fields"),
     ('{"type": "record", "fields": []}', "name"),
     ('{"type": "record", "name": "A", "fields": [{"name": "b"}]}', "type"),
