@@ -24,5 +24,5 @@ def test_a_broken_schema_is_told_once_and_with_its_place(tmp_path: Path) -> None
         decoders(load(tmp_path / "bridge.yaml", {"KEY": "meisa_live_x"}))
     assert [(each.code, each.line, each.column) for each in caught.value.problems] == [
         ("MB042", 2, 36),
-        ("MB041", 2, 71),
+        ("MB041", 2, 73),
     ]
