@@ -1,10 +1,28 @@
-"""The tables of schemas/README.md; the words around them are written by hand."""
+"""The tables of schemas/README.md; the words around them are written by hand.
+
+What is made of an event is what the sample rules in config/ make of its example.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
-from schemas.generate.catalogue import Catalogue, Event, Field
+from bridge.decode import decoder_for
+from bridge.model import Action, Kind, Record
+from bridge.rules import RuleBook, load
+from schemas.generate.catalogue import Catalogue, Event, Field, example
+
+CONFIG = Path(__file__).parents[2] / "config"
+NAMED_BY: dict[Kind, str] = {
+    Kind.TRACK: "event_name",
+    Kind.TRIGGER: "trigger_key",
+    Kind.ENROLL: "sequence_slug",
+    Kind.ADD_TAG: "tag_name",
+    Kind.REMOVE_TAG: "tag_name",
+}
 
 BEGIN = "<!-- The tables below are made from catalogue.yaml by `python -m schemas.generate`: change them there. -->\n"
 END = "<!-- Here the tables end. -->\n"
@@ -20,9 +38,10 @@ def with_tables(page: str, catalogue: Catalogue) -> str:
 
 
 def tables(catalogue: Catalogue) -> str:
-    index = "\n| event | says |\n|---|---|\n"
+    made_of = _sample_rules(catalogue)
+    index = "\n| event | says | the sample rules make of it |\n|---|---|---|\n"
     for event in catalogue.events:
-        index += f"| [{event.type}](#{event.type.replace('.', '')}) | {event.about} |\n"
+        index += f"| [{event.type}](#{event.type.replace('.', '')}) | {event.about} | {made_of(event)} |\n"
     return index + "".join(_theme(catalogue, theme, about) for theme, about in catalogue.themes.items())
 
 
@@ -55,3 +74,26 @@ def _type(each: Field) -> str:
 
 def _shown(each: Field) -> str:
     return "" if each.type.fields else f"`{json.dumps(each.example, ensure_ascii=False)}`"
+
+
+def _sample_rules(catalogue: Catalogue) -> Callable[[Event], str]:
+    """Tells the actions that the rules in config/ plan for an event's example."""
+    book = _book()
+    decoder = decoder_for("json")
+
+    def told(event: Event) -> str:
+        value = json.dumps(example(catalogue, event)).encode()
+        decoded = decoder.decode(Record(catalogue.topic, 0, 0, 0, None, value))
+        return ", ".join(map(_told, book.plan(decoded).actions)) if decoded is not None else ""
+
+    return told
+
+
+@cache
+def _book() -> RuleBook:
+    return load(["rules/*.yaml"], CONFIG)
+
+
+def _told(action: Action) -> str:
+    key = NAMED_BY.get(action.kind)
+    return f"{action.kind.value} `{action.body[key]}`" if key else action.kind.value
