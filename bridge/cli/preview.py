@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -19,6 +19,7 @@ from bridge.errors import DecodeError, LogFailed, ProblemsFound, RegistryFailed,
 if TYPE_CHECKING:
     from bridge.config import Settings
     from bridge.decoders import Decoders
+    from bridge.model import Record
     from bridge.preview.events import Arrival
 
 LAST: Final = 10_000
@@ -42,6 +43,12 @@ SHOW_EVERY_SECONDS: Final = 0.2
 @click.option("--contact", metavar="EMAIL", help="Tell this contact's story: each event, and the call that carried it.")
 @click.option("--at-once/--as-they-happened", default=None, help="All wait at the start, or arrive at their times.")
 @click.option("--now", metavar="TIME", help="When the preview begins, with --at-once.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="With --file: the topic's partitions, over which lines that name none are spread; 1 by default.",
+)
 @click.option("--new-account", is_flag=True, help="Meisa knows nobody at the start; else it knows everybody.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a page as well.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
@@ -57,6 +64,7 @@ def preview(
     contact: str | None,
     at_once: bool | None,
     now: str | None,
+    partitions: int | None,
     new_account: bool,
     html: Path | None,
     as_json: bool,
@@ -97,7 +105,8 @@ def preview(
     app.collect_seldom()
     with _quiet(), _Bar(sys.stderr) as bar:
         if file is not None:
-            arrivals = _from_file(file, _topic_of_lines(settings, topic), list(settings.topics), last)
+            where = events.spread(partitions, decode, book.plan) if partitions else events.first_partition
+            arrivals = _from_file(file, _topic_of_lines(settings, topic), list(settings.topics), last, where)
         else:
             arrivals = _from_topic(settings, _topic(settings, topic), last, since_wall, bar)
         _fetch_schemas(arrivals, decode)
@@ -154,15 +163,17 @@ def _topic(settings: Settings, topic: str | None) -> str:
     return topic
 
 
-def _from_file(file: Path, topic: str, topics: Sequence[str], last: int | None) -> list[Arrival]:
+def _from_file(
+    file: Path, topic: str, topics: Sequence[str], last: int | None, where: Callable[[Record], int]
+) -> list[Arrival]:
     from bridge.preview import events
 
     name = "standard input" if str(file) == "-" else str(file)
     try:
         if str(file) == "-":
-            return events.read_lines(sys.stdin.buffer, topics, topic=topic, last=last, name=name)
+            return events.read_lines(sys.stdin.buffer, topics, topic=topic, last=last, name=name, partition_of=where)
         with file.open("rb") as stream:
-            return events.read_lines(stream, topics, topic=topic, last=last, name=name)
+            return events.read_lines(stream, topics, topic=topic, last=last, name=name, partition_of=where)
     except OSError as error:
         raise UsageError(f"{name}: cannot be read ({error.strerror})") from None
 

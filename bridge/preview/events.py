@@ -15,6 +15,7 @@ dead letter of kind `decode`, under its line's number.
 from __future__ import annotations
 
 import base64
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ import orjson
 
 from bridge.decode import times
 from bridge.errors import DecodeError, UsageError
-from bridge.model import Event, Record, TopicPartition
+from bridge.model import Event, Plan, Record, TopicPartition
 
 EVENTS_MAX: Final = 1_000_000
 """Of one preview, all in memory: about a gigabyte."""
@@ -76,10 +77,21 @@ class Timeline:
 # A file
 
 
+def first_partition(record: Record) -> int:
+    return 0
+
+
 def read_lines(
-    stream: Iterable[bytes], topics: Sequence[str], *, topic: str, last: int | None = None, name: str = "the file"
+    stream: Iterable[bytes],
+    topics: Sequence[str],
+    *,
+    topic: str,
+    last: int | None = None,
+    name: str = "the file",
+    partition_of: Callable[[Record], int] = first_partition,
 ) -> list[Arrival]:
-    """The records of a file's lines, those without a topic (or of one that is not configured) being of `topic`.
+    """The records of a file's lines, those without a topic (or of one that is not configured) being of `topic`, and
+    those without a partition of `partition_of`.
 
     `last` keeps the last so many. `at` is -1 where the line tells no time. Raises UsageError beyond the bounds.
     """
@@ -95,6 +107,8 @@ def read_lines(
         if len(line) > LINE_BYTES_MAX:
             raise UsageError(f"{name}:{number}: more than {LINE_BYTES_MAX:,} bytes in one line: is this JSON lines?")
         record = _record(line, topics, topic)
+        if record.partition < 0:
+            record = record._replace(partition=partition_of(record))
         place = TopicPartition(record.topic, record.partition)
         before = lasts.get(place, -1)
         offset = record.offset if record.offset > before else before + 1
@@ -112,7 +126,7 @@ def read_lines(
 
 
 def _record(line: bytes, topics: Sequence[str], topic: str) -> Record:
-    """A line's record; its offset is -1 where the line tells none, its timestamp too."""
+    """A line's record; partition, offset and timestamp are -1 where the line tells none."""
     if line.startswith(b"{"):
         try:
             value = orjson.loads(line)
@@ -123,7 +137,7 @@ def _record(line: bytes, topics: Sequence[str], topic: str) -> Record:
                 return _given(value, topics, topic)
             except (ValueError, TypeError, KeyError, OverflowError):
                 pass  # told as what it is: a line that is no event
-    return Record(topic, 0, -1, -1, None, line, (), 1)
+    return Record(topic, -1, -1, -1, None, line, (), 1)
 
 
 def _is_record(value: Mapping[str, Any]) -> bool:
@@ -135,7 +149,7 @@ def _given(value: Mapping[str, Any], topics: Sequence[str], topic: str) -> Recor
     stamp = value.get("timestamp", value.get("ts"))
     return Record(
         named if isinstance(named, str) and named in topics else topic,
-        _whole(value.get("partition"), 0),
+        _whole(value.get("partition"), -1),
         _whole(value.get("offset"), -1),
         -1 if stamp in (None, -1) else int(times.parse(stamp)[1] * 1000),
         _bytes(value, "key"),
@@ -178,6 +192,25 @@ def _headers(given: Any) -> Iterator[tuple[str, bytes | None]]:
         pairs = zip(given[::2], given[1::2], strict=True)
     for name, text in pairs:
         yield str(name), None if text is None else str(text).encode()
+
+
+def spread(count: int, decode: Mapping[str, Decode], plan: Callable[[Event], Plan]) -> Callable[[Record], int]:
+    """Where a record without a partition would stand on a topic with so many: by its key, as producers do it, else by
+    the first contact that the rules make of it, as if that were its key."""
+
+    def partition_of(record: Record) -> int:
+        name = record.key
+        if name is None:
+            try:
+                event = decode[record.topic](record._replace(partition=0, offset=0, timestamp_ms=0))
+            except DecodeError:
+                event = None
+            actions = plan(event).actions if event is not None else ()
+            names = actions[0].contact.ordering_keys() if actions else ()
+            name = names[0].encode() if names else record.value or b""
+        return zlib.crc32(name) % count
+
+    return partition_of
 
 
 # A topic

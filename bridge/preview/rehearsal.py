@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from bridge.app import limits_of, policy_of, secrets, unchanged_of
+from bridge.app import limits_of, policy_of, repeats, secrets, unchanged_of
 from bridge.core.identity import Identities
 from bridge.core.quota import Quota
 from bridge.model import Action, Call, Ending, Event, Letter, Plan, Record, TopicPartition, action_id
@@ -26,6 +26,7 @@ from bridge.preview.story import Story, names_of
 from bridge.preview.tally import Tally
 from bridge.runtime.completion import Completion
 from bridge.runtime.delivery import Delivery
+from bridge.runtime.duplicates import Duplicates
 from bridge.runtime.engine import Engine
 from bridge.runtime.suppression import SuppressionSync
 from bridge.scopes import reads_suppressions
@@ -270,6 +271,7 @@ class _House:
             metadata_bytes_max=settings.kafka.offset_metadata_max_bytes,
             stop_at=(settings.dead_letters.stop_at.share, settings.dead_letters.stop_at.of),
             store=store,
+            duplicates=Duplicates(repeats(settings), clock=clock, store=store),
         )
         self.suppressions = SuppressionSync(self.delivery, self._keys, clock)
         self._new_account = new_account

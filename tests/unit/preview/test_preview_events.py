@@ -8,7 +8,7 @@ import pytest
 
 from bridge.decode import decoder_for
 from bridge.errors import DecodeError, UsageError
-from bridge.model import Event, Record, TopicPartition
+from bridge.model import Action, Contact, Event, Kind, Plan, Record, TopicPartition
 from bridge.preview import events
 from bridge.preview.events import Arrival, read_lines, timeline, with_event_times
 
@@ -134,6 +134,27 @@ def test_the_last_lines_and_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--last"):
         lines(*[{"type": "a"}] * 4)
     assert len(lines(*[{"type": "a"}] * 9, last=3)) == 3
+
+
+def test_lines_are_spread_over_partitions() -> None:
+    """By the key where there is one, else by whom the rules find; what a line says itself stays."""
+
+    def plan(event: Event) -> Plan:
+        email = event.data.get("email")
+        who = (Action(Kind.UPSERT, "r", 0, {}, Contact(email)),) if email else ()
+        return Plan(who)
+
+    where = events.spread(7, {"users": decoder_for("json").decode}, plan)
+    given: list[Any] = [{"type": "a", "data": {"email": f"u{n % 20}@x"}} for n in range(40)]
+    given += [{"value": {"type": "a"}, "key": f"k{n % 20}"} for n in range(40)]
+    given += [{"value": {"type": "a"}, "partition": 9}, b"bad", {"type": "a"}]
+    raw = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in given]
+    found = [each.record.partition for each in read_lines(raw, TOPICS, topic="users", partition_of=where)]
+    assert found[:20] == found[20:40]
+    assert found[40:60] == found[60:80]
+    assert len(set(found[:20])) > 3
+    assert found[80] == 9
+    assert all(0 <= number < 7 for number in found[81:])
 
 
 # Time

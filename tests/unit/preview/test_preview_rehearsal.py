@@ -1,5 +1,6 @@
 """The engine on a virtual clock: what a preview counts is what the engine did, and all of it adds up."""
 
+import ast
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from bridge.preview.rehearsal import Rehearsed
 from bridge.preview.tally import SAVED
-from tests.support.previews import CONFIG, event, rehearsed, settings
+from tests.support.previews import CONFIG, event, iso, rehearsed, settings
 
 RULES = """\
 rules:
@@ -39,6 +40,7 @@ rules:
     do:
       - upsert: {email: "${data.email}"}
 """
+ROOT = Path(__file__).parents[3]
 ANN, BOB = "ann@example.com", "bob@example.com"
 
 
@@ -182,6 +184,33 @@ def test_the_same_events_give_the_same_calls_at_the_same_moments(tmp_path: Path)
     first, again = (of(tmp_path, events).tally for _ in range(2))
     assert first.samples == again.samples
     assert (first.minutes, list(first.delays)) == (again.minutes, list(again.delays))
+
+
+def test_an_event_that_comes_again_is_a_duplicate(tmp_path: Path) -> None:
+    """Where the topic asks for it, within its time and no longer."""
+    config = CONFIG.replace("keyed_by: contact", "keyed_by: contact, dedupe: 10m")
+    first = event("plan.changed", 0, email=ANN, plan="pro") | {"id": "e1"}
+    again, later = ({**first, "time": iso(seconds)} for seconds in (300, 7200))
+    tally = of(tmp_path, [first, again, later], config=config).tally
+    assert tally.endings["duplicate"] == 1
+    assert sum(tally.endings.values()) == 3
+
+
+def test_nothing_that_decides_what_is_sent_is_left_out() -> None:
+    """The service gives its delivery and its engine nothing that a preview does not, but what is named here."""
+    without = {
+        "Delivery": {"key_refused"},  # no key is ever refused
+        "Engine": {"failed", "revoke_seconds", "schemas", "spend"},  # nothing is revoked or fetched; one instance
+    }
+
+    def given(file: str) -> dict[str, set[str | None]]:
+        tree = ast.parse((ROOT / "bridge" / file).read_text(encoding="utf-8"))
+        made = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)]
+        return {each.func.id.lstrip("_"): {part.arg for part in each.keywords} for each in made}  # type: ignore[attr-defined]
+
+    service, preview = given("app.py"), given("preview/rehearsal.py")
+    for name, missing in without.items():
+        assert service[name] - preview[name] == missing, f"{name}: what is new there belongs into bridge/preview too"
 
 
 def test_no_events_make_no_calls(tmp_path: Path) -> None:
