@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ PART_OF_TEXT = "MB173"
 
 _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _UNKNOWN = object()
+_MAY_DECIDE = re.compile(r"\b(if|in|not)\b")
+"""Without one of these a value holds no condition."""
 
 
 class Finding(NamedTuple):
@@ -44,7 +47,7 @@ def of_template(text: str) -> list[Finding]:
     """Of a text with `${…}`, which can be compiled."""
     found = []
     for part in scan.parts(text):
-        if part.is_expression:
+        if part.is_expression and _MAY_DECIDE.search(part.text):
             source = Source(part.text)
             looking = _Looking(source)
             looking.value(source.root)

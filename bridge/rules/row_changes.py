@@ -4,6 +4,7 @@
     <table>.read      before is null (a snapshot)          after is the row
     <table>.updated   before is the row, if the table says so   after is the row
     <table>.deleted   before is the row, or its key        after is null
+    <table>.truncated, message                             neither
 
 Told only of rules that are given nothing else, and where no condition asks for the kind of change itself. Whether an
 update has its `before` the table decides (in PostgreSQL: REPLICA IDENTITY FULL), which no file shows.
@@ -20,11 +21,17 @@ from bridge.places import Place
 from bridge.rules.planner import FieldReference, Rule
 
 DEBEZIUM = "debezium"
-CHANGES = ("created", "updated", "deleted", "read")
-_LACKING = {"before": frozenset({"created", "read"}), "after": frozenset({"deleted"})}
-_PAYLOAD = frozenset({"op", "before", "after", "source", "ts_ms", "ts_us", "ts_ns", "transaction"})
+MESSAGE = "message"
+"""The type of what PostgreSQL's pg_logical_emit_message writes: no table's."""
+CHANGES = ("created", "updated", "deleted", "read", "truncated")
+_LACKING = {
+    "before": frozenset({"created", "read", "truncated", MESSAGE}),
+    "after": frozenset({"deleted", "truncated", MESSAGE}),
+}
+_PAYLOAD = frozenset({"op", "before", "after", "source", "ts_ms", "ts_us", "ts_ns", "transaction", "message",
+                      "updateDescription"})  # fmt: skip
 _MEANT = {"insert": "created", "inserted": "created", "create": "created", "update": "updated", "delete": "deleted",
-          "removed": "deleted", "snapshot": "read"}  # fmt: skip
+          "removed": "deleted", "snapshot": "read", "truncate": "truncated"}  # fmt: skip
 _IDENTIFYING = frozenset({"email", "to_email", "external_id"})
 """Without these an action is about nobody."""
 _FIRST = re.compile(r'data(?:\.([^\W\d]\w*)|\["([^"]*)"\])')
@@ -54,6 +61,8 @@ def of_row_changes(rules: Iterable[Rule], formats: Mapping[str, str]) -> Iterato
 def changes_of(pattern: str) -> set[str]:
     """The kinds of change whose types a pattern may match."""
     if not any(char in pattern for char in "*?["):
+        if pattern == MESSAGE:
+            return {MESSAGE}
         return {pattern.rpartition(".")[2]} & set(CHANGES) if "." in pattern else set()
     _, dot, last = pattern.rpartition(".")
     return {change for change in CHANGES if not dot or fnmatch.fnmatchcase(change, last)}
@@ -82,7 +91,7 @@ def _lacking(rule: Rule, changes: set[str], side: str) -> Iterator[Problem]:
     asking = {each.where for each in rule.references if _tells_the_change(each.path)}
     for reference in used:
         is_condition = reference.where == "when" or reference.where.endswith(".when")
-        kinds = " and ".join(sorted(lacking))
+        kinds = " or ".join(sorted(lacking))
         if is_condition:
             if lacking != changes:
                 continue  # false for those, which may be what is meant

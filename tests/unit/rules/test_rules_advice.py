@@ -300,9 +300,10 @@ ROWS = {"users-cdc": "debezium"}
     ("pattern", "changes"),
     [
         ("users.created", {"created"}),
-        ("users.*", {"created", "updated", "deleted", "read"}),
-        ("*", {"created", "updated", "deleted", "read"}),
-        ("users.*d", {"created", "updated", "deleted", "read"}),
+        ("users.*", {"created", "updated", "deleted", "read", "truncated"}),
+        ("*", {"created", "updated", "deleted", "read", "truncated"}),
+        ("users.*ed", {"created", "updated", "deleted", "truncated"}),
+        ("message", {"message"}),
         ("*.[cu]*", {"created", "updated"}),
         ("users.insert", set()),
         ("created", set()),
@@ -322,7 +323,7 @@ def row(match: str, field: str, when: str = "") -> str:
     ("rule", "code", "hint"),
     [
         (row("users.insert", "data.after.email"), "MB185", "write users.created"),
-        (row("users", "data.after.email"), "MB185", "kinds of change are created, updated, deleted, read"),
+        (row("users", "data.after.email"), "MB185", "kinds of change are created, updated, deleted, read, truncated"),
         (row("users.updated", "data.email"), "MB184", "write data.after.email"),
         (row("users.deleted", 'data["first name"]'), "MB184", 'write data.before["first name"]'),
         (row("users.*", "data.after.email"), "MB183", "match those that have it: created, read, updated"),
@@ -345,6 +346,7 @@ def test_what_a_changed_row_does_not_have(rule: str, code: str, hint: str) -> No
         row("users.*", "data.after.email", 'event.type != "users.deleted"'),
         row("users.*", "data.after.email", 'data.op != "d"'),
         row("users.*", "data.source.table"),
+        row("message", "data.message.prefix"),
         row("[users.created, users.updated]", "data.after.email", "data.before.plan != data.after.plan"),
     ],
 )
