@@ -1,0 +1,1 @@
+"""What invoices and teams of Acme mean to Meisa."""
