@@ -11,11 +11,11 @@ from bridge.decode.schema import Schema, TopicSchemas
 from bridge.errors import Problem
 from bridge.places import Place
 from bridge.rules.shapes.avro import branches, from_avro
-from bridge.rules.shapes.events import Enveloped, View, of_changes, of_data, of_unknown, others
+from bridge.rules.shapes.events import Enveloped, View, of_changes, of_data, of_typed_changes, of_unknown, others
 from bridge.rules.shapes.fields import check_rule, unmatched
 from bridge.rules.shapes.json_schema import from_json_schema
+from bridge.rules.shapes.notes import MISSING
 from bridge.rules.shapes.shape import Shape
-from bridge.rules.shapes.walk import MISSING
 from bridge.schema_files import load_schemas
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def _views(
     if topic.format == "cloudevents":
         return of_data(name, _maybe(schemas.whole), {each: _shape(schema) for each, schema in schemas.by_type.items()})
     if topic.format == "debezium":
-        return of_changes(name, _shape(schemas.whole)) if schemas.whole else of_unknown(name)
+        if schemas.whole is not None:
+            return of_changes(name, _shape(schemas.whole))
+        return of_typed_changes(name, {each: _shape(schema) for each, schema in schemas.by_type.items()})
     parts = topic.envelope.model_fields_set if topic.envelope is not None else ()
     enveloped = Enveloped(name, {part: getattr(topic.envelope, part) for part in sorted(parts)})
     if topic.is_avro:

@@ -17,7 +17,8 @@ from bridge.model import Event, Record
 from bridge.rules.scan import ExpressionError
 from bridge.rules.shapes.events import View
 from bridge.rules.shapes.json_schema import from_json_schema
-from bridge.rules.shapes.walk import MISSING, NEVER_EQUAL, WRONG, Note, Walker
+from bridge.rules.shapes.notes import MISSING, NEVER_EQUAL, WRONG, Note
+from bridge.rules.shapes.walk import Walker
 from bridge.rules.source import Source
 from bridge.rules.template import compile_template
 from tests.support.amount import examples

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 
 from bridge.rules import scan
 from bridge.rules.scan import ExpressionError
+from bridge.rules.shapes import refining
 from bridge.rules.shapes import shape as shapes
 from bridge.rules.shapes.narrow import Env, path_of
+from bridge.rules.shapes.notes import Note
 from bridge.rules.shapes.shape import (
     ANY,
     NEVER,
@@ -27,11 +29,10 @@ from bridge.rules.shapes.shape import (
     Object,
     Openness,
     Shape,
-    equal_to,
     text_in,
     union,
 )
-from bridge.rules.shapes.walk import Note, Walker
+from bridge.rules.shapes.walk import Walker
 from bridge.rules.source import Source
 
 TYPES_MAX = 500
@@ -139,7 +140,7 @@ class Enveloped:
         path = path_of(source.root, source, self._env(value)) if source else None
         if not names or len(names) > TYPES_MAX or path is None or path.root != "value":
             return [View(self.topic, value if is_data else self._data(value))]
-        told_apart = [(name, shapes.refined(value, path.steps, equal_to([name]))) for name in names]
+        told_apart = [(name, refining.refined(value, path.steps, refining.equal_to([name]))) for name in names]
         return [View(self.topic, each if is_data else self._data(each), name) for name, each in told_apart]
 
     def by_type(self, values: Mapping[str, Shape]) -> list[View]:
@@ -199,11 +200,7 @@ def of_changes(topic: str, payload: Shape) -> list[View]:
     tables = [str(each) for kind, each in table if kind == TEXT] if table else []
     views = []
     for op, verb in _VERBS.items():
-        data = shapes.refined(payload, ("op",), equal_to([op]))
-        for side, empty_for in (("before", "crt"), ("after", "dt")):
-            change = (lambda shape: NULL_SHAPE) if op in empty_for else _not_null if side == "after" else None
-            if change is not None and not shapes.read(data, side).shape.never:
-                data = shapes.refined(data, (side,), change)
+        data = _change(payload, op)
         if data.never:
             continue  # the schema knows no such operation, or is not one of change events
         if tables:
@@ -211,6 +208,27 @@ def of_changes(topic: str, payload: Shape) -> list[View]:
         else:
             views.append(View(topic, data, ending=f".{verb}"))
     return [*views, View(topic, ANY, "message")] if views else of_unknown(topic)
+
+
+def of_typed_changes(topic: str, payloads: Mapping[str, Shape]) -> list[View]:
+    """The same with a schema for each type."""
+    ops = {verb: op for op, verb in _VERBS.items()}
+    views = []
+    for name, payload in payloads.items():
+        op = ops.get(name.rpartition(".")[2])
+        data = _change(payload, op) if op else payload
+        views.append(View(topic, ANY if data.never else data, name))
+    return [*views, *others(topic, payloads)]
+
+
+def _change(payload: Shape, op: str) -> Shape:
+    """The payload of one operation."""
+    data = refining.refined(payload, ("op",), refining.equal_to([op]))
+    if op in "crt" and not shapes.read(data, "before").shape.never:
+        data = refining.refined(data, ("before",), lambda shape: NULL_SHAPE)
+    if not shapes.read(data, "after").shape.never:
+        data = refining.refined(data, ("after",), (lambda shape: NULL_SHAPE) if op in "dt" else _not_null)
+    return data
 
 
 def _not_null(shape: Shape) -> Shape:

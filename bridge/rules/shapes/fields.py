@@ -17,10 +17,12 @@ from bridge.rules.planner import Rule
 from bridge.rules.shapes import shape as shapes
 from bridge.rules.shapes.events import View, matched, together
 from bridge.rules.shapes.narrow import Env, dead, narrowed
+from bridge.rules.shapes.notes import MAYBE, WRONG, Note
 from bridge.rules.shapes.shape import (
     BOOL,
     LIST,
     NULL,
+    NULL_SHAPE,
     NUMBER,
     OBJECT,
     TEXT,
@@ -33,7 +35,7 @@ from bridge.rules.shapes.shape import (
     union,
     words,
 )
-from bridge.rules.shapes.walk import MAYBE, WRONG, Note, Walker
+from bridge.rules.shapes.walk import Walker
 from bridge.rules.source import Source
 from bridge.yamldoc import Node
 
@@ -54,37 +56,42 @@ class Want(NamedTuple):
     values: frozenset[str] | None = None
     null: bool = True
     """Null leaves it out."""
+    required: bool = False
+    """It cannot be left out."""
     inner: Want | None = None
     """What the items of a list, or the fields of an object, take."""
 
 
 _NAME = Want(frozenset({TEXT, NUMBER}), "a text")
+_EMAIL = Want(frozenset({TEXT}), "an email address")
 _ITEM = Want(frozenset({TEXT, NUMBER}), "a text", null=False)
 
 
 def wanted(model: type[ActionModel], name: str) -> Want | None:
     """What a field of an action takes, by its model; None where anything goes."""
     info = model.model_fields[name]
-    annotation: Any = info.annotation
+    found = _EMAIL if name == model.EMAIL_FIELD else _by_annotation(info.annotation)
+    return found and found._replace(null=not info.is_required(), required=info.is_required())
+
+
+def _by_annotation(annotation: Any) -> Want | None:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not types.NoneType)
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
-    origin, null = typing.get_origin(annotation), not info.is_required()
-    if name == model.EMAIL_FIELD:
-        return Want(frozenset({TEXT}), "an email address", null=null)
+    origin = typing.get_origin(annotation)
     if annotation is str:
-        return _NAME._replace(null=null)
+        return _NAME
     if annotation is bool:
-        return Want(frozenset({BOOL, NUMBER, TEXT}), "true or false", null=null)
+        return Want(frozenset({BOOL, NUMBER, TEXT}), "true or false")
     if origin is list:
-        return Want(frozenset({LIST}), "a list of texts", null=null, inner=_ITEM)
+        return Want(frozenset({LIST}), "a list of texts", inner=_ITEM)
     if origin is dict:
         inner = None if typing.get_args(annotation)[1] is Any else _ITEM
-        return Want(frozenset({OBJECT}), "an object", null=null, inner=inner)
+        return Want(frozenset({OBJECT}), "an object", inner=inner)
     if origin is Literal:
         values = frozenset(map(str, typing.get_args(annotation)))
-        return Want(frozenset({TEXT}), f"one of {', '.join(sorted(values))}", values, null)
+        return Want(frozenset({TEXT}), f"one of {', '.join(sorted(values))}", values)
     return None
 
 
@@ -209,7 +216,10 @@ class _RuleCheck:
             if name not in action.model.model_fields:
                 continue
             omit = written.omit and name not in _IDENTIFYING
-            shape = self._value(node, f"{kind}.{name}", env, wanted(action.model, name), omit)
+            want = wanted(action.model, name)
+            if want is not None and name in _ONE_TAG:
+                want = want._replace(null=False, required=True)
+            shape = self._value(node, f"{kind}.{name}", env, want, omit)
             if name in _NAMING or name == action.model.EMAIL_FIELD:
                 maybe_null[name] = (node, shape)
         if len(maybe_null) == 1:
@@ -217,12 +227,19 @@ class _RuleCheck:
 
     def _names_nobody(self, kind: str, name: str, given: tuple[Node, Shape]) -> None:
         node, shape = given
-        if NULL in shape.kinds and not shape.unknown:
-            message = f"{node.value} may be null, and nothing else names the contact: the rule then fails"
+        names = [shape, *(field.shape for each in shape.alternatives if isinstance(each, Object)
+                          for field in each.fields.values())][isinstance(node.value, dict):]  # fmt: skip
+        if not shape.unknown and names and all(NULL in each.kinds and not each.unknown for each in names):
+            what = node.value if isinstance(node.value, str) else "this"
+            message = f"{what} may be missing or null, and nothing else names the contact: the rule then fails"
+            if isinstance(node.value, dict):
+                if any(key.where.startswith(f"{kind}.{name}.") for key in self._found):
+                    return  # told already, of the value itself
+                self._look(node, f"{kind}.{name}")
             self._add(node, 0, f"{kind}.{name}", [Note(MAYBE, "warning", 0, 0, message)])
 
     def _value(self, node: Node, where: str, env: Env, want: Want | None, omit: bool) -> Shape:
-        """The shape of a value of the file, with everything noted that does not fit."""
+        """The shape of a value of the file, null where it may be left out, with everything noted that does not fit."""
         value = node.value
         if isinstance(value, str):
             return self._text(node, value, where, env, want, omit)
@@ -249,10 +266,10 @@ class _RuleCheck:
         walker = Walker(source)
         shape, absent = walker.leaf(source.root, env, omit=omit)
         self._add(node, parts[0].start, where, walker.notes)
-        if want is not None and not shape.unknown and not shape.never:
+        if want is not None and not shape.unknown and (absent or not shape.never):
             start, end = source.start(source.root), source.end(source.root)
-            self._add(node, parts[0].start, where, _unfit(shape, want, start, end, source.of(source.root)))
-        return shape.without(NULL) if absent else shape
+            self._add(node, parts[0].start, where, _unfit(shape, absent, want, start, end, source.of(source.root)))
+        return union([shape, NULL_SHAPE]) if absent else shape
 
     def _interpolated(self, node: Node, part: scan.Part, where: str, env: Env, omit: bool) -> None:
         """An expression whose value is put into a text."""
@@ -268,28 +285,38 @@ class _RuleCheck:
             self._add(node, part.start, where, [Note(WRONG, "warning", start, end, message, hint)])
 
 
+_ONE_TAG = frozenset({"tag_name", "tag_id"})
+"""An action on a tag has one of them."""
+
 _NAMING = frozenset({"external_id", "contact", "aliases"})
 _IDENTIFYING = frozenset({"email", "to_email", "external_id", "contact"})
 
 
-def _unfit(shape: Shape, want: Want, start: int, end: int, text: str) -> list[Note]:
-    """What a field does not take of its value."""
+def _unfit(shape: Shape, absent: bool, want: Want, start: int, end: int, text: str) -> list[Note]:
+    """What a field does not take of its value, which may also be left out (`absent`)."""
     notes = []
-    good, bad = shape.only(want.kinds), shape.without(*want.kinds, NULL)
-    if not bad.never:
-        certain = good.never and NULL not in shape.kinds
-        message = f"{text} {'is' if certain else 'may be'} {words(bad)}; the field takes {want.told}"
+
+    def note(certain: bool, what: str) -> None:
+        message = f"{text} {'is' if certain else 'may be'} {what}; the field takes {want.told}"
         notes.append(Note(WRONG, "error" if certain else "warning", start, end, message))
-    elif NULL in shape.kinds and not want.null:
-        message = f"{text} {'is' if good.never else 'may be'} null; the field takes {want.told}"
-        severity = "error" if good.never else "warning"
-        notes.append(Note(WRONG if good.never else MAYBE, severity, start, end, message, f"write default({text}, …)"))
+
+    null = NULL in shape.kinds
+    good, bad = shape.only(want.kinds), shape.without(*want.kinds, NULL)
+    left_out = (absent and not want.required) or (null and want.null)
+    if not bad.never:
+        note(good.never and not left_out, words(bad))
+    elif (null and not want.null) or (absent and want.required):
+        certain = good.never and not left_out
+        message = (
+            f"{text} {'is' if certain else 'may be'} {'null' if null else 'left out'}; the field takes {want.told}"
+        )
+        plain = text.removeprefix("optional(").removesuffix(")") if text.startswith("optional(") else text
+        severity = "error" if certain else "warning"
+        notes.append(Note(WRONG if certain else MAYBE, severity, start, end, message, f"write default({plain}, …)"))
     if want.values is not None and not good.never and (given := good.values) is not None:
         strange = sorted(str(value) for _, value in given if value not in want.values)
         if strange:
-            certain = len(strange) == len(given) and not bad.kinds and NULL not in shape.kinds
-            message = f"{text} {'is' if certain else 'may be'} {', '.join(strange[:3])}; the field takes {want.told}"
-            notes.append(Note(WRONG, "error" if certain else "warning", start, end, message))
+            note(len(strange) == len(given) and bad.never and not left_out, ", ".join(strange[:3]))
     if want.inner is not None:
         inner = union([shapes.items(good), shapes.members(good)])
         if not inner.unknown and not inner.never and not inner.kinds & want.inner.kinds:

@@ -11,8 +11,9 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from bridge.rules.shapes import shape as shapes
-from bridge.rules.shapes.shape import ANY, NULL, Change, Shape, Step, union
+from bridge.rules.shapes import refining
+from bridge.rules.shapes.refining import Change
+from bridge.rules.shapes.shape import ANY, NULL, Shape, Step, union
 from bridge.rules.source import Source
 
 Env = Mapping[str, Shape]
@@ -98,7 +99,7 @@ def narrowed(source: Source, test: ast.expr, env: Env, truth: bool) -> Env:
 
 def _changed(env: Env, path: Path, change: Change) -> Env:
     """Something is at the path, and is what `change` leaves of it."""
-    return {**env, path.root: shapes.refined(env[path.root], path.steps, change)}
+    return {**env, path.root: refining.refined(env[path.root], path.steps, change)}
 
 
 def _read_for_sure(node: ast.expr, source: Source, env: Env) -> Iterator[Path]:
@@ -165,10 +166,10 @@ class _Narrowing:
             case ast.Call(func=ast.Name(id="has"), args=[inner]):
                 return self._has(inner, env, truth)
         if (path := path_of(test, self._source, env)) is not None:
-            return _changed(env, path, shapes.truthy if truth else shapes.falsy)
+            return _changed(env, path, refining.truthy if truth else refining.falsy)
         guarded = self._guarded(test, env)
         if guarded is not None and truth and guarded.otherwise is not _NO_VALUE and not guarded.otherwise:
-            return _changed(env, guarded.path, shapes.truthy)
+            return _changed(env, guarded.path, refining.truthy)
         return env
 
     def _bool(self, test: ast.BoolOp, env: Env, truth: bool) -> Env:
@@ -191,7 +192,7 @@ class _Narrowing:
             return env
         if truth:
             return _changed(env, path, lambda shape: shape.without(NULL))
-        return {**env, path.root: shapes.lacking(env[path.root], path.steps)}
+        return {**env, path.root: refining.lacking(env[path.root], path.steps)}
 
     def _compare(self, test: ast.Compare, env: Env, truth: bool) -> Env:
         sides = [test.left, *test.comparators]
@@ -217,7 +218,7 @@ class _Narrowing:
         elif value is _NO_VALUE:
             return env
         else:
-            change = shapes.equal_to([value]) if same else shapes.unlike([value])
+            change = refining.equal_to([value]) if same else refining.unlike([value])
         if (path := path_of(side, self._source, env)) is not None:
             return _changed(env, path, change)
         guarded = self._guarded(side, env)
@@ -236,7 +237,7 @@ class _Narrowing:
         if path is not None and isinstance(right, (ast.List, ast.Tuple)):
             values = [constant(each) for each in right.elts]
             if _NO_VALUE not in values:
-                return _changed(env, path, shapes.equal_to(values) if inside else shapes.unlike(values))
+                return _changed(env, path, refining.equal_to(values) if inside else refining.unlike(values))
         if (holder := path_of(right, self._source, env)) is not None:
             return _changed(env, holder, _not_null)
         return env

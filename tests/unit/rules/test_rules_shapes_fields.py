@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import Problem
 from bridge.rules import load_text
-from bridge.rules.shapes.events import Enveloped, View, of_changes, of_data, of_unknown
+from bridge.rules.shapes.events import Enveloped, View, of_changes, of_data, of_typed_changes, of_unknown
 from bridge.rules.shapes.fields import check_rule, unmatched
 from bridge.rules.shapes.json_schema import from_json_schema
 from bridge.rules.shapes.shape import ANY
@@ -135,7 +135,8 @@ def test_required_fields_and_the_only_name_are_not_null() -> None:
         "5:32 w MB162 track.event_name: data.name may be null; the field takes a text"
     ]
     assert problems("      - track: {event_name: x, email: '${data.name}'}\n") == [
-        "5:40 w MB162 track.email: ${data.name} may be null, and nothing else names the contact: the rule then fails"
+        "5:40 w MB162 track.email: ${data.name} may be missing or null, and nothing else names the contact: the rule "
+        "then fails"
     ]
     assert problems("      - track: {event_name: x, email: '${data.name}', external_id: '${data.user_id}'}\n") == []
     beside = "      - track: {event_name: x}\n        contact: {stripe: '${data.name}'}\n"
@@ -308,6 +309,19 @@ def test_change_events_have_the_rows_of_their_operation() -> None:
     assert change(after, "users.deleted")[0].startswith("5:28 e MB161 upsert.email: data.after.email is never there")
     assert change(before, "users.updated")[0].startswith("5:28 w MB162 upsert.email: data.before.email may be missing")
     assert change("      - upsert: {email: '${data.after.emial}'}\n", "users.*")[0].startswith("5:28 e MB161")
+
+
+def test_change_events_by_type() -> None:
+    """A map of schemas by type says which operation each is for; nothing is known of other tables."""
+    views = of_typed_changes("cdc", {"users.deleted": from_json_schema(CHANGE), "message": from_json_schema({})})
+    assert [(view.type, view.data.unknown) for view in views] == [
+        ("users.deleted", False),
+        ("message", True),
+        ("", True),
+    ]
+    after = "      - upsert: {email: '${data.after.email}'}\n"
+    assert problems(after, match="users.deleted", views=views)[0].startswith("5:28 e MB161")
+    assert problems(after, match="teams.deleted", views=views) == []
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from bridge.rules.functions import FUNCTIONS, METHODS
 from bridge.rules.shapes import calls
 from bridge.rules.shapes.events import View
 from bridge.rules.shapes.json_schema import from_json_schema
+from bridge.rules.shapes.notes import Note
 from bridge.rules.shapes.shape import words
-from bridge.rules.shapes.walk import Note, Walker
+from bridge.rules.shapes.walk import Walker
 from bridge.rules.source import Source
 
 ADDRESS = {
