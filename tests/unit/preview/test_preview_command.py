@@ -1,10 +1,12 @@
 """`meisa-bridge preview` as it is called: what goes where, and with which exit status."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from bridge.cli import main
+from bridge.cli.preview import _Bar
 from bridge.errors import LogFailed
 from tests.support.previews import CONFIG, as_lines, event, iso
 
@@ -149,3 +152,32 @@ def test_an_interrupt_ends_it_at_once(folder: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", code], cwd=folder, env=where, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (130, b"")
     assert b"Traceback" not in ended.stderr
+
+
+class Screen(io.StringIO):
+    """A terminal, or none."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def test_progress_is_one_line_on_a_terminal_and_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told a few times a second at most, never wider than 80 columns, and wiped away in the end."""
+    moments = iter([1.0, 1.1, 1.3, 2.0, 3.0])
+    monkeypatch.setattr("bridge.cli.preview.time", SimpleNamespace(monotonic=lambda: next(moments)))
+    screen = Screen(True)
+    with _Bar(screen) as bar:
+        for seconds in (1e9, 2e9, 3e9):
+            bar.told(10**9, 10**9, 10**9, seconds)
+    (first, second, wiped) = screen.getvalue().split("\r\033[K")[1:]
+    assert "34722d" in second, "the one between came too soon"
+    assert max(len(first), len(second)) < 80
+    assert wiped == ""
+    with _Bar(nowhere := Screen(False)) as bar:
+        bar.told(1, 1, 1, 1.0)
+        bar.read(1, 1)
+    assert nowhere.getvalue() == ""
