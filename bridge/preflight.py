@@ -5,6 +5,7 @@ that it was told to create.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -57,16 +58,18 @@ PARTITIONS_OF_NEW_TOPICS = -1
 """The broker's default: whoever runs it has thought about it."""
 
 
-def check_online(settings: Settings, *, create: bool = False) -> list[Problem]:
-    """Asks both sides at once. Every problem carries the place of the setting that it is about."""
-    return asyncio.run(_check(settings, create))
+def check_online(settings: Settings, book: RuleBook | None = None, *, create: bool = False) -> list[Problem]:
+    """Asks both sides at once. Every problem carries the place of the setting that it is about.
+
+    `book` are the rules, where they are loaded already.
+    """
+    return asyncio.run(_check(settings, book, create))
 
 
-async def _check(settings: Settings, create: bool) -> list[Problem]:
-    try:
-        book = load_rules(settings)
-    except UserError:
-        book = None  # told with its places already
+async def _check(settings: Settings, book: RuleBook | None, create: bool) -> list[Problem]:
+    if book is None:
+        with contextlib.suppress(UserError):  # told with its places already
+            book = load_rules(settings)
     kafka, quota, schemas, meisa = await asyncio.gather(
         asyncio.to_thread(_kafka_and_traffic, settings, book, create),
         _quota(settings),

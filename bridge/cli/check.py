@@ -75,14 +75,16 @@ def check(
     examined = examine(config, os.environ)
     problems = [*examined.problems, *_envelope_problems(examined), *_schema_problems(examined)]
     unreadable: UsageError | None = None
+    book: RuleBook | None = None
     try:
-        problems += _rule_problems(examined)
+        found, book = _rule_problems(examined)
+        problems += found
     except UsageError as error:
         unreadable = error  # told after what is known already
     if not offline and examined.settings is not None and not unreadable and not _errors(problems):
         from bridge.preflight import check_online
 
-        problems += check_online(examined.settings, create=create_topics)
+        problems += check_online(examined.settings, book, create=create_topics)
     problems = [problem for problem in problems if problem.severity == "error" or problem.code not in ignore]
     problems = sorted(set(problems), key=lambda problem: (problem.file, problem.line, problem.column, problem.code))
     click.echo(FORMATS["json" if as_json else output_format](problems, config), nl=False)
@@ -93,19 +95,22 @@ def check(
     ctx.exit(1 if _errors(problems) or (strict and any(problem.severity == "warning" for problem in problems)) else 0)
 
 
-def _rule_problems(examined: Examined) -> list[Problem]:
-    """What is wrong with rules and handlers; also where other sections are broken. Raises UsageError."""
+def _rule_problems(examined: Examined) -> tuple[list[Problem], RuleBook | None]:
+    """What is wrong with rules and handlers, and they themselves; also where other sections are broken.
+
+    Raises UsageError.
+    """
     from bridge import rules
     from bridge.config import placed
     from bridge.rules.testing import pointless
 
     sections = examined.sections
     if not {"rules", "handlers"} <= sections.keys():
-        return []
+        return [], None
     try:
         book = rules.load(sections["rules"], examined.base_dir, sections["handlers"])
     except ProblemsFound as error:
-        return placed(error.problems, examined.place)
+        return placed(error.problems, examined.place), None
     problems: list[Problem] = []
     if "state" in sections and sections["state"].url == "memory":
         problems = [*book.needs_identities(), *book.forgets_lazy_values()]
@@ -113,12 +118,8 @@ def _rule_problems(examined: Examined) -> list[Problem]:
         topics = sections["topics"]
         keyed = [name for name, topic in topics.items() if topic.keyed_by == "contact"]
         problems += placed(rules.advise(book, _formats(topics), keyed), examined.place)
-    return [
-        *problems,
-        *_always_sent(examined, book),
-        *_field_problems(examined, book),
-        *pointless(book, book.tests),
-    ]
+    problems += [*_always_sent(examined, book), *_field_problems(examined, book), *pointless(book, book.tests)]
+    return problems, book
 
 
 def _formats(topics: Mapping[str, Topic]) -> dict[str, str]:

@@ -368,7 +368,8 @@ def test_check_asks_outside_only_when_all_is_well_here(folder: Path, monkeypatch
 
     asked: list[bool] = []
 
-    def check_online(settings: Any, *, create: bool) -> list[Problem]:
+    def check_online(settings: Any, book: Any, *, create: bool) -> list[Problem]:
+        assert [rule.name for rule in book.rules] == ["signup"]
         asked.append(create)
         return [Problem("MB201", "no broker", "config/bridge.yaml", 1, 28)]
 
