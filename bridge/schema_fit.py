@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -11,7 +12,16 @@ from bridge.decode.schema import Schema, TopicSchemas
 from bridge.errors import Problem
 from bridge.places import Place
 from bridge.rules.shapes.avro import branches, from_avro
-from bridge.rules.shapes.events import Enveloped, View, of_changes, of_data, of_typed_changes, of_unknown, others
+from bridge.rules.shapes.events import (
+    Enveloped,
+    View,
+    matched,
+    of_changes,
+    of_data,
+    of_typed_changes,
+    of_unknown,
+    others,
+)
 from bridge.rules.shapes.fields import check_rule, unmatched
 from bridge.rules.shapes.json_schema import from_json_schema
 from bridge.rules.shapes.notes import MISSING
@@ -20,7 +30,7 @@ from bridge.schema_files import load_schemas
 
 if TYPE_CHECKING:
     from bridge.config import Settings, Topic
-    from bridge.rules import RuleBook
+    from bridge.rules import Rule, RuleBook
 
 log = structlog.get_logger(__name__)
 
@@ -39,10 +49,28 @@ def field_problems(
         views[name] = _views(name, topic, schemas.get(name, TopicSchemas()), place, problems)
     for rule in book.rules:
         if rule.enabled:
-            seen = [view for name in rule.topics or topics for view in views.get(name, ())]
-            problems += unmatched(rule, seen, (view.type for view in seen if view.type))
-            problems += check_rule(rule, seen)
+            seen = {name: views[name] for name in rule.topics or topics if name in views}
+            every = [view for each in seen.values() for view in each]
+            problems += unmatched(rule, every, (view.type for view in every if view.type))
+            problems += _misfits(rule, seen)
     return list(dict.fromkeys(problems))
+
+
+def _misfits(rule: Rule, seen: Mapping[str, list[View]]) -> list[Problem]:
+    """What is wrong with a rule on the topics that it may apply to.
+
+    A rule that names no topic goes by the types of events, and a schema need not tell them: `type` is just a text in
+    most of Avro. Whether such a topic brings events of this rule nobody knows. It counts only where no other topic is
+    known to; and of several such the one that the rule fits best was meant.
+    """
+    every = [view for each in seen.values() for view in each]
+    if rule.topics or len(seen) < 2 or "*" in rule.match:
+        return check_rule(rule, every)
+    known = matched([view for view in every if view.type or view.ending], rule.match)
+    if known:
+        return check_rule(rule, known)
+    candidates = [found for each in seen.values() if (found := matched(each, rule.match))]
+    return min((check_rule(rule, each) for each in candidates), key=len, default=[])
 
 
 def tell(settings: Settings, book: RuleBook) -> None:
@@ -105,10 +133,18 @@ def _records(enveloped: Enveloped, schemas: TopicSchemas) -> list[View]:
     whole = schemas.whole
     named = {**whole.others, **{name: each for name, each in branches(whole.document) if name}}
     return [
-        view
+        view if view.type or "type" in enveloped.envelope else replace(view, type=_default_type(document))
         for name, document in branches(whole.document)
         for view in enveloped.record(name, from_avro(document, named))
     ]
+
+
+def _default_type(document: Any) -> str:
+    """The type of a record's events, where the schema has a default for it: that is what generated classes fill in.
+    Empty where it has none."""
+    fields = document.get("fields", ()) if isinstance(document, dict) else ()
+    default = next((each.get("default") for each in fields if each.get("name") == "type"), None)
+    return default if isinstance(default, str) else ""
 
 
 def _maybe(schema: Schema | None) -> Shape | None:
