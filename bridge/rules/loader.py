@@ -268,8 +268,8 @@ class _FileLoader:
         return paths
 
 
-_ODD = re.compile(r"[,|^${}\\]")
-"""No type of any event has these, but lists, regular expressions and shells' braces do."""
+_ODD = re.compile(r"\$\{|[,|^{}\\]|(?<=.)\$$")
+"""Hardly a type of any event has these, but lists, regular expressions and shells' braces do. `$identify` is a type."""
 
 
 def _digest(entries: dict[str, Node]) -> str:
