@@ -104,6 +104,9 @@ def read_lines(
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line:
             continue
+        if number == 1 and line in (b"{", b"["):
+            every = "jq -c '.[]'" if line == b"[" else "jq -c ."
+            raise UsageError(f"{name} is JSON over several lines; write one event a line: {every} {name}")
         if len(line) > LINE_BYTES_MAX:
             raise UsageError(f"{name}:{number}: more than {LINE_BYTES_MAX:,} bytes in one line: is this JSON lines?")
         record = _record(line, topics, topic)
@@ -245,6 +248,33 @@ def since(arrivals: Iterable[Arrival], wall: float) -> list[Arrival]:
     return [each for each in arrivals if each.at >= wall]
 
 
+def _by_event_time(
+    arrivals: Sequence[Arrival], known: Sequence[float | None], first: float
+) -> tuple[list[Arrival], list[float | None]]:
+    """Puts the lines of partitions that nothing but events tell the time of into the order of these."""
+    logged = {_partition(each) for each in arrivals if each.record.timestamp_ms >= 0}
+    offsets: dict[TopicPartition, Iterator[int]] = {}
+    before = first
+    keyed: list[tuple[float, Arrival, float | None]] = []
+    for each, at in zip(arrivals, known, strict=True):
+        before = before if at is None else at
+        if _partition(each) not in logged:
+            keyed.append((before, each, at))
+    keyed.sort(key=itemgetter(0))
+    for partition in {_partition(each) for _, each, _ in keyed}:
+        offsets[partition] = iter(sorted(each.record.offset for _, each, _ in keyed if _partition(each) == partition))
+    found = [(each, at) for each, at in zip(arrivals, known, strict=True) if _partition(each) in logged]
+    found += [
+        (each._replace(record=each.record._replace(offset=next(offsets[_partition(each)]))), at)
+        for _, each, at in keyed
+    ]
+    return [each for each, _ in found], [at for _, at in found]
+
+
+def _partition(arrival: Arrival) -> TopicPartition:
+    return TopicPartition(arrival.record.topic, arrival.record.partition)
+
+
 def timeline(
     arrivals: Sequence[Arrival], *, now_wall: float, at_once: bool | None = None, fixed: bool = False
 ) -> Timeline:
@@ -252,18 +282,21 @@ def timeline(
 
     They arrive when they happened, unless `at_once` says otherwise or their times are all the same: then all of them
     wait from the beginning, at `now_wall` if that is `fixed`, else at the last one's time. An event without a time
-    arrives with the one before it.
+    arrives with the one before it. Where a log's order is known a record never comes before the one in front of it;
+    lines of which only events tell the time come in the order of these.
     """
     known = [each.at if EARLIEST_WALL <= each.at <= now_wall + AHEAD_SECONDS else None for each in arrivals]
     times_known = [at for at in known if at is not None]
     first, last = (min(times_known), max(times_known)) if times_known else (now_wall, now_wall)
     together = last - first < 1.0 if at_once is None else at_once
+    if not together:
+        arrivals, known = _by_event_time(arrivals, known, first)
     wall = now_wall if fixed or not times_known else last
     reached: dict[TopicPartition, float] = {}
     starts: dict[TopicPartition, int] = {}
     placed = []
     for each, at in zip(arrivals, known, strict=True):
-        partition = TopicPartition(each.record.topic, each.record.partition)
+        partition = _partition(each)
         starts.setdefault(partition, each.record.offset)
         arrives = reached[partition] = max(at if at is not None else first, reached.get(partition, first))
         record = each.record

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
-from bridge.preview.text import BESIDE, CAUSES, count, duration, place, reading, share, span
+from bridge.preview.text import BESIDE, CAUSES, count, duration, moment, place, reading, share, span
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """Even if something from an event got into the markup it could load and run nothing."""
@@ -36,7 +36,7 @@ def page(report: Mapping[str, Any]) -> str:
         *_tables(report),
         *_rules(report["rules"]),
         *_letters(report["dead_letters"]),
-        *(_story(report["contact"]) if report["contact"] is not None else ()),
+        *(_story(report, report["contact"]) if report["contact"] is not None else ()),
         *_samples(report["samples"]),
         "</main></body></html>",
     ]
@@ -224,7 +224,7 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f'<p class="soft">from {escape(", ".join(events))}{others}</p></details>'
 
 
-def _story(contact: Mapping[str, Any]) -> Iterator[str]:
+def _story(report: Mapping[str, Any], contact: Mapping[str, Any]) -> Iterator[str]:
     yield f"<h2>The story of {escape(contact['email'])}</h2>"
     if not contact["events"]:
         yield "<p>No event makes an action for this contact.</p>"
@@ -236,7 +236,7 @@ def _story(contact: Mapping[str, Any]) -> Iterator[str]:
         kind = "bad" if event["ending"] == "dead_lettered" else "good" if event["ending"] == "delivered" else ""
         yield (
             f'<li class="{kind}"><b>{escape(event["type"])}</b> <span class="soft">{escape(place(event))}, read at '
-            f"{duration(event['read_at_seconds'])}</span> "
+            f"{moment(report, event['read_at_seconds'])}</span> "
             f'<span class="pill">{escape(event["ending"].replace("_", "-"))}</span><ul>'
         )
         for action in event["actions"]:
@@ -251,22 +251,22 @@ def _story(contact: Mapping[str, Any]) -> Iterator[str]:
         yield "</ul>"
         for number in sorted({number for action in event["actions"] for number in action["calls"]} - told):
             told.add(number)
-            yield from _story_call(calls.get(number))
+            yield from _story_call(report, calls.get(number))
         yield "</li>"
     yield "</ol>"
     rest = [call for number, call in calls.items() if number not in told]
     if rest:
         yield '<p class="soft">Values of lazy fields that went by themselves:</p>'
         for call in rest:
-            yield from _story_call(call)
+            yield from _story_call(report, call)
 
 
-def _story_call(call: Mapping[str, Any] | None) -> Iterator[str]:
+def _story_call(report: Mapping[str, Any], call: Mapping[str, Any] | None) -> Iterator[str]:
     if call is None:
         return
     merged = f", for {len(call['places'])} events" if len(call["places"]) > 1 else ""
     yield (
-        f"<details><summary>call {call['number']}: {escape(call['endpoint'])} at {duration(call['at_seconds'])}, "
+        f"<details><summary>call {call['number']}: {escape(call['endpoint'])} at {moment(report, call['at_seconds'])}, "
         f"answered {call['status']}{merged}</summary>"
     )
     yield _json(call["body"])

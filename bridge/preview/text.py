@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 WIDTH: Final = 80
@@ -222,14 +223,15 @@ def story(report: Mapping[str, Any], *, bold: Style = plain, dim: Style = plain)
     contact = report["contact"]
     yield ""
     others = [name for name in contact["names"] if name != f"e:{contact['email'].strip().casefold()}"]
-    known = f"   also known as {', '.join(other.partition(':')[2] for other in others)}" if others else ""
-    yield bold(f"The story of {contact['email']}") + dim(known)
+    yield bold(f"The story of {cut(contact['email'], WIDTH - 13)}")
+    if others:
+        yield from wrapped(f"also known as {', '.join(other.partition(':')[2] for other in others)}", **_INDENT)
     if not contact["events"]:
         yield "  no event makes an action for this contact"
         return
     for event in contact["events"]:
         yield ""
-        head = f"  {duration(event['read_at_seconds']):>8}  {event['type']}"
+        head = f"  {moment(report, event['read_at_seconds']):>8}  {event['type']}"
         yield f"{bold(head)} {dim(f'({place(event)})')} {event['ending'].replace('_', '-')}"
         for action in event["actions"]:
             calls = ", ".join(f"call {number}" for number in action["calls"])
@@ -241,10 +243,12 @@ def story(report: Mapping[str, Any], *, bold: Style = plain, dim: Style = plain)
         for failure in event["failures"]:
             yield from wrapped(failure, WIDTH, initial_indent=" " * 12, subsequent_indent=" " * 14)
     yield ""
-    yield bold("  Calls") + dim("   when Meisa answered, since the start")
+    since = "since the start" if report["reading"] == "at_once" else "UTC"
+    yield bold("  Calls") + dim(f"   when Meisa answered, {since}")
     for call in contact["calls"]:
         merged = f", for {len(call['places'])} events" if len(call["places"]) > 1 else ""
-        yield f"  {duration(call['at_seconds']):>8}  call {call['number']}: {call['endpoint']} {call['status']}{merged}"
+        at = moment(report, call["at_seconds"])
+        yield f"  {at:>8}  call {call['number']}: {call['endpoint']} {call['status']}{merged}"
         yield from body(call["body"], " " * 12)
     if contact["left_out"]:
         yield f"  and {contact['left_out']:,} more events, left out"
@@ -260,6 +264,14 @@ def body(value: Any, indent: str) -> Iterator[str]:
         yield indent + line
     if len(lines) > SAMPLE_LINES:
         yield f"{indent}… {len(flat):,} characters"
+
+
+def moment(report: Mapping[str, Any], seconds: float) -> str:
+    """When something was, since the start; where events arrive at their times, by the clock (UTC)."""
+    if report["reading"] == "at_once":
+        return duration(seconds)
+    start = datetime.fromisoformat(report["start"])
+    return (start + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def place(event: Mapping[str, Any]) -> str:

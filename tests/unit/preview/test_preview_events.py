@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -127,6 +128,13 @@ def test_a_topic_that_is_not_configured_is_read_as_the_named_one() -> None:
     assert only({"topic": "staging-users", "value": {}}).topic == "users"
 
 
+@pytest.mark.parametrize(("first", "cure"), [(b"{", "jq -c . "), (b"[", "jq -c '.[]' ")])
+def test_json_over_several_lines_is_told_with_its_cure(first: bytes, cure: str) -> None:
+    """Each of its lines would be a dead letter, and say nothing of the mistake."""
+    with pytest.raises(UsageError, match=re.escape(cure)):
+        lines(first, b'"type": "a"', b"}")
+
+
 def test_the_last_lines_and_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """`last` keeps the end; too many are refused with what to do."""
     assert [each.line for each in lines(*[{"type": "a"}] * 5, last=2)] == [4, 5]
@@ -171,9 +179,25 @@ def moments(found: events.Timeline) -> list[float]:
     return [each.at - NOON for each in found.arrivals]
 
 
-def test_events_arrive_when_they_happened() -> None:
-    """Never before those that stand in front of them; without a time, with the one before."""
-    found = timeline(at(None, 0, 60, 30, None, 90), now_wall=NOON + 1000)
+def stamped(found: list[Arrival]) -> list[Arrival]:
+    """As a broker stamps records: their order is the log's."""
+    return [
+        each._replace(record=each.record._replace(timestamp_ms=int(each.at * 1000))) if each.at >= 0 else each
+        for each in found
+    ]
+
+
+def test_lines_come_in_the_order_of_their_events() -> None:
+    """A file of events need not be sorted; one without a time stays behind the one before it. Offsets rise."""
+    found = timeline(at(None, 90, 60, None, 0), now_wall=NOON + 1000)
+    assert moments(found) == [0, 0, 60, 60, 90]
+    assert [each.record.offset for each in found.arrivals] == [0, 1, 2, 3, 4]
+    assert moments(timeline(at(60, 0), now_wall=NOON + 1000, at_once=True)) == [60, 60]
+
+
+def test_records_arrive_when_they_happened() -> None:
+    """Never before those that stand in front of them in the log; without a time, with the one before."""
+    found = timeline(stamped(at(None, 0, 60, 30, None, 90)), now_wall=NOON + 1000)
     assert moments(found) == [0, 0, 60, 60, 60, 90]
     assert (found.at_once, found.wall_at_start, found.timed) == (False, NOON, 4)
     assert found.arrivals[4].record.timestamp_ms == (NOON + 60) * 1000, "as a broker would have stamped it"
@@ -181,14 +205,14 @@ def test_events_arrive_when_they_happened() -> None:
 
 def test_partitions_are_merged_by_time() -> None:
     """Each keeps its own order."""
-    found = timeline([*at(0, 50), *at(20, 10, partition=1)], now_wall=NOON + 1000)
+    found = timeline(stamped([*at(0, 50), *at(20, 10, partition=1)]), now_wall=NOON + 1000)
     assert [(each.record.partition, each.record.offset) for each in found.arrivals] == [(0, 0), (1, 0), (1, 1), (0, 1)]
     assert found.starts == {TopicPartition("users", 0): 0, TopicPartition("users", 1): 0}
 
 
 def test_times_that_cannot_be_do_not_hold_back_the_rest() -> None:
     """A zero, and the far future."""
-    found = timeline(at(0, -NOON, 10_000_000, 20), now_wall=NOON + 1000)
+    found = timeline(stamped(at(0, -NOON, 10_000_000, 20)), now_wall=NOON + 1000)
     assert moments(found) == [0, 0, 0, 20]
 
 
