@@ -28,8 +28,19 @@ _SCALARS: dict[str, Any] = {
 
 def schema(catalogue: Catalogue, event: Event) -> dict[str, Any]:
     """The Avro schema of one event."""
+    return _event(catalogue, event, set())
+
+
+def for_topic(catalogue: Catalogue) -> list[dict[str, Any]]:
+    """One Avro schema for a topic that carries every type: a union of all events."""
+    defined: set[str] = set()
+    return [_event(catalogue, event, defined) for event in catalogue.events]
+
+
+def _event(catalogue: Catalogue, event: Event, defined: set[str]) -> dict[str, Any]:
+    """`defined`: the names that the schema around has defined already."""
     about = catalogue.envelope
-    data = _record(f"{event.record}Data", about["data"], event.data, {event.record})
+    data = _record(f"{event.record}Data", about["data"], event.data, defined)
     return {
         "type": "record",
         "name": event.record,

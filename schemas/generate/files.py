@@ -29,6 +29,7 @@ def generated(catalogue: Catalogue) -> dict[str, str]:
         files[f"{event.type}.avsc"] = _json(avro.schema(catalogue, event))
         files[f"{event.type}.schema.json"] = _json(json_schema.schema(catalogue, event))
         files[f"examples/{event.type}.json"] = _json(example(catalogue, event))
+    files["events.avsc"] = _json(avro.for_topic(catalogue))
     files["events.schema.json"] = _json(json_schema.for_topic(catalogue))
     files["asyncapi.yaml"] = _yaml(asyncapi.document(catalogue))
     told = sorted((example(catalogue, event) for event in catalogue.events), key=lambda made: str(made["time"]))

@@ -150,12 +150,13 @@ def carry_out(world: World, action: Action, now: float) -> None:
             change(contact.id, body, now)
 
 
-@pytest.mark.parametrize("schema", ["events.schema.json", "each"])
+@pytest.mark.parametrize("schema", ["events.schema.json", "events.avsc", "each"])
 def test_check_compares_the_sample_rules_with_the_schemas_and_has_nothing_to_say(schema: str, tmp_path: Path) -> None:
-    """By the schema of the topic, and by one for each type; and what one changes in a rule is noticed."""
+    """By the schema of the topic, and by one for each type; what is misspelt is noticed."""
     each = {event.type: f"../schemas/{event.type}.schema.json" for event in CATALOGUE.events}
     named = orjson.dumps(each).decode() if schema == "each" else f"../schemas/{schema}"
     environ = {"MEISA_API_KEY": "meisa_test_x", "MEISA_BRIDGE__TOPICS__USER_EVENTS__SCHEMA": named}
+    environ["MEISA_BRIDGE__TOPICS__USER_EVENTS__FORMAT"] = "avro" if schema.endswith(".avsc") else "json"
     (tmp_path / "schemas").symlink_to(ROOT / "schemas")
     shutil.copytree(ROOT / "config", tmp_path / "config")
 
@@ -166,6 +167,8 @@ def test_check_compares_the_sample_rules_with_the_schemas_and_has_nothing_to_say
         return [each["code"] for each in orjson.loads(result.stdout) if each["severity"] != "notice"]
 
     assert told() == []
+    if schema != "events.schema.json":
+        return
     rules = tmp_path / "config" / "rules" / "billing.yaml"
     rules.write_text(rules.read_text().replace("previous_mrr_minor", "previous_mrr"))
     assert set(told()) == {"MB161"}

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from bridge.decode import Decoder, decoder_for
+from bridge.decode import Decoder, decoder_for, values_in_avro
 from bridge.decode.schema import TopicSchemas
 from bridge.decode.times import from_text
 from bridge.errors import DecodeError
@@ -105,16 +105,20 @@ def test_an_example_survives_avro(type: str) -> None:
 
 
 def through_avro(schema: Any, value: dict[str, Any]) -> Any:
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, schema, with_moments(value), strict_allow_default=True)
+    stream.seek(0)
+    return plain(fastavro.schemaless_reader(stream, schema, None))
+
+
+def with_moments(value: dict[str, Any]) -> dict[str, Any]:
+    """An event whose times are what Avro's library wants to write."""
     times = {name for name, kind in kinds_of_avro(read(f"{value['type']}.avsc")).items() if kind.startswith("time")}
     data = {
         name: datetime.fromisoformat(item) if f"data.{name}" in times and item else item
         for name, item in value["data"].items()
     }
-    stream = io.BytesIO()
-    moment = datetime.fromisoformat(value["time"])
-    fastavro.schemaless_writer(stream, schema, {**value, "time": moment, "data": data}, strict_allow_default=True)
-    stream.seek(0)
-    return plain(fastavro.schemaless_reader(stream, schema, None))
+    return {**value, "time": datetime.fromisoformat(value["time"]), "data": data}
 
 
 def plain(value: Any) -> Any:
@@ -204,6 +208,21 @@ def test_the_schema_of_the_topic_holds_each_events_own() -> None:
     for event in CATALOGUE.events:
         own = read(f"{event.type}.schema.json")
         assert topic["definitions"][event.record] == {key: own[key] for key in own if key != "$schema"}
+
+
+def test_the_avro_schema_of_the_topic_is_the_union_of_all() -> None:
+    """The bridge reads each event by it, written as its own branch, as by the event's own schema."""
+    union = load_schema(SCHEMAS / "events.avsc")
+    writer = fastavro.parse_schema(union.document)
+    decoder = decoder_for("avro", values=values_in_avro(TopicSchemas(union), registry=False))
+    for event, branch in zip(CATALOGUE.events, union.document, strict=True):
+        assert (branch["name"], branch["fields"][1]["default"]) == (event.record, event.type)
+        full = read(f"examples/{event.type}.json")
+        stream = io.BytesIO()
+        fastavro.schemaless_writer(stream, writer, (f"{CATALOGUE.namespace}.{event.record}", with_moments(full)))
+        found = decoder.decode(Record("user-events", 0, 1, 0, b"u1", stream.getvalue()))
+        assert found is not None
+        assert {"id": found.id, "type": found.type, "time": found.time, "data": found.data} == full
 
 
 def test_names_of_avro_records_are_unique_so_that_all_can_share_a_registry() -> None:
