@@ -63,6 +63,7 @@ class Broker:
         self._producer = world.dice("producer")
         self.logs = {name: PartitionLog(name) for name in map(events.partition_name, range(world.scenario.partitions))}
         self.members: list[SimSource] = []
+        self._ids: list[str] = []
 
     # Logs
 
@@ -75,7 +76,7 @@ class Broker:
                 log.next_offset += dice.choice((1, 1, 2, 9))
             offsets.append(log.next_offset)
             log.next_offset += 1
-        for entry in events.make(scenario, dice, self.world.now, name.partition, log.generation, offsets):
+        for entry in events.make(scenario, dice, self.world.now, name.partition, log.generation, offsets, self._ids):
             log.records.append(entry.record)
             self.ledger.produced(name, entry)
         if dice.random() < scenario.gaps:

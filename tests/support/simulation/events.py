@@ -65,6 +65,8 @@ OWN = "@"
 TAG = "u:"
 """Begins the name of a tag that an upsert gives; the other tags are named by their record's place."""
 SHARED_FIELDS = 4
+REPEATED_OF = 12
+"""One of so many last ids is repeated."""
 
 
 @functools.cache
@@ -157,6 +159,10 @@ class Entry:
     letter: LetterKind | None = None
     """A letter that it must have besides: decode or rule."""
     letter_written: bool = False
+    id: str = ""
+    """The event's, where others may have the same."""
+    skipped: bool = False
+    """Its owner said that it is a duplicate."""
     gone: bool = False
     """Removed by retention, or by recreating the topic, before it was finished: nobody can ask for it any more."""
     read_at: float | None = None
@@ -165,9 +171,15 @@ class Entry:
 
 
 def make(
-    scenario: Scenario, dice: random.Random, now: float, partition: int, generation: int, offsets: list[int]
+    scenario: Scenario,
+    dice: random.Random,
+    now: float,
+    partition: int,
+    generation: int,
+    offsets: list[int],
+    ids: list[str],
 ) -> list[Entry]:
-    """Records for these offsets of one partition, produced now."""
+    """Records for these offsets of one partition, produced now. `ids` are those of earlier ones, and grow."""
     emails = [f"{chr(97 + number % 26)}{number}@x" for number in range(scenario.contacts)]
     # Zipf: with all keys distinct, order by key costs nothing and proves nothing.
     weights = [1.0 / (rank + 1) for rank in range(len(emails))]
@@ -192,8 +204,13 @@ def make(
             data["fields"] = states.fields(kind, dice, place, who)
         if kind == "team":
             data["other"] = _person(scenario, dice, other, emails[other], f"{place}'")
-        value: bytes | None = orjson.dumps({"type": kind, "time": _iso(wall), "data": data})
         entry = Entry(None, place, kind, wall, generation)  # type: ignore[arg-type]
+        envelope = {"type": kind, "time": _iso(wall), "data": data}
+        if scenario.repeats:
+            entry.id = dice.choice(ids[-REPEATED_OF:]) if ids and dice.random() < scenario.repeats else place
+            ids.append(entry.id)
+            envelope["id"] = entry.id
+        value: bytes | None = orjson.dumps(envelope)
         if dice.random() < scenario.bad_records:
             value, entry.type, entry.letter = dice.choice(
                 (

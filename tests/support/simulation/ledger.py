@@ -75,6 +75,8 @@ class Ledger:
         self.commits = 0
         self.merged = 0
         """Upserts that shared a call with others, beyond the first of each call."""
+        self.skipped = 0
+        """Records that were called duplicates."""
         self.steps_back = 0
         """Older values over newer ones; allowed where a crash left no other way."""
 
@@ -239,9 +241,9 @@ class Ledger:
                 self._broken(ORDER, f"{act.name} left before {before.name} had ended, both of {act.email}")
 
     def _over(self, tenure: Tenure, act: Act) -> bool:
-        return (
-            act in tenure.ended or act.entry.gone or act.letter_begun or tenure.told.cover(act) or self._has_reason(act)
-        )
+        if act in tenure.ended or act.entry.gone or act.entry.skipped or act.letter_begun:
+            return True
+        return tenure.told.cover(act) or self._has_reason(act)
 
     def _has_reason(self, act: Act) -> bool:
         return self.reasons.any(act, len(self.logs[_name(act)].tenures))
@@ -289,6 +291,8 @@ class Ledger:
         entry, owner = log.entries.get(record.offset), log.owner
         if entry is None or owner is None or (owner.member, owner.epoch) != (member, record.epoch):
             return  # nobody believes it
+        if ending is Ending.DUPLICATE:
+            entry.skipped = True
         said = entry.said
         if said is None or not said.alone or ending not in self.states.endings or not owner.whole:
             return
@@ -305,7 +309,7 @@ class Ledger:
                 continue
             if other.order > act.order and other.effects:
                 self._broken(ORDER, f"{act.name} has effect after {other.name}, both of {act.email}")
-            done = other.effects or other.entry.gone or other.letter_begun
+            done = other.effects or other.entry.gone or other.entry.skipped or other.letter_begun
             if other.order < act.order and not done and not self._has_reason(other):
                 self._broken(ORDER, f"{act.name} has effect before {other.name}, both of {act.email}")
 
@@ -419,8 +423,11 @@ class Ledger:
         return act.entry.read_at + self.world.scenario.skew > act.entry.event_wall + act.max_age
 
     def _entry_finished(self, entry: Entry) -> bool:
-        if entry.gone:
+        if entry.gone or entry.skipped:
             return True
+        return self._done(entry)
+
+    def _done(self, entry: Entry) -> bool:
         if entry.letter is not None and not entry.letter_written:
             return False
         return all(self._finished(act) for act in entry.acts)
@@ -487,6 +494,17 @@ class Ledger:
         differs = self._contacts.final(self._all_acts())
         if differs:
             self._broken(ORDER, differs)
+
+    def check_repeats(self) -> None:
+        """Of the events with one id at least one was carried out, unless retention took one before it was."""
+        groups: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self._entries.values():
+            if entry.id:
+                groups[entry.id].append(entry)
+        for id, entries in groups.items():
+            if all(entry.skipped and not self._done(entry) for entry in entries):
+                self._broken(LOST, f"nothing was done of any event with the id {id}: {[e.place for e in entries]}")
+        self.skipped = sum(entry.skipped for entry in self._entries.values())
 
     def state_differs(self) -> str:
         """Where what Meisa holds is not what the events say in the end."""

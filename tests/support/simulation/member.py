@@ -15,6 +15,7 @@ from bridge.decode import decoder_for
 from bridge.model import Ending, Record, action_id
 from bridge.ports import Store
 from bridge.runtime.delivery import Delivery
+from bridge.runtime.duplicates import Duplicates
 from bridge.runtime.engine import Engine
 from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.spend import Spend
@@ -107,6 +108,7 @@ class Member:
                 meisa_clock=self.delivery.meisa_clock,
                 counts=self.source.partition_counts,
             ),
+            duplicates=Duplicates({TOPIC: scenario.dedupe} if scenario.dedupe else {}, clock=world.clock),
         )
         port.may_write = lambda: not self.delivery.sending.held and self.engine.still_ours()
 

@@ -46,6 +46,7 @@ class Report:
     commits: int
     merged: int
     steps_back: int
+    skipped: int
     unchanged: int
     lazy: int
 
@@ -100,6 +101,7 @@ class Simulation:
             await asyncio.sleep(wait)
             wait = min(wait * 1.3, 60.0)
         self.ledger.check_contacts()
+        self.ledger.check_repeats()
         await self._settle()
         await self._stop_all()
 
@@ -363,6 +365,7 @@ def simulate(seed: int | Scenario) -> Report:
         commits=ledger.commits,
         merged=ledger.merged,
         steps_back=ledger.steps_back,
+        skipped=ledger.skipped,
         unchanged=ledger.states.endings[Ending.UNCHANGED],
         lazy=ledger.states.endings[Ending.LAZY],
     )

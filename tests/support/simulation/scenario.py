@@ -116,6 +116,10 @@ class Scenario:
     windows: list[Window] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     known: Known | None = None
+    repeats: float = 0.0
+    """Share of the records that have the id of an earlier one; otherwise they are their own."""
+    dedupe: float = 0.0
+    """Seconds; 0 where repeated events are not looked for."""
 
 
 CALL_FAULTS = ("5xx", "5xx_done", "cut", "cut_done", "slow", "slow_done", "never_sent", "429")

@@ -9,7 +9,10 @@ import pytest
 
 from bridge.core.known import DOUBT_SECONDS
 from bridge.core.progress import Progress, decode, encode
+from bridge.kafka.groups import Committed
+from bridge.kafka.sample import Slice
 from bridge.model import Action, Call, Contact, Event, Kind, Outcome, Plan, Record
+from bridge.positions import Move, Standing
 from bridge.runtime.unchanged import Unchanged
 from bridge.state.memory import MemoryStore
 from tests.support.disk import Disk
@@ -91,7 +94,9 @@ def test_a_restart_goes_on_with_what_was_stored() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("what", ["damaged", "foreign", "empty", "nobody's", "another offset", "another's", "later"])
+@pytest.mark.parametrize(
+    "what", ["damaged", "foreign", "empty", "nobody's", "another offset", "another's", "later", "reset"]
+)
 def test_a_commit_that_is_not_the_last_one_of_whoever_stored_is_not_believed(what: str) -> None:
     """Another tool's or owner's, a damaged one, none, or a later one of the same: the store has lost its tail."""
 
@@ -108,6 +113,7 @@ def test_a_commit_that_is_not_the_last_one_of_whoever_stored_is_not_believed(wha
             "nobody's": encode(1, told._replace(assignment=None, since_wall=1, topic=7), 4096),
             "another offset": encode(2, told, 4096),
             "later": encode(1, told._replace(topic=7), 4096),
+            "reset": Move(Standing.of(Slice(P0, 0, 1), Committed(1, text)), 1).text(0.0, None, 4096),
             "another's": encode(1, told._replace(assignment=b"somebody"), 4096),
         }[what]
         if what == "another offset":
