@@ -3,10 +3,11 @@
 The theory
     A sample of the last day's records is planned by the rules themselves. What their actions come to, divided by the
     records sampled, is what one record of the topic costs; times the records of a day, that is a day's calls. Two
-    numbers are told. *Unmerged*: one call for each action, which nothing exceeds. *Merged*: upserts and riding tags of
-    one contact within a minute count as one call, so do enrollments that may share one, and changes of lazy fields
-    alone count once for each contact. A sample sees few events of one contact together, so that real merging is
-    better: the number errs on the high side, and more so where much waits.
+    numbers are told. *Unmerged*: one call for each action, which only repeated calls exceed. *Merged*: upserts and
+    riding tags of one contact within a minute count as one call, so do enrollments that may share one, and changes of
+    lazy fields alone count once for each contact. Where calls need not wait they hardly merge, and the first number is
+    nearer; then the quota is not at stake. Where they wait they merge more than a sample can show, which sees few
+    events of one contact together: there the second errs on the high side.
 
     A backlog drains with what the day's own calls leave of the quota. Each key has its own; the slowest decides. Of
     records older than a day only state is sent: what reacts to a moment has expired (`max_age`).
