@@ -103,14 +103,17 @@ class WireAvro(_Fields):
 
     def lacks(self, record: Record) -> SchemaId | None:
         """The schema without which this record cannot be read; None where it can, or never could."""
-        body = record.value
-        if body is None:
+        id = self.named(record)
+        return None if id in self._known else id
+
+    def named(self, record: Record) -> SchemaId | None:
+        """The schema that a record names; None where it names none."""
+        if record.value is None:
             return None
         try:
-            id, _ = schema_id(record, body)
+            return schema_id(record, record.value)[0]
         except DecodeError:
             return None
-        return None if id in self._known else id
 
     def learn(self, id: SchemaId, text: str, references: Iterable[str] = ()) -> str | None:
         """Takes a schema as the registry gave it, with the texts of those that it refers to, the innermost first.

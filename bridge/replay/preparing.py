@@ -59,10 +59,10 @@ class Preparing:
         self._clock = clock
         self._schemas = schemas
 
-    async def _ready(self, record: Record) -> None:
+    async def _ready(self, record: Record, *, anew: bool = False) -> None:
         """Returns once what the record was written with is at hand."""
-        if self._schemas is not None and self._schemas.lacks(record) is not None:
-            await self._schemas.ready(record)
+        if self._schemas is not None and (anew or self._schemas.lacks(record) is not None):
+            await self._schemas.ready(record, anew=anew)
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Record]:
         async with contextlib.aclosing(self._logs.read(topic, partition, start, end)) as batches:
@@ -151,7 +151,7 @@ class Preparing:
         if decode is None:
             return f"topic {record.topic} is not configured"
         try:
-            await self._ready(record)
+            await self._ready(record, anew=True)
             event = decode(record)
         except DecodeError as error:
             return f"it still cannot be decoded: {error.message}"

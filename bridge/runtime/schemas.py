@@ -18,6 +18,7 @@ The bounds
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -36,12 +37,16 @@ MISSING_SECONDS = (0.5, 1.0, 2.0)
 each foreign id costs its partition so long."""
 FORGET_SECONDS = 300.0
 """For so long a schema that does not exist is not asked for again."""
+REPLAY_SECONDS = 5.0
+"""But for a replay: whoever asks for one has registered it meanwhile. Ten thousand letters ask once in so long."""
 
 
 class Wire(Protocol):
     """A topic's values, which name their schemas (bridge/decode/avro.py)."""
 
     def lacks(self, record: Record) -> SchemaId | None: ...
+
+    def named(self, record: Record) -> SchemaId | None: ...
 
     def learn(self, id: SchemaId, text: str, references: tuple[str, ...]) -> str | None: ...
 
@@ -64,6 +69,8 @@ class Schemas:
         self._troubles: dict[Key, str] = {}
         self._awaited: dict[Key, int] = {}
         """By how many `ready` calls."""
+        self._unknown: dict[Key, float] = {}
+        """Schemas that do not exist, and since when that is believed (the loop's time); forgotten after a while."""
         self._closed = False
         self.learned: Callable[[str, SchemaId], None] = lambda topic, id: None
         self.wanted: Callable[[str, SchemaId], bool] = lambda topic, id: False
@@ -79,8 +86,13 @@ class Schemas:
             self._fetch(record.topic, id)
         return id
 
-    async def ready(self, record: Record) -> None:
-        """Returns once the record can be decoded, or has its answer; as long as that takes."""
+    async def ready(self, record: Record, *, anew: bool = False) -> None:
+        """Returns once the record can be decoded, or has its answer; as long as that takes.
+
+        `anew`: a schema that did not exist is asked for once more.
+        """
+        if anew:
+            self._believe_no_more(record)
         while (id := self.lacks(record)) is not None:
             key = (record.topic, id)
             if self._closed:
@@ -92,6 +104,19 @@ class Schemas:
                 self._awaited[key] -= 1
                 if not self._awaited[key]:
                     del self._awaited[key]
+
+    def _believe_no_more(self, record: Record) -> None:
+        wire = self._wires.get(record.topic)
+        id = wire.named(record) if wire is not None else None
+        if id is None:
+            return
+        key = (record.topic, id)
+        if asyncio.get_running_loop().time() - self._unknown.get(key, math.inf) >= REPLAY_SECONDS:
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        if self._unknown.pop(key, None) is not None:
+            self._wires[key[0]].forget(key[1])
 
     async def ready_now(self, record: Record) -> None:
         """The same, but asks once: for commands, which tell a person. Raises RegistryFailed."""
@@ -156,7 +181,9 @@ class Schemas:
                         registry=registry.where,
                         asked_again_after_seconds=FORGET_SECONDS,
                     )
-                    asyncio.get_running_loop().call_later(FORGET_SECONDS, wire.forget, id)
+                    loop = asyncio.get_running_loop()
+                    self._unknown[key] = loop.time()
+                    loop.call_later(FORGET_SECONDS, self._forget, key)
                     return
                 pause = MISSING_SECONDS[missing]
                 missing += 1

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from bridge.cli import dead_letters, main
 from bridge.preflight import check_online
+from bridge.replay import service
+from bridge.runtime import schemas
 from bridge.sandbox.children import free_port
+from bridge.sandbox.options import TEST_KEY
 from bridge.sandbox.server import SandboxServer
-from tests.support.avro import confluent, fixture
+from tests.support.avro import avro, confluent, fixture, framed
 from tests.support.inprocess import WAIT_SECONDS_MAX, Place, calls, sandbox_options
 from tests.support.kafka import Cluster
 from tests.support.registries import RegistryServer, registry_server
@@ -37,6 +42,12 @@ rules:
           email: all@example.com
           custom_fields: {price: "${data.price}", large: "${data.large}", at: "${data.at}", score: "${data.third}"}
 """
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schema that does not exist is believed sooner."""
+    monkeypatch.setattr(schemas, "MISSING_SECONDS", (0.05, 0.05))
 
 
 @pytest.fixture
@@ -93,10 +104,38 @@ async def test_records_of_confluents_client_reach_meisa(
             "score": 1 / 3,
         },
     }
-    assert {"email": "ada@example.com", "custom_fields": {"plan": "pro"}} in sent
+    assert {body["email"] for body in sent[1:]} == {"ada@example.com"}, "as many calls as did not merge"
     assert sent[-1]["custom_fields"] == {"plan": "pro", "seats": 5, "since": "2026-11-22T12:30:00Z"}
     ((_, letter),) = place.letters()
     assert letter["kind"] == "decode" and "knows no schema 10000" in letter["message"]
+
+
+async def test_a_dead_letter_is_replayed_once_its_schema_exists(
+    place: Place, sandbox: SandboxServer, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dlq replay` asks for it anew, and what later records were written with is at hand as well."""
+    monkeypatch.setattr(schemas, "REPLAY_SECONDS", 0.0)
+    monkeypatch.setattr(service, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(service, "ABSENT_SECONDS", 0.1)
+    monkeypatch.setattr(dead_letters, "LOOK_SECONDS", 0.1)
+    place.sections["topics"][place.topic] = {
+        "format": "avro",
+        "registry": {"url": registry.url, "basic_auth": {"env": "REGISTRY_AUTH"}},
+    }
+    plan = json.loads(next(each["schema"] for each in confluent()["schemas"] if each["subject"] == "plans-value"))
+    late = {**plan, "fields": [*plan["fields"], {"name": "seats", "type": "int"}]}
+    body = avro(late, {"email": "late@example.com", "plan": "pro", "seats": 9})
+    place.cluster.produce(place.topic, framed(6, body))
+    produce(place, "version 1")
+    environ = {"MEISA_API_KEY": TEST_KEY, "REGISTRY_AUTH": AUTH}
+    async with place.running(place.settings(REGISTRY_AUTH=AUTH)):
+        await place.finished(2)
+        assert len(place.letters()) == 1
+        assert registry.register("late-value", late) == 6
+        words = ["dlq", "replay", "-c", str(place.config), "--all", "--yes", "--wait"]
+        result = await asyncio.to_thread(CliRunner().invoke, main, words, env=environ)
+        assert result.exit_code == 0, result.output
+    assert upserts(sandbox)[-1] == {"email": "late@example.com", "custom_fields": {"plan": "pro", "seats": 9}}
 
 
 async def test_the_registry_comes_later_than_the_records(

@@ -157,7 +157,9 @@ def test_a_pattern_that_is_a_list_or_a_regular_expression(match: str, column: in
     assert hint in problem.hint
 
 
-@pytest.mark.parametrize("match", ["user.*", "User Signed Up", "com.acme/user:created", "user.[ab]?", "'*'", "$identify", "a$b"])
+@pytest.mark.parametrize(
+    "match", ["user.*", "User Signed Up", "com.acme/user:created", "user.[ab]?", "'*'", "$identify", "a$b"]
+)
 def test_a_pattern_that_may_be_meant(match: str) -> None:
     assert _book(match).rules[0].advice == ()
 

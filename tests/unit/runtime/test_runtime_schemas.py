@@ -8,7 +8,7 @@ import pytest
 from bridge.decode.avro import AvroDecoder, WireAvro
 from bridge.errors import RegistryFailed, UnknownSchema
 from bridge.model import LetterKind, Record, SchemaId
-from bridge.runtime.schemas import AGAIN_SECONDS, FORGET_SECONDS, MISSING_SECONDS, Schemas
+from bridge.runtime.schemas import AGAIN_SECONDS, FORGET_SECONDS, MISSING_SECONDS, REPLAY_SECONDS, Schemas
 from tests.support.avro import avro, framed
 from tests.support.engine import P0, P1, TOPIC, House
 from tests.support.registries import FakeRegistry
@@ -283,6 +283,29 @@ def test_a_record_decoded_without_its_schema_is_a_bug_and_no_dead_letter() -> No
         await asyncio.sleep(1)
         assert not house.letters.letters and house.source.committed.get(P0, 0) == 0
         assert "broken" in [each.reason for each in house.engine.waiting()]
+
+    run(story())
+
+
+def test_a_replay_asks_anew_for_a_schema_that_did_not_exist() -> None:
+    """Somebody has registered it, and wants the dead letters delivered; many letters do not ask each."""
+
+    async def story() -> None:
+        registry, wire = FakeRegistry(), WireAvro()
+        schemas = Schemas({TOPIC: wire}, {TOPIC: registry})
+        await schemas.ready(written(0, 1))
+        asked = len(registry.asked)
+        registry.add(1, EVENT)
+        await schemas.ready(written(0, 1), anew=True)
+        assert len(registry.asked) == asked, "it was asked a moment ago"
+        await asyncio.sleep(REPLAY_SECONDS)
+        await schemas.ready(written(0, 1))
+        assert len(registry.asked) == asked, "live records believe what was answered"
+        await schemas.ready(written(0, 1), anew=True)
+        assert wire.read(written(0, 1)) is not None
+        await schemas.ready(written(0, 1, topic="json"), anew=True)
+        await asyncio.sleep(FORGET_SECONDS)
+        assert wire.read(written(0, 1)) is not None, "what was learnt since is not forgotten"
 
     run(story())
 
