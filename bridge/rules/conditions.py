@@ -126,7 +126,7 @@ class _Looking:
             if not literal and is_and:
                 self._tell(NEVER, value, f"with {shown} this `and` is never true", "remove it, or the rule")
             elif literal and not is_and:
-                hint = self._listed(node.values, value) or f"compare it with a field, or remove or {shown}"
+                hint = self._listed(node.values) or f"compare it with a field, or remove or {shown}"
                 self._tell(ALWAYS, value, f"{shown} is true by itself, so this `or` always is true", hint)
             elif literal and not isinstance(literal, bool):
                 hint = "write the comparison for each: " + (self._each(node.values, value) or "a == x and b == x")
@@ -147,7 +147,7 @@ class _Looking:
                     self._tell(ALWAYS, at, message, f"write {side} not in {both}")
                 return
 
-    def _listed(self, values: Iterable[ast.expr], literal: ast.expr) -> str:
+    def _listed(self, values: Iterable[ast.expr]) -> str:
         """For `x == "a" or "b"`: what was meant."""
         for _, side, value in _compared(self._source, values, ast.Eq):
             others = [_literal(each) for each in values if _literal(each) is not _UNKNOWN]
@@ -179,7 +179,7 @@ class _Looking:
 
 
 def _compared(source: Source, parts: Iterable[ast.expr], operator: type[ast.cmpop]) -> list[tuple[ast.expr, str, Any]]:
-    """Comparisons of something with a literal: the comparison, the other side's source, and the literal."""
+    """Comparisons of something with a literal: the comparison, the other side as it is written, and the literal."""
     found: list[tuple[ast.expr, str, Any]] = []
     for part in parts:
         if isinstance(part, ast.Compare) and len(part.ops) == 1 and isinstance(part.ops[0], operator):
@@ -187,7 +187,7 @@ def _compared(source: Source, parts: Iterable[ast.expr], operator: type[ast.cmpo
             for side, other in ((left, right), (right, left)):
                 value = _literal(other)
                 if value is not _UNKNOWN and _literal(side) is _UNKNOWN:
-                    found.append((part, source.of(side), value))
+                    found.append((part, source.text[source.start(side) : source.end(side)], value))
     return found
 
 

@@ -66,6 +66,8 @@ def test_what_is_certain_is_told_with_what_to_write(text: str, code: str, hint: 
         'data.plan == 1 and data.plan == 1.0',
         'data.plan != "a" and data.plan != "b"',
         'data.plan == "a" or data.plan == "b"',
+        f'data.{"x" * 90}1 == "a" and data.{"x" * 90}2 == "b"',
+        'data.from == "a" and data.with == "b"',
         "true",
         "data.x and true",
         "data.x or false",
