@@ -104,7 +104,7 @@ class Burial:
             if cap.finished(dead_lettered=True):
                 log.error(
                     "too many of a topic's last events were dead-lettered: it pauses, and no more of it is "
-                    "dead-lettered, until it is resumed; a restart resumes it too",
+                    "dead-lettered, until the rules are reloaded or it is resumed; a restart resumes it too",
                     topic=letter.record.topic,
                     dead=cap.dead,
                     kind=letter.kind,
