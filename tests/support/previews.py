@@ -11,7 +11,7 @@ from bridge import app
 from bridge.config import Settings, load
 from bridge.decoders import decoders
 from bridge.preview.events import read_lines, timeline, with_event_times
-from bridge.preview.rehearsal import Rehearsed, rehearse
+from bridge.preview.rehearsal import Called, Rehearsed, nobody, rehearse
 from bridge.preview.report import report
 
 NOON = 1_780_000_000.0
@@ -52,13 +52,16 @@ def rehearsed(
     now: float | None = None,
     contact: str = "",
     new_account: bool = False,
+    called: Called = nobody,
 ) -> Rehearsed:
     """What a preview of these events finds; `now` in seconds after noon, with at_once."""
     topic = next(iter(made.topics))
     arrivals = with_event_times(read_lines(as_lines(events), list(made.topics), topic=topic), decoders(made))
     fixed = now is not None
     line = timeline(arrivals, now_wall=NOON + (now if now is not None else 86_400.0), at_once=at_once, fixed=fixed)
-    return rehearse(made, app.load_rules(made), line, decoders(made), contact=contact, new_account=new_account)
+    return rehearse(
+        made, app.load_rules(made), line, decoders(made), contact=contact, new_account=new_account, called=called
+    )
 
 
 def reported(made: Settings, found: Rehearsed, **options: Any) -> Mapping[str, Any]:
