@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from bridge import preflight
+from bridge.cli import main
 from bridge.config import load
 from bridge.errors import Problem
 from bridge.preflight import CODES, check_online
@@ -370,3 +372,24 @@ async def test_rules_that_fail_for_what_the_topic_holds(
         ("MB224", found[1].file),
     ]
     assert "upsert.email: data.email is missing" in found[1].message and "ada@" not in str(found)
+
+
+async def test_the_command_tells_offline_and_online_problems_together(
+    embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """In the order of their places; notices fail nothing, what is ignored is not told."""
+    place = Place(embedded_kafka, tmp_path, sandbox.base_url, rules=STATE)
+    place.sections["topics"][place.topic] = {}
+    place.settings()
+    embedded_kafka.produce(place.topic, *updates(50, time.time()))
+
+    async def check(*more: str) -> tuple[int, list[str]]:
+        arguments = ["check", "-c", str(place.config), "--strict", "--json", *more]
+        environ = {"MEISA_API_KEY": "meisa_test_sync"}
+        result = await asyncio.to_thread(CliRunner().invoke, main, arguments, None, environ)
+        return result.exit_code, [problem["code"] for problem in json.loads(result.stdout)]
+
+    assert await check() == (0, ["MB222"])
+    assert await check("--ignore", "MB222") == (0, [])
+    (tmp_path / "rules.yaml").write_text(STATE.replace("    do:", "    topic: elsewhere\n    do:"))
+    assert await check() == (1, ["MB170"]), "no event reaches the rule: it plans no calls"
