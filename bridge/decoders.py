@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, cast
 
 from bridge import rules
 from bridge.config import codes
-from bridge.decode import Envelope, SchemaError, decoder_for, values_in_avro
+from bridge.decode import Envelope, SchemaError, TopicSchemas, decoder_for, values_in_avro
 from bridge.errors import Problem, ProblemsFound, RegistryFailed, StartFailed
 from bridge.model import Event, Record
 from bridge.schema_files import load_schemas
 
 if TYPE_CHECKING:
     from bridge.config import Settings, Topic
-    from bridge.decode.avro import WireAvro
+    from bridge.decode.avro import Values, WireAvro
     from bridge.registry.client import RegistryClient
 
 Decode = Callable[[Record], Event | None]
@@ -30,8 +30,11 @@ class Decoders(dict[str, Decode]):
         """The topics whose records name their schemas, which must be fetched before they are decoded."""
 
 
-def decoders(settings: Settings) -> Decoders:
-    """A decoder per topic. Raises ProblemsFound for an envelope's bad expression, or a schema that is none."""
+def decoders(settings: Settings, *, also_json: bool = False) -> Decoders:
+    """A decoder per topic. Raises ProblemsFound for an envelope's bad expression, or a schema that is none.
+
+    `also_json`: values that are JSON objects pass for decoded Avro, as in a file of events that people wrote.
+    """
     schemas, problems = load_schemas(settings.topics, settings.base_dir, settings.place)
     made = Decoders()
     for name, topic in settings.topics.items():
@@ -41,7 +44,11 @@ def decoders(settings: Settings) -> Decoders:
             envelope = _envelope(settings, name, topic, problems)
             values = values_in_avro(schemas[name], registry=topic.registry is not None) if topic.is_avro else None
             made[name] = decoder_for(
-                topic.format, encoding=topic.encoding, envelope=envelope, schemas=schemas[name], values=values
+                topic.format,
+                encoding=topic.encoding,
+                envelope=envelope,
+                schemas=schemas[name],
+                values=_also_json(values, schemas[name]) if also_json and values is not None else values,
             ).decode
             if topic.registry is not None:
                 made.wires[name] = cast("WireAvro", values)
@@ -52,10 +59,16 @@ def decoders(settings: Settings) -> Decoders:
     return made
 
 
-def fetching_decoders(settings: Settings) -> Decoders:
+def _also_json(values: Values, schemas: TopicSchemas) -> Values:
+    from bridge.decode.avro import AlsoJson  # here, since fastavro takes a while to import
+
+    return AlsoJson(values, schemas)
+
+
+def fetching_decoders(settings: Settings, *, also_json: bool = False) -> Decoders:
     """For commands, which may wait: decoders that fetch what a record was written with, and raise RegistryFailed where
     that cannot be had; a registry that failed is not asked again. The service itself never fetches so."""
-    made = decoders(settings)
+    made = decoders(settings, also_json=also_json)
     for topic, wire in made.wires.items():
         made[topic] = _fetching(settings, topic, wire, made[topic])
     return made

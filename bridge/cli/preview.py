@@ -99,7 +99,7 @@ def preview(
 
     try:
         book = app.load_rules(settings)
-        decode = fetching_decoders(settings)
+        decode = fetching_decoders(settings, also_json=file is not None)
     except ProblemsFound as error:
         raise ProblemsFound(placed(error.problems, settings.place)) from None
     app.collect_seldom()

@@ -22,11 +22,13 @@ runtime/schemas.py pauses the partition and has it fetched, `learn` takes it, an
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from bridge.decode.avro_reader import AvroReader, Named
 from bridge.decode.envelope import CUSTOM_PATHS, DEFAULT_ENVELOPE, DEFAULT_PATHS, Envelope, event_of, kind_of, part
+from bridge.decode.json import parse_object
 from bridge.decode.schema import NO_SCHEMAS, Schema, SchemaError, TopicSchemas, parse_json
 from bridge.errors import BridgeError, DecodeError
 from bridge.model import Event, Record, SchemaId
@@ -159,6 +161,22 @@ class WireAvro(_Fields):
         if reader is None:
             raise SchemaNotAtHand(f"the schema {id} of {record.place} was not fetched before")
         raise DecodeError(reader)
+
+
+class AlsoJson(_Fields):
+    """Values of a file that people wrote: JSON objects are the values as rules see them, all else is Avro."""
+
+    def __init__(self, values: Values, schemas: TopicSchemas) -> None:
+        self._values = values
+        written = schemas.whole.document if schemas.whole is not None else None
+        self._name = str(written.get("name", "")) if isinstance(written, dict) else ""
+
+    def read(self, record: Record) -> Named | None:
+        body = record.value
+        if body is not None and body[:1] == b"{":
+            with contextlib.suppress(DecodeError):
+                return Named(self._name, parse_object(body))
+        return self._values.read(record)
 
 
 def schema_id(record: Record, body: bytes) -> tuple[SchemaId, int]:
