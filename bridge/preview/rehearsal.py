@@ -82,7 +82,6 @@ class Rehearsed:
     new_account: bool = False
     unfinished: int = 0
     """Events that would wait for ever."""
-    lazy_left: int = 0
 
 
 def rehearse(
@@ -99,7 +98,7 @@ def rehearse(
     """Carries the events of a timeline through the engine. Blocks for as long as that takes to compute.
 
     `decode` holds the decoder of each topic (bridge/decoders.py), with what it needs to know already. `called` hears of
-    each call as Meisa carries it out; in a `new_account` that knows nobody at the beginning.
+    each call as Meisa carries it out. A `new_account` knows nobody at the beginning.
     """
     loop = VirtualLoop()
     return run(_rehearse(settings, book, timeline, decode, contact, new_account, progress or Unheard(), called), loop)
@@ -300,10 +299,9 @@ class _House:
         await self.suppressions.close()
         seconds = tally.last_finish
         await self._lazy_values()
-        left = self.delivery.lazy.values.waiting
         await engine.stop(1.0)
         await self.delivery.close()
-        return Rehearsed(tally, timeline, seconds, self._new_account, unfinished, left)
+        return Rehearsed(tally, timeline, seconds, self._new_account, unfinished)
 
     async def _ping(self, key: str) -> None:
         """The service's first call; it needs a share of the quota, and a commit that permits it."""
