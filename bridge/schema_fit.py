@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -34,21 +35,28 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+START_SECONDS_MAX = 2.0
+"""Of a start, or a reload, for looking at the rules: hundreds of them. `check` looks at all."""
+
 TOLD_MAX = 10
 """Problems in the log of a start; `check` tells all."""
 
 
 def field_problems(
-    topics: Mapping[str, Topic], schemas: Mapping[str, TopicSchemas], book: RuleBook, place: Callable[..., Place]
+    topics: Mapping[str, Topic],
+    schemas: Mapping[str, TopicSchemas],
+    book: RuleBook,
+    place: Callable[..., Place],
+    go_on: Callable[[], bool] = lambda: True,
 ) -> list[Problem]:
     """What is wrong with the enabled rules, and with envelopes, by the schemas of the topics. `place` tells where a
-    setting is written."""
+    setting is written; where `go_on` says no, the rules that are left are not looked at."""
     problems: list[Problem] = []
     views: dict[str, list[View]] = {}
     for name, topic in topics.items():
         views[name] = _views(name, topic, schemas.get(name, TopicSchemas()), place, problems)
     for rule in book.rules:
-        if rule.enabled:
+        if rule.enabled and go_on():
             seen = {name: views[name] for name in rule.topics or topics if name in views}
             every = [view for each in seen.values() for view in each]
             problems += unmatched(rule, every, (view.type for view in every if view.type))
@@ -79,7 +87,10 @@ def tell(settings: Settings, book: RuleBook) -> None:
         return
     try:
         schemas, _ = load_schemas(settings.topics, settings.base_dir, settings.place)
-        problems = field_problems(settings.topics, schemas, book, settings.place)
+        until = time.monotonic() + START_SECONDS_MAX
+        problems = field_problems(
+            settings.topics, schemas, book, settings.place, go_on=lambda: time.monotonic() < until
+        )
     except Exception:  # whatever it is, events are delivered without it
         log.exception("comparing the rules with the schemas broke in the bridge itself; nothing depends on it")
         return

@@ -143,6 +143,7 @@ class _RuleCheck:
         self._seen: dict[tuple[int, str], int] = {}
         """In how many views each node was looked at."""
         self._sources: dict[tuple[int, int], Source] = {}
+        self._parts: dict[int, list[scan.Part]] = {}
         self._view = View("", shapes.ANY)
 
     def problems(self) -> list[Problem]:
@@ -253,7 +254,9 @@ class _RuleCheck:
         return literal(value)
 
     def _text(self, node: Node, text: str, where: str, env: Env, want: Want | None, omit: bool) -> Shape:
-        parts = scan.parts(text)
+        if id(node) not in self._parts:
+            self._parts[id(node)] = scan.parts(text)
+        parts = self._parts[id(node)]
         if not any(part.is_expression for part in parts):
             return TEXT_SHAPE
         self._look(node, where)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from bridge.rules.shapes import refining
 from bridge.rules.shapes.refining import Change
-from bridge.rules.shapes.shape import ANY, NULL, Shape, Step, union
+from bridge.rules.shapes.shape import ANY, NEVER, NULL, Shape, Step, union
 from bridge.rules.source import Source
 
 Env = Mapping[str, Shape]
@@ -87,9 +87,18 @@ def path_of(node: ast.expr, source: Source, env: Env) -> Path | None:
     return Path(root, tuple(step for step, _ in chain), tuple(at for _, at in chain))
 
 
+_DEAD = ""
+"""The name under which an environment remembers that nothing gets there."""
+
+
 def dead(env: Env) -> bool:
     """Nothing gets here."""
-    return any(shape.never for shape in env.values())
+    return _DEAD in env
+
+
+def bound(env: Env, name: str, shape: Shape) -> Env:
+    """The environment with another shape for a name."""
+    return {**env, name: shape, _DEAD: NEVER} if shape.never else {**env, name: shape}
 
 
 def narrowed(source: Source, test: ast.expr, env: Env, truth: bool) -> Env:
@@ -99,7 +108,7 @@ def narrowed(source: Source, test: ast.expr, env: Env, truth: bool) -> Env:
 
 def _changed(env: Env, path: Path, change: Change) -> Env:
     """Something is at the path, and is what `change` leaves of it."""
-    return {**env, path.root: refining.refined(env[path.root], path.steps, change)}
+    return bound(env, path.root, refining.refined(env[path.root], path.steps, change))
 
 
 def _read_for_sure(node: ast.expr, source: Source, env: Env) -> Iterator[Path]:
@@ -192,7 +201,7 @@ class _Narrowing:
             return env
         if truth:
             return _changed(env, path, lambda shape: shape.without(NULL))
-        return {**env, path.root: refining.lacking(env[path.root], path.steps)}
+        return bound(env, path.root, refining.lacking(env[path.root], path.steps))
 
     def _compare(self, test: ast.Compare, env: Env, truth: bool) -> Env:
         sides = [test.left, *test.comparators]

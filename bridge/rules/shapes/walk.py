@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from bridge.places import nearest
@@ -19,7 +20,7 @@ from bridge.rules.shapes import refining
 from bridge.rules.shapes import shape as shapes
 from bridge.rules.shapes.calls import FUNCTIONS, METHODS, Signature, one_or_more
 from bridge.rules.shapes.equality import Finding, Side, listed, never_among, never_equal
-from bridge.rules.shapes.narrow import Env, dead, fixed, narrowed, path_of
+from bridge.rules.shapes.narrow import Env, bound, dead, fixed, narrowed, path_of
 from bridge.rules.shapes.notes import MAYBE, MISSING, NEVER_EQUAL, WRONG, Forgiven, Telling
 from bridge.rules.shapes.shape import (
     ANY,
@@ -144,7 +145,7 @@ class Walker(Telling):
         holders = found.missing.without(NULL) if found.shape.never else shape.only([OBJECT])
         if OBJECT in holders.kinds and isinstance(step, str):
             known = shapes.names(shape)
-            if near := nearest(step, known):
+            if near := _nearest(step, tuple(known)):
                 hint = f"did you mean {joined(before, near)}?"
             else:
                 hint = f"known there are {listed(known)}" if known else "it has no fields"
@@ -300,7 +301,8 @@ class Walker(Telling):
             over = self.value(generator.iter, env)
             kept = self.fits(generator.iter, over, (LIST, OBJECT), "go through")
             items = ANY if kept.unknown else union([shapes.items(kept), *_if(OBJECT, kept, TEXT_SHAPE)])
-            env = {**env, **self._targets(generator.target, items)}
+            for name, shape in self._targets(generator.target, items).items():
+                env = bound(env, name, shape)
             for test in generator.ifs:
                 self.value(test, env)
                 env = narrowed(self.source, test, env, True)
@@ -366,6 +368,12 @@ class Walker(Telling):
                 message = f"{self.source.of(arguments[0])} is a list of {words(items)}"
                 self.note(WRONG, arguments[0], message, f"{self.source.of(node)} needs other items", "warning")
         return NEVER if any(shape.never for shape in taken) else signature.result(taken)
+
+
+@lru_cache(maxsize=1_000)
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    """The same for each of the types that a rule matches."""
+    return nearest(name, known)
 
 
 def _if(kind: str, shape: Shape, made: Shape) -> list[Shape]:
