@@ -9,6 +9,7 @@ from bridge.rules.shapes.shape import (
     ANY,
     BOOL,
     LIST,
+    NEVER,
     NULL,
     NUMBER,
     OBJECT,
@@ -16,7 +17,6 @@ from bridge.rules.shapes.shape import (
     Alternative,
     Field,
     Object,
-    Openness,
     Scalar,
     Shape,
     Step,
@@ -65,7 +65,7 @@ def lacking(shape: Shape, path: tuple[Step, ...]) -> Shape:
         if not inner.never:
             kept.append(each.with_field(step, Field(inner, field.always)))
         elif not field.always:
-            kept.append(each.without_field(step) if each.openness is Openness.CLOSED else each)
+            kept.append(each.with_field(step, Field(NEVER, always=False)))
     return Shape(kept)
 
 

@@ -101,10 +101,6 @@ class Object:
     def with_field(self, name: str, field: Field) -> Object:
         return Object({**self.fields, name: field}, self.openness, self._rest)
 
-    def without_field(self, name: str) -> Object:
-        others = {other: field for other, field in self.fields.items() if other != name}
-        return Object(others, self.openness, self._rest)
-
 
 Alternative = Scalar | Array | Object
 

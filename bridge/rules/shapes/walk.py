@@ -143,7 +143,9 @@ class Walker(Telling):
         guarded = self.forgiving
         self.forgive(null=False)
         holders = found.missing.without(NULL) if found.shape.never else shape.only([OBJECT])
-        if OBJECT in holders.kinds and isinstance(step, str):
+        if OBJECT in shape.kinds and step in shapes.names(shape):
+            message, hint = f"{path} is never there: the condition before it says so", ""
+        elif OBJECT in holders.kinds and isinstance(step, str):
             known = shapes.names(shape)
             if near := _nearest(step, tuple(known)):
                 hint = f"did you mean {joined(before, near)}?"

@@ -140,6 +140,21 @@ def told(text: str, schema: Any = SCHEMA, *, condition: bool = False) -> list[st
         ("data.number[0:2]", "e MB163 data.number: data.number is a number: cannot take a part of a number"),
         ("data.texts[data.text]", "e MB163 data.text: data.text is a text: cannot look in a list at a text"),
         ("{data.number: 1}", "e MB163 data.number: data.number is a number: cannot name a field by a number"),
+        # what a guard and a condition leave
+        (
+            "default(data.number.lower(), 0)",
+            "e MB163 data.number: data.number is a number: cannot use lower() on a number",
+        ),
+        (
+            "data.nullable_address.cty if data.nullable_address else ''",
+            "e MB161 data.nullable_address.cty: there is no field data.nullable_address.cty",
+        ),
+        ("data.txt if data.flag == 1 else ''", "e MB161 data.txt: there is no field data.txt"),
+        ("data.txt if not has(data.maybe) else ''", "e MB161 data.txt: there is no field data.txt"),
+        (
+            "data.maybe if not has(data.maybe) else ''",
+            "e MB161 data.maybe: data.maybe is never there: the condition before it says so",
+        ),
         # what is known without a schema
         ("partition.lower()", "e MB163 partition: partition is a number: cannot use lower() on a number"),
         ("event.type + 1", "e MB163 event.type + 1: cannot add a text and a number: event.type + 1"),
@@ -184,6 +199,7 @@ def test_mistakes(text: str, expected: str) -> None:
         "data.maybe + 'x' if optional(data.maybe) == 'y' else ''",
         "data.nullable.lower() if bool(data.nullable) else ''",
         "data.mixed + 1 if data.mixed == 7 else 0",
+        "data.plan == 'pro' if not (data.plan == 'pro' == data.text) else false",
         "data.mixed == 'a' and data.mixed.lower()",
         "[line.sku for line in data.lines if has(line.sku)]",
         "[t.lower() for t in data.texts]",
@@ -291,6 +307,8 @@ def test_alternatives_are_told_apart_by_a_fixed_value() -> None:
         "w MB164 'x': data.kind is never 'x'"
     ]
     assert told("data.brand if has(data.brand) else data.iban", schema) == []
+    either = "data.brand if data.kind == 'card' or data.kind == 'debit' else ''"
+    assert [note.code for note in walked(either, schema)] == ["MB162"]
 
 
 def test_every_published_function_has_a_signature() -> None:
