@@ -17,7 +17,7 @@ from bridge.rules.planner import Rule
 from bridge.rules.shapes import shape as shapes
 from bridge.rules.shapes.events import View, matched, together
 from bridge.rules.shapes.narrow import Env, dead, narrowed
-from bridge.rules.shapes.notes import MAYBE, WRONG, Note
+from bridge.rules.shapes.notes import MAYBE, NEVER_EQUAL, WRONG, Note
 from bridge.rules.shapes.shape import (
     BOOL,
     LIST,
@@ -180,6 +180,7 @@ class _RuleCheck:
         for note in notes:
             key = _Key(id(node), start + note.start, note.code, where)
             found = self._found.setdefault(key, _Found(node, start, where, note))
+            found.note = found.note._replace(hint=_of_both(found.note, note))
             if self._view not in found.views:
                 found.views.append(self._view)
 
@@ -286,6 +287,13 @@ class _RuleCheck:
             hint = "it is put into the text as JSON: name a field of it, or join its items with ', '.join(…)"
             start, end = source.start(source.root), source.end(source.root)
             self._add(node, part.start, where, [Note(WRONG, "warning", start, end, message, hint)])
+
+
+def _of_both(first: Note, second: Note) -> str:
+    """The hint of the same finding in two views: the nearest name of either; lists of values are each only its own."""
+    if first.hint == second.hint or first.hint.startswith("did you mean"):
+        return first.hint
+    return second.hint if second.hint.startswith("did you mean") else first.hint * (first.code != NEVER_EQUAL)
 
 
 _ONE_TAG = frozenset({"tag_name", "tag_id"})

@@ -183,6 +183,16 @@ def test_types_of_events_are_looked_at_one_by_one() -> None:
     assert problems(upsert(), more=enum, views=[*VIEWS, View("x", ANY, "user.signed_up")]) == []
 
 
+def test_the_nearest_name_of_all_types_is_the_hint() -> None:
+    """Of several types the one counts that has the name; what each of them lists is no hint for all."""
+    book = load_text(
+        "rules:\n  - name: r\n    match: user.*\n    when: event.type == 'user.deletde'\n    do:\n" + upsert()
+    )
+    assert [problem.hint for problem in check_rule(book.rules[0], VIEWS)] == ["did you mean user.deleted?"]
+    book = load_text("rules:\n  - name: r\n    match: user.*\n    when: event.type == 'xyz'\n    do:\n" + upsert())
+    assert [problem.hint for problem in check_rule(book.rules[0], VIEWS)] == [""]
+
+
 def test_a_wrong_condition_hides_nothing_below() -> None:
     """Where a condition can never be true because of a mistake that is told, the actions are looked at all the same."""
     found = problems(upsert("first_name: ${data.nmae}"), more="    when: data.paln == 'pro'\n")
