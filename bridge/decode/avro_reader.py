@@ -72,10 +72,11 @@ class AvroReader:
                 name = _Names([reader.document]).of(self._reader)
                 self._arms = [_Arm(name, arm.schema) for arm in self._arms]
         weights = _Weights(self._types)
-        self._depth_unsure = False
-        for arm in self._arms:
-            depth = weights.of(arm.schema).depth
-            self._depth_unsure = self._depth_unsure or depth > MAX_DEPTH
+        try:
+            depths = [weights.of(arm.schema).depth for arm in self._arms]
+        except RecursionError:
+            raise SchemaError("its types stand in one another too deeply") from None
+        self._depth_unsure = max(depths, default=0) > MAX_DEPTH
 
     def _whole(self, arm: Any) -> Any:
         """An arm that fastavro can read by itself: it looks named types up in the schema that it is given."""

@@ -68,9 +68,8 @@ def registry_program() -> Path:
         if program.exists():
             return program
         fresh = program.with_suffix(".new")
-        done = subprocess.run(
-            [go, "build", "-o", str(fresh), "."], cwd=SOURCE, capture_output=True, text=True, timeout=600, check=False
-        )
+        command = [go, "build", "-buildvcs=false", "-o", str(fresh), "."]
+        done = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode:
             require_or_skip(f"the schema registry cannot be built: {done.stderr.strip()[-300:]}")
         fresh.rename(program)

@@ -589,6 +589,26 @@ def test_fields_that_double_are_refused() -> None:
         AvroReader(types[-1])
 
 
+def test_a_long_chain_of_types_is_refused_and_a_shorter_one_bounded() -> None:
+    """Types that only name one another nest as deep as there are of them, whatever each text's own nesting is."""
+
+    def chain(length: int) -> list[Any]:
+        first = {"type": "record", "name": "T0", "fields": [{"name": "x", "type": "int"}]}
+        return [first] + [
+            {"type": "record", "name": f"T{at}", "fields": [{"name": "x", "type": f"T{at - 1}"}]}
+            for at in range(1, length)
+        ]
+
+    *others, last = chain(100)
+    assert AvroReader(last, others).read(b"\x02").name == "T99"
+    *others, last = chain(200)
+    with pytest.raises(DecodeError, match="deeper than 128"):
+        AvroReader(last, others).read(b"\x02")
+    *others, last = chain(5000)
+    with pytest.raises(SchemaError, match="too deeply"):
+        AvroReader(last, others)
+
+
 def test_what_the_registry_refused_is_the_answer_for_its_records() -> None:
     values = WireAvro()
     values.refuse(9, "the registry knows no schema 9")
