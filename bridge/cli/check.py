@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from bridge.rules import RuleBook
 
 COLOURS = {"error": "red", "warning": "yellow", "notice": "cyan"}
+LINE_SHOWN_MAX = 100
+"""Characters of a line at fault."""
 FIELDS_TOLD = 5
 """Of those that several topics write: enough to find the rules."""
 
@@ -195,14 +198,33 @@ def _text(problems: list[Problem], config: Path) -> str:
         _count(notices, "notice"),
     ]
     found = " and ".join(count for count in counts if count)
-    lines = [*map(_shown, problems), f"{config}: {found or 'no problems'}"]
-    return "".join(f"{line}\n" for line in lines)
+    told = [line for problem in problems for line in (_shown(problem), *_marked(problem, config))]
+    return "".join(f"{line}\n" for line in (*told, f"{config}: {found or 'no problems'}"))
 
 
 def _shown(problem: Problem) -> str:
     """One line; on a terminal its severity is coloured."""
     word = f"{problem.severity} {problem.code}:"
     return str(problem).replace(word, click.style(word, fg=COLOURS.get(problem.severity), bold=True), 1)
+
+
+def _marked(problem: Problem, config: Path) -> list[str]:
+    """On a terminal the line at fault, with a caret under its column.
+
+    Never of the configuration, whose lines may hold a secret.
+    """
+    if (
+        not (sys.stdout.isatty() and problem.line and problem.column)
+        or Path(problem.file).resolve() == config.resolve()
+    ):
+        return []
+    try:
+        line = Path(problem.file).read_text(encoding="utf-8-sig").split("\n")[problem.line - 1]
+    except (OSError, UnicodeDecodeError, IndexError):
+        return []
+    start = max(0, problem.column - 1 - LINE_SHOWN_MAX // 2)
+    shown = line[start : start + LINE_SHOWN_MAX].expandtabs(1)
+    return [f"  {shown}", f"  {' ' * (problem.column - 1 - start)}^"]
 
 
 def _count(number: int, noun: str) -> str:

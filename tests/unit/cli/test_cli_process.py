@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -79,3 +81,31 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=True
     )
     assert done.stdout.endswith("heavy: []\n"), done.stdout[-300:]
+
+
+def test_on_a_terminal_check_marks_the_column_but_never_shows_the_configuration(tmp_path: Path) -> None:
+    """A line of rules at fault is shown with a caret; one of bridge.yaml may hold a secret."""
+    (tmp_path / "bridge.yaml").write_text(
+        "kafka: {bootstrap_servers: 127.0.0.1:9}\ntopics: {events: {format: json}}\n"
+        "meisa: {api_key: {env: MEISA_API_KEY}, timout: s3cret}\nrules: [rules.yaml]\n"
+    )
+    (tmp_path / "rules.yaml").write_text(
+        'rules:\n  - name: a\n    match: b\n    when: data.plan = "pro"\n    do:\n      - upsert: {email: "${data.e}"}\n'
+    )
+    command = [sys.executable, "-m", "bridge", "check", "--offline", "-c", "bridge.yaml"]
+    ours, theirs = os.openpty()
+    environ = {**os.environ, "MEISA_API_KEY": "meisa_test_x", "NO_COLOR": "1", "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=theirs, stderr=subprocess.PIPE):
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the end of a pseudo-terminal on Linux
+            while chunk := os.read(ours, 65536):
+                said += chunk
+    os.close(ours)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).replace("\r\n", "\n").splitlines()
+    place = next(number for number, line in enumerate(lines) if "MB130" in line)
+    assert lines[place + 1 : place + 3] == ['      when: data.plan = "pro"', "                      ^"]
+    assert any("MB004" in line for line in lines)
+    assert not any("s3cret" in line for line in lines)
+    piped = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+    assert "^" not in piped.stdout and "MB130" in piped.stdout
