@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from structlog.testing import capture_logs
 
 from bridge.app import serve
 from bridge.sandbox.server import SandboxServer
-from tests.support.inprocess import Place, sandbox_options
-from tests.support.kafka import Cluster, EmbeddedKafka
+from tests.support.inprocess import Place, calls, sandbox_options, until
+from tests.support.kafka import Cluster, EmbeddedKafka, unique
 from tests.support.service import sandbox, service, wait_for
 
 RULES = """\
@@ -109,6 +111,64 @@ def test_a_running_service_takes_good_rules_and_keeps_the_old_ones_where_they_ar
         os.kill(bridge.pid, signal.SIGHUP)
         bridge.end()
         assert any(re.search("not reloaded.*old|not reloaded.*before", line) for line in bridge.said)
+
+
+UPSERTS = """\
+rules:
+- name: signup
+  match: user.signed_up
+  do:
+  - upsert: {email: "${data.email}", custom_fields: {plan: "${data.plan}"}}
+"""
+PLANS = """\
+- name: plan
+  match: plan.changed
+  topic: billing
+  do:
+  - upsert: {email: "${data.email}", custom_fields: {plan: "${data.plan}"}}
+  - trigger: {trigger_key: welcome, to_email: "${data.email}"}
+"""
+
+
+async def test_all_that_follows_from_rules_follows_from_the_new_ones(
+    embedded_kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    """Scopes that only they need are looked at, the suppression list is read for them, and what they let another topic
+    write is not believed to be unchanged any more."""
+    async with SandboxServer(sandbox_options()) as server:
+        server.sandbox.keys["meisa_test_few"] = server.options.parse_key("meisa_test_few=contacts:read,contacts:write")
+        place = Place(embedded_kafka, tmp_path, server.base_url, rules=UPSERTS, partitions=1)
+        place.sections["topics"][place.topic]["keyed_by"] = "contact"
+        billing = embedded_kafka.create_topic(unique("billing"))
+        place.sections["topics"][billing] = {}
+        rules = tmp_path / "rules.yaml"
+        rules.write_text(UPSERTS.replace("  do:", f"  topic: {place.topic}\n  do:", 1))
+        event = {"type": "user.signed_up", "data": {"email": "a@example.com", "plan": "pro"}}
+        key = {"key": b"a@example.com", "value": json.dumps(event).encode()}
+        count = 0
+
+        async def outcomes() -> dict[str, int]:
+            nonlocal count
+            count += 1
+            embedded_kafka.produce(place.topic, key)
+            await place.finished(count)
+            return dict((await place.status())["totals"])
+
+        with capture_logs() as logs:
+            async with place.running(place.settings("meisa_test_few")):
+                assert await outcomes() == {"delivered": 1}
+                assert await outcomes() == {"delivered": 1, "unchanged": 1}
+                assert calls(server, "unsubscribed") == []
+                put(rules, rules.read_text() + PLANS.replace("billing", billing))
+                os.kill(os.getpid(), signal.SIGHUP)
+                await until(lambda: calls(server, "unsubscribed"), "the suppression list to be read")
+                assert await outcomes() == {"delivered": 2, "unchanged": 1}
+                put(rules, UPSERTS)
+                os.kill(os.getpid(), signal.SIGHUP)
+                await until(lambda: [line for line in logs if line.get("removed") == ["plan"]], "the second reload")
+                assert await outcomes() == {"delivered": 3, "unchanged": 1}, "former rules' work may still leave"
+        told = [line["scope"] for line in logs if "lacks the scope" in line["event"]]
+        assert told == ["emails:trigger"]
 
 
 async def test_a_hangup_while_starting_or_stopping_ends_nothing(embedded_kafka: Cluster, tmp_path: Path) -> None:
