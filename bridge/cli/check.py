@@ -121,7 +121,12 @@ def _rule_problems(examined: Examined) -> tuple[list[Problem], RuleBook | None]:
         topics = sections["topics"]
         keyed = [name for name, topic in topics.items() if topic.keyed_by == "contact"]
         problems += placed(rules.advise(book, _formats(topics), keyed), examined.place)
-    problems += [*_always_sent(examined, book), *_field_problems(examined, book), *pointless(book, book.tests)]
+    problems += [
+        *_always_sent(examined, book),
+        *_forgotten_repeats(examined),
+        *_field_problems(examined, book),
+        *pointless(book, book.tests),
+    ]
     return problems, book
 
 
@@ -157,6 +162,22 @@ def _always_sent(examined: Examined, book: RuleBook) -> Iterator[Problem]:
                 f"change nothing: {told}{more}",
                 "name the `topic` in rules that apply to one, and write a field from one topic only",
                 severity="warning",
+            )
+
+
+def _forgotten_repeats(examined: Examined) -> Iterator[Problem]:
+    """Topics whose finished ids go with the process (runtime/duplicates.py)."""
+    state = examined.sections.get("state")
+    if state is None or state.url.startswith("sqlite:"):
+        return
+    for name, topic in examined.sections.get("topics", {}).items():
+        if topic.dedupe is not None:
+            yield examined.place("topics", name, "dedupe").problem(
+                "MB196",
+                "each process remembers for itself which events have finished: what is repeated over a restart, or at "
+                "another instance, is carried out again",
+                "set state.url to sqlite:/// to keep it over restarts",
+                severity="notice",
             )
 
 

@@ -58,6 +58,8 @@ CODES: dict[str, str] = {
     "MB191": "A test names a rule or handler that does not exist.",
     "MB192": "A test expects a field or option that the action does not have.",
     "MB193": "A test beside a rule whose events the rule does not match: it proves nothing (a warning).",
+    # What topics need
+    "MB196": "Repeated events (`dedupe`) are not known over a restart (`state.url`); a notice.",
     # What is hardly meant (warnings; a few are notices)
     "MB170": "A rule or handler names a topic that is not configured (a warning).",
     "MB171": "A `when` that no event meets (a warning).",

@@ -319,6 +319,16 @@ def test_check_says_nothing_of_rules_when_their_list_is_broken(folder: Path) -> 
     assert [line.split(": ")[1] for line in result.stdout.splitlines()] == ["error MB006", "1 error"]
 
 
+def test_check_tells_where_repeated_events_are_forgotten(folder: Path) -> None:
+    """A notice at the setting; with a file there is nothing to say."""
+    config = folder / "config" / "bridge.yaml"
+    config.write_text(CONFIG.replace("user-events: {}", "user-events: {dedupe: 10m}"))
+    result = call("check", "--offline", "--strict")
+    assert result.exit_code == 0 and "notice MB196: " in result.stdout
+    config.write_text(config.read_text() + "state: {url: sqlite:///state.db}\n")
+    assert "no problems" in call("check", "--offline").stdout
+
+
 def test_check_tells_that_memory_forgets_kept_values_of_lazy_fields(folder: Path) -> None:
     """A notice fails nothing, not even strictly: it is a choice, and nothing is wrong."""
     rules = folder / "config" / "rules" / "a.yaml"
