@@ -62,12 +62,14 @@ class AvroReader:
         written = _parsed(document, others, self._types, resolving=resolving)
         self._union = isinstance(written, list)
         names = _Names([document, *others])
-        self._arms = [_Arm(names.of(arm), self._whole(arm)) for arm in (written if self._union else [written])]
-        self._reader = None
+        arms = written if self._union else [written]
+        self._arms = [_Arm(names.of(arm), _whole(arm, self._types)) for arm in arms]
+        self._reader: Any = None
         if reader is not None:
             types: dict[str, Any] = {}
-            self._reader = _parsed(reader.document, list(reader.others.values()), types, resolving=True)
-            _plain_defaults(self._reader, types)
+            read = _parsed(reader.document, list(reader.others.values()), types, resolving=True)
+            _plain_defaults(read, types)
+            self._reader = [_whole(arm, types) for arm in read] if isinstance(read, list) else _whole(read, types)
             if isinstance(self._reader, dict) and self._reader.get("name"):
                 name = _Names([reader.document]).of(self._reader)
                 self._arms = [_Arm(name, arm.schema) for arm in self._arms]
@@ -77,14 +79,6 @@ class AvroReader:
         except RecursionError:
             raise SchemaError("its types stand in one another too deeply") from None
         self._depth_unsure = max(depths, default=0) > MAX_DEPTH
-
-    def _whole(self, arm: Any) -> Any:
-        """An arm that fastavro can read by itself: it looks named types up in the schema that it is given."""
-        if isinstance(arm, str) and arm in self._types:
-            arm = self._types[arm]
-        if isinstance(arm, dict):
-            return {**arm, "__fastavro_parsed": True, "__named_schemas": self._types}
-        return arm
 
     def read(self, body: bytes, start: int = 0) -> Named:
         """The value in the bytes from `start`. Raises DecodeError."""
@@ -122,6 +116,15 @@ class AvroReader:
             fault = f"it does not fit the schema ({type(error).__name__})"
         # Outside the handlers, so that no traceback carries the record along.
         raise DecodeError(f"the value is not Avro of its schema: {fault}")
+
+
+def _whole(arm: Any, types: Mapping[str, Any]) -> Any:
+    """An arm as fastavro takes it without parsing it anew: it looks named types up in the schema that it is given."""
+    if isinstance(arm, str) and arm in types:
+        arm = types[arm]
+    if isinstance(arm, dict):
+        return {**arm, "__fastavro_parsed": True, "__named_schemas": types}
+    return arm
 
 
 def _parsed(document: Any, others: list[Any], types: dict[str, Any], *, resolving: bool) -> Any:

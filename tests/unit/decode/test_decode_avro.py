@@ -251,6 +251,17 @@ def test_the_readers_logical_type_counts_and_numbers_are_promoted() -> None:
     }
 
 
+def test_the_readers_schema_may_be_a_union_of_several_files_types() -> None:
+    """Each record is read by the arm of its name, and keeps the name that it was written under."""
+    other = {"type": "record", "name": "acme.Other", "fields": [{"name": "n", "type": "int", "default": 3}]}
+    union = Schema("avro", ["acme.Other", {**PLAN, "fields": [PLAN["fields"][1]]}], others={"acme.Other": other})
+    values = WireAvro(TopicSchemas(union))
+    empty = {**other, "fields": []}
+    assert values.learn(1, json.dumps(PLAN)) is None and values.learn(2, json.dumps(empty)) is None
+    read = [values.read(record(framed(1, avro(PLAN, ADA)))), values.read(record(framed(2, b"")))]
+    assert [named and tuple(named) for named in read] == [("PlanChanged", {"plan": "pro"}), ("acme.Other", {"n": 3})]
+
+
 def test_a_writer_that_the_reader_cannot_read_is_a_bad_record() -> None:
     values = WireAvro(TopicSchemas(Schema("avro", {**PLAN, "name": "Other"})))
     assert values.learn(1, json.dumps(PLAN)) is None
