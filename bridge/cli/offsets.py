@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from bridge.errors import LogFailed, StartFailed, UsageError
 
 if TYPE_CHECKING:
     from bridge.config import Settings
+    from bridge.kafka.groups import Offsets
     from bridge.kafka.sample import Sampler, Slice
     from bridge.model import Record
     from bridge.positions import Consequence, Move, Standing
@@ -129,17 +131,23 @@ class _Desk:
         self._chosen = _chosen(settings, topics)
 
     def __enter__(self) -> _Desk:
+        from bridge.kafka.admin import probe
         from bridge.kafka.groups import Offsets
         from bridge.kafka.sample import Sampler
 
         kafka = self._settings.kafka
-        self._sampler: Sampler = self.asked(lambda: Sampler(kafka.bootstrap_servers, kafka.properties).__enter__())
-        self._offsets = self.asked(lambda: Offsets(kafka.bootstrap_servers, kafka.properties, kafka.group_id))
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(_quiet())
+            self._describes = probe(kafka.bootstrap_servers, kafka.properties).describes
+            sampler = self.asked(lambda: Sampler(kafka.bootstrap_servers, kafka.properties))
+            self._sampler: Sampler = opened.enter_context(sampler)
+            offsets = self.asked(lambda: Offsets(kafka.bootstrap_servers, kafka.properties, kafka.group_id))
+            self._offsets: Offsets = opened.enter_context(offsets)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._offsets.__exit__()
-        self._sampler.__exit__(None, None, None)
+        self._opened.close()
 
     def asked(self, question: Callable[[], Any]) -> Any:
         try:
@@ -232,16 +240,28 @@ class _Desk:
         return made
 
     def hashes(self) -> dict[str, int]:
-        from bridge.kafka.admin import probe
         from bridge.kafka.groups import topic_hashes
 
         kafka = self._settings.kafka
-        if not probe(kafka.bootstrap_servers, kafka.properties).describes:
+        if not self._describes:
             return {}
         return topic_hashes(kafka.bootstrap_servers, kafka.properties, list(self._chosen))
 
     def commit(self, positions: Sequence[Any]) -> None:
         self.asked(lambda: self._offsets.commit(positions))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The connection's own log says nothing that is not raised, too; and it would stand in the output."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def _chosen(settings: Settings, topics: Sequence[str]) -> dict[str, set[int]]:

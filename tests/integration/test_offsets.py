@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from bridge.cli import main
 from bridge.core.progress import Progress, decode, encode
+from bridge.sandbox.children import free_port
 from bridge.sandbox.options import TEST_KEY
 from bridge.sandbox.server import SandboxServer
 from tests.support.inprocess import Place, calls, sandbox_options
@@ -195,3 +196,13 @@ async def test_what_cannot_be_meant_is_one_line(
     place.settings()
     result = await command(place, "reset", *[word.format(topic=place.topic) for word in words])
     assert result.exit_code == 2 and says in result.stderr and "Traceback" not in result.stderr
+
+
+async def test_a_broker_that_is_away_is_one_line_too(embedded_kafka: Cluster, tmp_path: Path) -> None:
+    """And nothing stands on standard output, which a program may read."""
+    place = Place(embedded_kafka, tmp_path, "http://127.0.0.1:9/api/v1", rules=RULES)
+    place.sections["kafka"]["bootstrap_servers"] = f"127.0.0.1:{free_port()}"
+    place.settings()
+    result = await command(place, "show", "--json")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert "no Kafka broker answers" in result.stderr and len(result.stderr.splitlines()) == 1
