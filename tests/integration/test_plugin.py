@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "plugins" / "acme-lifecycle"
 CONFIG = PLUGIN / "example" / "bridge.yaml"
 
+pytestmark = pytest.mark.xdist_group("plugin")  # it is installed once
+
 
 def environ(*folders: Path) -> dict[str, str]:
     path = os.pathsep.join(map(str, (ROOT, *folders)))
