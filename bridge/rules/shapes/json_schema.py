@@ -180,7 +180,7 @@ class _Converter:
     def _document(self, path: str, at: _At) -> _At | None:
         if not path:
             return at
-        uri = urldefrag(urljoin(at.uri, path)).url
+        uri = _joined(at.uri, path)
         if uri == at.uri:
             return at
         if uri in (index := self._index(at)):
@@ -218,7 +218,7 @@ class _Converter:
                             index.setdefault(f"#{value[word]}", value)
                     name = value.get("$id")
                     if isinstance(name, str):
-                        index.setdefault(name if name.startswith("#") else urldefrag(urljoin(at.uri, name)).url, value)
+                        index.setdefault(name if name.startswith("#") else _joined(at.uri, name), value)
                 waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
             self._indexes[id(root)] = index
             self._kept.append(root)
@@ -227,7 +227,15 @@ class _Converter:
 
 def _base_of(document: Any, uri: str) -> str:
     name = _get(document, "$id")
-    return urldefrag(urljoin(uri, name) if isinstance(name, str) else uri).url
+    return _joined(uri, name if isinstance(name, str) else "")
+
+
+def _joined(base: str, reference: str) -> str:
+    """A URI without its fragment; nonsense stays as it is."""
+    try:
+        return urldefrag(urljoin(base, reference)).url
+    except ValueError:
+        return reference
 
 
 def _closed(shape: Shape) -> Shape:

