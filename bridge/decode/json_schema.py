@@ -99,9 +99,16 @@ class CheckedDecoder:
 
 
 def base_of(document: Any, uri: str) -> str:
-    """What references in a document are relative to."""
+    """What references in a document are relative to. Raises SchemaFault."""
     id = document.get("$id") if isinstance(document, dict) else None
-    return urldefrag(urljoin(uri, id) if isinstance(id, str) else uri).url
+    return _uri(uri, id, "$id") if isinstance(id, str) else urldefrag(uri).url
+
+
+def _uri(base: str, reference: str, keyword: str) -> str:
+    try:
+        return urldefrag(urljoin(base, reference)).url
+    except ValueError:
+        raise SchemaFault(f"not a JSON Schema: `{keyword}` is no URI", [keyword]) from None
 
 
 def compiled(document: Any, uri: str, documents: Documents) -> Validator:
@@ -187,14 +194,21 @@ def _references(document: Any, base: str) -> Iterator[tuple[str, list[str | int]
         if isinstance(node, list):
             stack += [(item, base, [*way, index]) for index, item in enumerate(node)]
         elif isinstance(node, dict):
-            base = base_of(node, base)
+            try:
+                base = base_of(node, base)
+                wanted = [
+                    (_uri(base, node[name], name), [*way, name])
+                    for name in ("$ref", "$dynamicRef")
+                    if isinstance(node.get(name), str)
+                ]
+            except SchemaFault as fault:
+                raise SchemaFault(fault.message, [*way, *fault.way]) from None
             bundled.add(base)
+            found += wanted
             for name, value in node.items():
-                if name in ("$ref", "$dynamicRef") and isinstance(value, str):
-                    found.append((urldefrag(urljoin(base, value)).url, [*way, name]))
-                elif name not in ("const", "enum", "default", "examples"):
+                if name not in ("const", "enum", "default", "examples"):
                     stack.append((value, base, [*way, name]))
-    return ((wanted, way) for wanted, way in found if wanted not in bundled)
+    return ((uri, way) for uri, way in found if uri not in bundled)
 
 
 def place_in(text: str, way: list[str | int]) -> tuple[int, int]:

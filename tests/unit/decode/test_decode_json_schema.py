@@ -244,6 +244,8 @@ def test_references_between_files(tmp_path: Path) -> None:
         ({"a.json": '{"allOf": [{"$ref": "https://example.com/x"}]}'}, (1, 21), "nothing is fetched"),
         ({"a.json": '{"allOf": [{"$ref": "file:///etc/nope.json"}]}'}, (1, 21), "nope.json, which does not exist"),
         ({"a.json": '{"$ref": "b.json"}'}, (1, 10), "the file b.json, which does not exist"),
+        ({"a.json": '{"allOf": [{"$ref": "//["}]}'}, (1, 21), "`$ref` is no URI"),
+        ({"a.json": '{"$id": "//["}'}, (1, 9), "`$id` is no URI"),
         ({"a.json": {"$ref": "b.json"}, "b.json": '{\n"a'}, (3, 1), "b.json, line 2: not JSON"),
         ({"a.json": {"$ref": "b.json"}, "b.json": '{\n"type": 7}'}, (3, 1), "b.json, line 2, column 9: "),
         ({"a.json": {"$ref": "b.json"}, "b.json": '{\n"$ref": "c.json"}'}, (3, 1), "b.json, line 2, column 9: "),
