@@ -133,6 +133,9 @@ def compiled(document: Any, uri: str, documents: Documents) -> Validator:
         )
     if message.startswith("Unknown meta-schema"):
         raise SchemaFault("a $schema other than the drafts 4, 6, 7, 2019-09 and 2020-12", ["$schema"])
+    message = message.replace(
+        "is not valid under any of the schemas listed in the 'anyOf' keyword", "is not what it takes"
+    )
     keyword = next((str(part) for part in reversed(way) if isinstance(part, str)), "")
     raise SchemaFault(f"not a JSON Schema: {f'`{keyword}`: ' if keyword else ''}{message[:200]}", way)
 

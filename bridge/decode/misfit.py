@@ -3,8 +3,8 @@
 jsonschema-rs's own explanations are not used: they hold every error of every branch, with the values, so that one
 record of a megabyte took 1.5 GB and half a minute. Here the same engine is asked, yes or no, about one part of the
 value after another, with the part of the schema that speaks of it. Each question costs no more than the first one did,
-and each level of the value is gone through once. What cannot be taken apart so (`not`, `if`, references by anchor …)
-is named as it is.
+and each level of the value is gone through once. What cannot be taken apart so (`not`, `contains`, references by
+anchor …) is named as it is.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _ASSERTIONS: Final = (
 )  # fmt: skip
 """Keywords that speak of one value alone, without a schema inside."""
 _NESTING: Final = (
-    "anyOf", "oneOf", "not", "if", "contains", "patternProperties", "additionalProperties", "propertyNames",
-    "dependentSchemas", "dependencies", "unevaluatedProperties", "unevaluatedItems", "$ref", "$dynamicRef",
+    "anyOf", "oneOf", "not", "if", "contains", "propertyNames", "dependentSchemas", "dependencies",
+    "unevaluatedProperties", "unevaluatedItems", "$ref", "$dynamicRef",
 )  # fmt: skip
 """Keywords that may be all that is left, the likeliest first."""
 
@@ -67,6 +67,7 @@ class Explainer:
         self._draft = document.get("$schema", _DRAFT) if isinstance(document, dict) else _DRAFT
         self._reference_stands_alone = any(name in self._draft for name in ("draft-04", "draft-06", "draft-07"))
         self._validators: dict[_Part, Validator | None] = {}
+        self._patterns: dict[str, Validator] = {}
 
     def __call__(self, value: Any, root: str) -> DecodeError:
         """What to say of a value that does not fit; paths begin with `root`."""
@@ -98,14 +99,10 @@ class Explainer:
             for name in schema.get("required", ()):
                 if name not in value:
                     return DecodeError(f"{_short(path + step(name))} is missing, and the schema requires it", path)
-            if schema.get("additionalProperties") is False and "patternProperties" not in schema:
-                known = schema.get("properties", {})
-                for name in value:
-                    if name not in known:
-                        at = _short(path + step(name))
-                        return DecodeError(
-                            f"{at} is a field that the schema does not allow (additionalProperties)", path
-                        )
+            if schema.get("additionalProperties") is False:
+                for name in self._additional(schema, value):
+                    at = _short(path + step(name))
+                    return DecodeError(f"{at} is a field that the schema does not allow (additionalProperties)", path)
         for name in _ASSERTIONS:
             if name not in schema or compiled({"$schema": self._draft, name: schema[name]}, "", {}).is_valid(value):
                 continue
@@ -138,6 +135,11 @@ class Explainer:
             if len(meant) == 1 and not self._fits(meant[0], value):
                 yield _Below(meant[0], "", value)
 
+        if "if" in schema:
+            branch = "then" if self._fits(part.below("if"), value) else "else"
+            if branch in schema and not self._fits(part.below(branch), value):
+                yield _Below(part.below(branch), "", value)
+
     def _may_be_meant(self, arm: _Part, value: Any) -> bool:
         """Whether a value could be meant by one of several choices: is it of its type, and has it the constants that
         tell one kind of object from another?"""
@@ -163,11 +165,31 @@ class Explainer:
         for name in properties:
             if name in value and not self._fits(part.below("properties", name), value[name]):
                 yield _Below(part.below("properties", name), step(name), value[name])
-        if isinstance(schema.get("additionalProperties"), dict) and "patternProperties" not in schema:
-            target = part.below("additionalProperties")
+        for pattern in schema.get("patternProperties", {}):
+            target = part.below("patternProperties", pattern)
             for name, item in value.items():
-                if name not in properties and not self._fits(target, item):
+                if self._matches(pattern, name) and not self._fits(target, item):
                     yield _Below(target, step(name), item)
+        if isinstance(schema.get("additionalProperties"), dict):
+            target = part.below("additionalProperties")
+            for name in self._additional(schema, value):
+                if not self._fits(target, value[name]):
+                    yield _Below(target, step(name), value[name])
+
+    def _additional(self, schema: dict[str, Any], value: dict[str, Any]) -> Iterator[str]:
+        """Names that neither `properties` nor `patternProperties` speak of."""
+        known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+        return (
+            name
+            for name in value
+            if name not in known and not any(self._matches(pattern, name) for pattern in patterns)
+        )
+
+    def _matches(self, pattern: str, name: str) -> bool:
+        validator = self._patterns.get(pattern)
+        if validator is None:
+            validator = self._patterns[pattern] = compiled({"pattern": pattern}, "", {})
+        return validator.is_valid(name)
 
     def _items(self, part: _Part, schema: dict[str, Any], value: list[Any]) -> Iterator[_Below]:
         tuples = "prefixItems" if "prefixItems" in schema else "items" if isinstance(schema.get("items"), list) else ""

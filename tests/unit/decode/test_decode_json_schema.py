@@ -37,6 +37,10 @@ USER = {
         "even": {"not": {"const": 1}},
         "by_anchor": {"$ref": "#whole"},
     },
+    "patternProperties": {"^x_": {"type": "integer"}},
+    "if": {"properties": {"plan": {"const": "pro"}}, "required": ["plan"]},
+    "then": {"properties": {"seats": {"minimum": 1}}},
+    "else": {"properties": {"seats": False}},
     "$defs": {
         "company": {
             "properties": {"name": {"type": "string"}, "size": {"multipleOf": 1}},
@@ -125,6 +129,9 @@ CASES: list[tuple[Any, str]] = [
     ({"shape": {"kind": "cube"}}, "value.data.shape does not fit the schema (oneOf)"),
     ({"shape": {}}, "value.data.shape does not fit the schema (oneOf)"),
     ({"a/b%~": [1, "1"]}, "value.data[…][1] is a string; the schema wants integer (type)"),
+    ({"x_size": "1"}, "value.data.x_size is a string; the schema wants integer (type)"),
+    ({"plan": "pro", "seats": 0}, "value.data.seats does not fit the schema (minimum)"),
+    ({"plan": "free", "seats": 1}, "value.data.seats does not fit the schema (false)"),
     ({"never": 1}, "value.data.never does not fit the schema (false)"),
     ({"even": 1}, "value.data.even does not fit the schema (not)"),
     ({"by_anchor": "1"}, "value.data.by_anchor does not fit the schema ($ref)"),
@@ -232,10 +239,16 @@ def test_references_between_files(tmp_path: Path) -> None:
     ("files", "place", "says"),
     [
         ({"a.json": "[]"}, (1, 1), "a JSON Schema is an object"),
-        ({"a.json": '{\n  "type": "object", \n  "properties": {"b": {"type": "strng"}}\n}'}, (3, 32), "`type`"),
+        (
+            {"a.json": '{\n  "type": "object", \n  "properties": {"b": {"type": "strng"}}\n}'},
+            (3, 32),
+            '`type`: "strng" is not what it takes',
+        ),
         ({"a.json": '{"properties": {"b": {"pattern": "(?=x)y"}}}'}, (1, 34), "look-around or a back reference"),
         ({"a.json": '{"pattern": "(a)\\\\1"}'}, (1, 13), "look-around or a back reference"),
         ({"a.json": '{"pattern": "("}'}, (1, 13), "a pattern that is none"),
+        ({"a.json": '{"allOf": [true, [], {"minLength": -1}]}'}, (1, 18), "`allOf`"),
+        ({"a.json": '{"allOf": [true, {"minLength": -1}]}'}, (1, 32), "`minLength`"),
         ({"a.json": '{"pattern": "(a{1,1000}){1,1000}"}'}, (1, 13), "a pattern that is none"),
         ({"a.json": '{"required": "email"}'}, (1, 14), "`required`"),
         ({"a.json": '{"$schema": "https://example.com/mine"}'}, (1, 13), "a $schema other than"),
