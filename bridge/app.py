@@ -104,7 +104,7 @@ class Bridge:
         """What each key's first ping was answered."""
         self.store = store_of(settings)
         clock = SystemClock()
-        self.metrics = Metrics()
+        self.metrics = Metrics(topics=sorted(settings.topics))
         meisa = settings.meisa
         self.client = MeisaClient(
             meisa.base_url,
@@ -156,6 +156,8 @@ class Bridge:
         made = decoders(settings)
         self.registries = registries(settings)
         schemas = Schemas(made.wires, self.registries) if made.wires else None
+        if schemas is not None:
+            schemas.fetched = self.metrics.schema_fetched
         self.replays = Replays(
             topic=settings.dead_letters.replays_topic,
             logs=self.logs,
@@ -221,6 +223,7 @@ class Bridge:
             retention=self.source.retention_seconds,
             saved=lambda: self.metrics.calls_saved,
             rules=lambda: self.reloading.state,
+            dedupe_ids=lambda: self.duplicates.remembered,
         )
         self.metrics.snapshot = self.status.snapshot
         admin = settings.admin

@@ -306,5 +306,11 @@ class Meter(Protocol):
     def reloaded(self, result: str) -> None:
         """The rules were read again: loaded, or refused."""
 
+    def letter_tried(self, result: str) -> None:
+        """A dead letter was written, or was not: ok, error."""
+
+    def replayed(self, state: str) -> None:
+        """A replay of a dead letter ended."""
+
     def lost(self, topic: str, count: int) -> None:
         """Offsets that were removed from the topic before they were read."""

@@ -1,7 +1,8 @@
 """Writes the pages that are made from the code: python docs/generate.py
 
-docs/problems.md comes from the tables of codes, docs/expressions.md from the published functions. Every result on the
-latter is computed here, by the language itself. A test compares the pages with what would be written.
+docs/problems.md comes from the tables of codes, docs/expressions.md from the published functions, docs/metrics.md from
+the catalogue of metrics. Every result among the expressions is computed here, by the language itself. A test compares
+the pages with what would be written.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from bridge import preflight
 from bridge.config import codes as config_codes
 from bridge.model import Event, Record
+from bridge.observe.catalogue import CATALOGUE, WAITING_FOR_REASONS, Definition, Label
 from bridge.rules import ENVELOPE_NAMES, RULE_NAMES, compile_expression, scan, source, unit
 from bridge.rules import codes as rule_codes
 from bridge.rules.functions import FUNCTIONS, METHODS, Function
@@ -181,7 +183,43 @@ what becomes too large with an event is a fault of the rule for that event. Numb
 {_table(("at most", "number"), ((what, f"{number:,}") for what, number in limits))}"""
 
 
-PAGES = {"problems.md": problems, "expressions.md": expressions}
+def _label(label: Label) -> str:
+    values = ", ".join(f"`{value}`" for value in label.values)
+    if label.values == tuple(WAITING_FOR_REASONS):
+        values = "the reasons below"
+    return f"`{label.name}`: {values or label.bound}"
+
+
+def _metric(definition: Definition) -> tuple[str, str, str, str]:
+    buckets = ", ".join(f"{bound:g}" for bound in definition.buckets)
+    unit = definition.unit + (f" (buckets to {buckets})" if buckets else "")
+    labels = "<br>".join(_label(label) for label in definition.labels) or "none"
+    return f"`{definition.name}`<br>{definition.type}, {unit}", labels, definition.help, definition.moves
+
+
+def metrics() -> str:
+    """docs/metrics.md"""
+    rows = [_metric(definition) for definition in CATALOGUE]
+    reasons = [(f"`{reason}`", _sentence(meaning)) for reason, meaning in WAITING_FOR_REASONS.items()]
+    return f"""{GENERATED}
+# Metrics
+
+`/metrics` on `admin.listen` never needs the token. Beside the metrics of the process itself (`process_…`: memory, CPU,
+file handles) it tells what follows, of this instance alone.
+
+Counters begin at 0 with the process. Where all values of the labels are known beforehand they are told from the start,
+so that `increase()` sees the first failure; of `endpoint`, `status` and `rule` a series begins with its first count.
+No label has values that come from events: no contact, no id, no key of a record.
+
+{_table(("metric", "labels, and all values that they can have", "what it tells", "when it moves"), rows)}
+## What it waits for
+
+Values of `reason` in `meisa_bridge_waiting_for`; `/api/status` tells more of each.
+
+{_table(("reason", "means"), reasons)}"""
+
+
+PAGES = {"problems.md": problems, "expressions.md": expressions, "metrics.md": metrics}
 
 
 def main() -> None:

@@ -1,17 +1,19 @@
-"""Every metric of the bridge, in one typed catalogue, and the two meters that count them.
+"""The two meters that count what bridge/observe/catalogue.py lists, and the exposition that is made from it.
 
 Counters and histograms are counted as things happen; gauges are read from a Snapshot when Prometheus asks, so they
 cannot drift from what the status page shows. Everything here is called on the event loop's thread only: counters are
 plain integers in a dict (a prometheus_client child with its lock costs three times as much, and `finished` runs once
 per event).
+
+A counter whose labels are all known beforehand is told as 0 from the start: Prometheus' increase() does not see the
+step from no series to a first one, and so would not see the first failure.
 """
 
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,143 +25,13 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from bridge.observe import catalogue
+from bridge.observe.catalogue import CATALOGUE as CATALOGUE  # for whoever looks for it here
+from bridge.observe.catalogue import Definition
 from bridge.observe.snapshot import Snapshot
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` beside every histogram would be metrics that nobody documented
-
-Type = Literal["counter", "gauge", "histogram"]
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """One metric as the interface names it."""
-
-    name: str
-    type: Type
-    labels: tuple[str, ...]
-    help: str
-    buckets: tuple[float, ...] = ()
-    """Upper bounds in seconds; of histograms only."""
-
-
-# Meisa answers within tens of milliseconds when well; `timeout` (10 s by default) ends a call.
-_CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-# A free quota delivers at once; an exhausted hour's window makes events wait for an hour, a backlog for a day.
-_DELAY_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0)
-
-CONSUMED = Definition("meisa_bridge_events_consumed_total", "counter", ("topic",), "Records taken in from Kafka.")
-FINISHED = Definition(
-    "meisa_bridge_events_finished_total",
-    "counter",
-    ("topic", "outcome"),
-    "Events finished, by what ended them: delivered, merged, unchanged, lazy, filtered, expired, suppressed, duplicate "
-    "or dead_lettered.",
-)
-CALLS = Definition(
-    "meisa_bridge_calls_total", "counter", ("endpoint", "status"), "Calls to Meisa by HTTP status, or by what failed."
-)
-SAVED = Definition(
-    "meisa_bridge_calls_saved_total",
-    "counter",
-    ("cause",),
-    "Calls that were not needed, by what saved them: merged (upserts and tags of one contact), lazy (values that rode "
-    "on another call), bulk (enrollments in one call) or suppressed (the address is on the suppression list).",
-)
-CALL_SECONDS = Definition(
-    "meisa_bridge_call_duration_seconds",
-    "histogram",
-    ("endpoint",),
-    "Seconds from sending a call to its answer.",
-    _CALL_SECONDS,
-)
-DELAY_SECONDS = Definition(
-    "meisa_bridge_event_delay_seconds",
-    "histogram",
-    ("lane",),
-    "Seconds from a record's timestamp to its delivery.",
-    _DELAY_SECONDS,
-)
-QUOTA_USED = Definition(
-    "meisa_bridge_quota_used", "gauge", ("key", "window"), "Calls that count against the key's window at present."
-)
-QUOTA_LIMIT = Definition("meisa_bridge_quota_limit", "gauge", ("key", "window"), "Calls that the key's window allows.")
-PENDING_CONTACTS = Definition("meisa_bridge_pending_contacts", "gauge", ("lane",), "Contacts with unsent work.")
-PENDING_EVENTS = Definition("meisa_bridge_pending_events", "gauge", ("lane",), "Events with unsent work.")
-IN_FLIGHT = Definition("meisa_bridge_in_flight_calls", "gauge", (), "Calls that were sent and not answered yet.")
-BREAKER_OPEN = Definition(
-    "meisa_bridge_breaker_open", "gauge", ("endpoint",), "1 while an endpoint is held back because it keeps failing."
-)
-WAITING_FOR = Definition("meisa_bridge_waiting_for", "gauge", ("reason",), "Work that waits, by the reason.")
-PARTITION_LAG = Definition(
-    "meisa_bridge_partition_lag", "gauge", ("topic", "partition"), "Offsets from the frontier to the log's end."
-)
-PARTITION_WINDOW = Definition(
-    "meisa_bridge_partition_window",
-    "gauge",
-    ("topic", "partition"),
-    "Offsets from the frontier to the highest taken in.",
-)
-PARTITION_FRONTIER = Definition(
-    "meisa_bridge_partition_frontier", "gauge", ("topic", "partition"), "The lowest offset not yet finished."
-)
-PARTITION_RETENTION = Definition(
-    "meisa_bridge_partition_retention_seconds",
-    "gauge",
-    ("topic", "partition"),
-    "Seconds until the topic's retention.ms lets the broker delete what the frontier stands at; absent where nothing "
-    "is open or nothing is ever deleted by age.",
-)
-DEAD_LETTERS = Definition("meisa_bridge_dead_letters_total", "counter", ("kind", "rule"), "Dead letters written.")
-COMMITS = Definition("meisa_bridge_commits_total", "counter", ("result",), "Offset commits, by the broker's answer.")
-REBALANCES = Definition(
-    "meisa_bridge_rebalances_total", "counter", ("kind",), "Partitions assigned, revoked or lost, by occasion."
-)
-LOST = Definition(
-    "meisa_bridge_lost_records_total",
-    "counter",
-    ("topic",),
-    "Offsets that retention or truncation removed from the topic before they were read; gaps among them count too.",
-)
-
-RELOADS = Definition(
-    "meisa_bridge_rules_reloads_total",
-    "counter",
-    ("result",),
-    "Times that the rules were read again: loaded, or refused for a mistake in them.",
-)
-RULES_REFUSED = Definition(
-    "meisa_bridge_rules_refused",
-    "gauge",
-    (),
-    "1 while the rules files hold a mistake, and the rules of before are in force.",
-)
-
-CATALOGUE: tuple[Definition, ...] = (
-    CONSUMED,
-    FINISHED,
-    CALLS,
-    SAVED,
-    CALL_SECONDS,
-    DELAY_SECONDS,
-    QUOTA_USED,
-    QUOTA_LIMIT,
-    PENDING_CONTACTS,
-    PENDING_EVENTS,
-    IN_FLIGHT,
-    BREAKER_OPEN,
-    WAITING_FOR,
-    PARTITION_LAG,
-    PARTITION_WINDOW,
-    PARTITION_FRONTIER,
-    PARTITION_RETENTION,
-    DEAD_LETTERS,
-    COMMITS,
-    REBALANCES,
-    LOST,
-    RELOADS,
-    RULES_REFUSED,
-)
 
 
 class CountingMeter:
@@ -181,6 +53,9 @@ class CountingMeter:
         self.rebalances: Count[str] = Count()
         self.lost_records: Count[str] = Count()
         self.reloads: Count[str] = Count()
+        self.letter_writes: Count[str] = Count()
+        self.replays: Count[str] = Count()
+        self.schema_fetches: Count[str] = Count()
 
     def consumed(self, topic: str, count: int) -> None:
         self.consumed_events[topic] += count
@@ -215,6 +90,15 @@ class CountingMeter:
     def reloaded(self, result: str) -> None:
         self.reloads[result] += 1
 
+    def letter_tried(self, result: str) -> None:
+        self.letter_writes[result] += 1
+
+    def replayed(self, state: str) -> None:
+        self.replays[state] += 1
+
+    def schema_fetched(self, result: str) -> None:
+        self.schema_fetches[result] += 1
+
     def totals(self) -> dict[str, int]:
         """Events finished by outcome, over all topics: what a snapshot carries."""
         return _sum_by(self.finished_events, 1)
@@ -234,16 +118,20 @@ class Metrics(CountingMeter):
     """The meter of a running bridge, in Prometheus' own format.
 
     `snapshot` may be set later, as soon as there is something to take one of; until then the gauges are left out.
+    `topics` are those that are read: their counters begin at 0.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot] | None = None) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot] | None = None, *, topics: Sequence[str] = ()) -> None:
         super().__init__()
         self.snapshot = snapshot
+        self.topics = tuple(topics)
         self.registry = CollectorRegistry()
-        self._call_seconds = _histogram(CALL_SECONDS, self.registry)
-        self._delay_seconds = _histogram(DELAY_SECONDS, self.registry)
+        self._call_seconds = _histogram(catalogue.CALL_SECONDS, self.registry)
+        self._delay_seconds = _histogram(catalogue.DELAY_SECONDS, self.registry)
         self._observe_call: dict[str, Callable[[float], None]] = {}
-        self._observe_delay: dict[str, Callable[[float], None]] = {}
+        self._observe_delay: dict[str, Callable[[float], None]] = {
+            lane: self._delay_seconds.labels(lane).observe for lane in catalogue.LANE.values
+        }
         self.registry.register(_Collector(self))
         ProcessCollector(registry=self.registry)
 
@@ -266,7 +154,8 @@ class Metrics(CountingMeter):
 
 
 def _histogram(definition: Definition, registry: CollectorRegistry) -> Histogram:
-    return Histogram(definition.name, definition.help, definition.labels, buckets=definition.buckets, registry=registry)
+    names = definition.label_names
+    return Histogram(definition.name, definition.help, names, buckets=definition.buckets, registry=registry)
 
 
 class _Collector(Collector):
@@ -274,67 +163,105 @@ class _Collector(Collector):
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._zeros = {definition: _zeros(definition, metrics.topics) for definition in COUNTERS}
 
     def describe(self) -> Iterable[Metric]:
+        for definition in COUNTERS:
+            yield _counter(definition, {})
         for definition in CATALOGUE:
-            if definition.type == "counter":
-                yield _counter(definition, ())
-            elif definition.type == "gauge":
+            if definition.type == "gauge":
                 yield _gauge(definition, {})
 
     def collect(self) -> Iterable[Metric]:
-        metrics = self._metrics
-        yield _counter(CONSUMED, _single(metrics.consumed_events))
-        yield _counter(FINISHED, metrics.finished_events.items())
-        yield _counter(CALLS, metrics.calls.items())
-        yield _counter(SAVED, _single(metrics.calls_saved))
-        yield _counter(DEAD_LETTERS, metrics.dead_letters.items())
-        yield _counter(COMMITS, _single(metrics.commits))
-        yield _counter(REBALANCES, _single(metrics.rebalances))
-        yield _counter(LOST, _single(metrics.lost_records))
-        yield _counter(RELOADS, _single(metrics.reloads))
-        if metrics.snapshot is not None:
-            for definition, samples in gauges(metrics.snapshot()).items():
+        for definition, count in COUNTERS.items():
+            yield _counter(definition, {**self._zeros[definition], **count(self._metrics)})
+        if self._metrics.snapshot is not None:
+            for definition, samples in gauges(self._metrics.snapshot()).items():
                 yield _gauge(definition, samples)
 
 
 Samples = Mapping[tuple[str, ...], float]
 
+COUNTERS: Mapping[Definition, Callable[[CountingMeter], Samples]] = {
+    catalogue.CONSUMED: lambda meter: _single(meter.consumed_events),
+    catalogue.FINISHED: lambda meter: _pairs(meter.finished_events),
+    catalogue.CALLS: lambda meter: _pairs(meter.calls),
+    catalogue.SAVED: lambda meter: _single(meter.calls_saved),
+    catalogue.COMMITS: lambda meter: _single(meter.commits),
+    catalogue.REBALANCES: lambda meter: _single(meter.rebalances),
+    catalogue.LOST: lambda meter: _single(meter.lost_records),
+    catalogue.DEAD_LETTERS: lambda meter: _pairs(meter.dead_letters),
+    catalogue.LETTER_WRITES: lambda meter: _single(meter.letter_writes),
+    catalogue.REPLAYS: lambda meter: _single(meter.replays),
+    catalogue.RELOADS: lambda meter: _single(meter.reloads),
+    catalogue.SCHEMA_FETCHES: lambda meter: _single(meter.schema_fetches),
+}
+"""Every counter's samples by their labels."""
+
 
 def gauges(snapshot: Snapshot) -> dict[Definition, Samples]:
     """Every gauge's samples by their labels. What is not known has no sample: a zero would be a claim."""
     places = {(state.topic, str(state.partition)): state for state in snapshot.partitions}
+    waiting: Count[tuple[str, ...]] = Count()
+    for wait in snapshot.waiting_for:
+        waiting[(wait.reason,)] += wait.count  # one reason may hold for several keys and endpoints
+    keys = dict.fromkeys([*(window.key for window in snapshot.quota), *snapshot.refused_keys])
     return {
-        QUOTA_USED: {(window.key, window.window): window.used for window in snapshot.quota},
-        QUOTA_LIMIT: {(window.key, window.window): window.limit for window in snapshot.quota},
-        PENDING_CONTACTS: {(lane.lane,): lane.contacts for lane in snapshot.pending},
-        PENDING_EVENTS: {(lane.lane,): lane.events for lane in snapshot.pending},
-        IN_FLIGHT: {(): snapshot.in_flight},
-        BREAKER_OPEN: {(breaker.endpoint,): int(breaker.open) for breaker in snapshot.breakers},
-        WAITING_FOR: {(wait.reason,): wait.count for wait in snapshot.waiting_for},
-        PARTITION_LAG: {place: state.lag for place, state in places.items() if state.lag is not None},
-        PARTITION_WINDOW: {place: state.window for place, state in places.items()},
-        PARTITION_FRONTIER: {place: state.frontier for place, state in places.items()},
-        PARTITION_RETENTION: {
+        catalogue.QUOTA_USED: {(window.key, window.window): window.used for window in snapshot.quota},
+        catalogue.QUOTA_LIMIT: {(window.key, window.window): window.limit for window in snapshot.quota},
+        catalogue.KEY_REFUSED: {(key,): int(key in snapshot.refused_keys) for key in keys},
+        catalogue.PENDING_CONTACTS: {(lane.lane,): lane.contacts for lane in snapshot.pending},
+        catalogue.PENDING_EVENTS: {(lane.lane,): lane.events for lane in snapshot.pending},
+        catalogue.IN_FLIGHT: {(): snapshot.in_flight},
+        catalogue.BREAKER_OPEN: {(breaker.endpoint,): int(breaker.open) for breaker in snapshot.breakers},
+        catalogue.WAITING_FOR: waiting,
+        catalogue.READY: {(): int(snapshot.unready() is None)},
+        catalogue.PARTITION_LAG: {place: state.lag for place, state in places.items() if state.lag is not None},
+        catalogue.PARTITION_WINDOW: {place: state.window for place, state in places.items()},
+        catalogue.PARTITION_FRONTIER: {place: state.frontier for place, state in places.items()},
+        catalogue.PARTITION_STANDS: {
+            place: state.oldest_wait_seconds for place, state in places.items() if state.oldest_wait_seconds is not None
+        },
+        catalogue.PARTITION_PAUSED: {place: int(state.paused) for place, state in places.items()},
+        catalogue.PARTITION_RETENTION: {
             place: state.retention_seconds for place, state in places.items() if state.retention_seconds is not None
         },
-        RULES_REFUSED: {} if snapshot.rules is None else {(): int(bool(snapshot.rules.problem))},
+        catalogue.TOPIC_STOPPED: {(topic,): int(topic in snapshot.stopped_topics) for topic in snapshot.topics},
+        catalogue.RULES_REFUSED: {} if snapshot.rules is None else {(): int(bool(snapshot.rules.problem))},
+        catalogue.RULES_INFO: {} if snapshot.rules is None else {(snapshot.rules.version,): 1},
+        catalogue.DEDUPE_IDS: {(): snapshot.dedupe_ids},
+        catalogue.LAZY_CONTACTS: {(): snapshot.lazy_contacts},
+        catalogue.SUPPRESSION_LIST: {}
+        if snapshot.suppressed_addresses is None
+        else {(): snapshot.suppressed_addresses},
+        catalogue.STARTED: {(): snapshot.started_at_wall_seconds},
+        catalogue.INFO: {(snapshot.version,): 1},
     }
 
 
-def _single(counts: Mapping[str, int]) -> Iterable[tuple[tuple[str], int]]:
-    return (((label,), count) for label, count in counts.items())
+def _zeros(definition: Definition, topics: Sequence[str]) -> Samples:
+    """0 for every combination of labels, where all are known beforehand."""
+    values = [topics if label is catalogue.TOPIC else label.values for label in definition.labels]
+    return dict.fromkeys(product(*values), 0)
 
 
-def _counter(definition: Definition, samples: Iterable[tuple[tuple[str, ...], int]]) -> CounterMetricFamily:
-    family = CounterMetricFamily(definition.name, definition.help, labels=definition.labels)
-    for labels, count in samples:
+def _single(counts: Mapping[str, int]) -> Samples:
+    return {(label,): count for label, count in counts.items()}
+
+
+def _pairs(counts: Mapping[tuple[str, str], int]) -> Samples:
+    return {labels: count for labels, count in counts.items()}
+
+
+def _counter(definition: Definition, samples: Samples) -> CounterMetricFamily:
+    family = CounterMetricFamily(definition.name, definition.help, labels=definition.label_names)
+    for labels, count in samples.items():
         family.add_metric(labels, count)
     return family
 
 
 def _gauge(definition: Definition, samples: Samples) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(definition.name, definition.help, labels=definition.labels)
+    family = GaugeMetricFamily(definition.name, definition.help, labels=definition.label_names)
     for labels, value in samples.items():
         family.add_metric(labels, value)
     return family

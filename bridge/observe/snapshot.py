@@ -104,6 +104,8 @@ class Snapshot:
     in_flight: int = 0
     waiting_for: tuple[WaitState, ...] = ()
     breakers: tuple[BreakerState, ...] = ()
+    topics: tuple[str, ...] = ()
+    """All that are read."""
     stopped_topics: tuple[str, ...] = ()
     """Topics that pause because too many of their events were dead-lettered."""
     totals: Mapping[str, int] = field(default_factory=dict)
@@ -114,6 +116,8 @@ class Snapshot:
     """On Meisa's suppression list; None while no list is fresh enough to spare a call."""
     lazy_contacts: int = 0
     """Contacts with values of lazy fields that wait for a call; once for each partition that has some."""
+    dedupe_ids: int = 0
+    """Ids of finished events that are remembered, to find repeats."""
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     """Dead letters written since the start, by kind."""
     rules: RulesState | None = None

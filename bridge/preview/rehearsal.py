@@ -218,6 +218,10 @@ class _Meter:
 
     def reloaded(self, result: str) -> None: ...
 
+    def letter_tried(self, result: str) -> None: ...
+
+    def replayed(self, state: str) -> None: ...
+
 
 class _House:
     """Made inside the virtual loop."""

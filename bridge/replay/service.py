@@ -240,6 +240,8 @@ class Replays:
     async def _answer(self, answers: Sequence[Answer]) -> None:
         if answers:
             await asyncio.wait({self._writer.write(answer) for answer in answers})
+            for answer in answers:
+                self._meter.replayed(answer.state)
 
     # Delivery
 
@@ -303,12 +305,14 @@ class Replays:
                 await self._letters.write(replace(letter, failed_at_wall_seconds=self._clock.wall()))
                 break
             except LetterNotWritten as error:
+                self._meter.letter_tried("error")
                 log.warning(
                     "a fresh dead letter was not acknowledged; its replay waits, and it is written again",
                     place=letter.record.place,
                     error=str(error),
                 )
                 await asyncio.sleep(AGAIN_SECONDS)
+        self._meter.letter_tried("ok")
         self._meter.dead_letter(letter.kind, letter.rule)
 
 

@@ -45,6 +45,7 @@ class Burial:
         self._meter = meter
         self._settled = settled
         self._caps = {topic: LetterCap(*stop_at) for topic in topics}
+        self.topics = tuple(self._caps)
         self._held: list[tuple[Letter, Completion[None], Partition]] = []
         """Letters of stopped topics, unwritten: at most what the windows hold."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,6 +142,7 @@ class Burial:
                     await self._letters.write(letter)
                     break
                 except LetterNotWritten as error:
+                    self._meter.letter_tried("error")
                     log.warning(
                         "a dead letter was not acknowledged; its record's offset waits, and it is written again",
                         place=letter.record.place,
@@ -154,5 +156,6 @@ class Burial:
             partition.letters -= 1
             self._settled()
         self.trouble = ""
+        self._meter.letter_tried("ok")
         self._meter.dead_letter(letter.kind, letter.rule)
         completion.complete(None)

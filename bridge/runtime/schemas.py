@@ -75,6 +75,8 @@ class Schemas:
         self.learned: Callable[[str, SchemaId], None] = lambda topic, id: None
         self.wanted: Callable[[str, SchemaId], bool] = lambda topic, id: False
         """Whether a partition still waits for it."""
+        self.fetched: Callable[[str], None] = lambda result: None
+        """Hears how each question ended: fetched, unknown, unusable, failed."""
 
     def lacks(self, record: Record) -> SchemaId | None:
         """The schema that a record has to wait for; it is being fetched from now on."""
@@ -203,12 +205,20 @@ class Schemas:
                 return
 
     async def _ask(self, wire: Wire, registry: Registry, id: SchemaId) -> None:
-        found = await registry.schema(id)
+        try:
+            found = await registry.schema(id)
+        except UnknownSchema:
+            self.fetched("unknown")
+            raise
+        except RegistryFailed:
+            self.fetched("failed")
+            raise
         if found.kind != "AVRO":
             reason: str | None = f"the schema {id} is of kind {found.kind}, and the topic's records are read as Avro"
             wire.refuse(id, str(reason))
         else:
             reason = wire.learn(id, found.text, found.references)
+        self.fetched("fetched" if reason is None else "unusable")
         if reason is not None:
             log.warning("a schema cannot be used: its records are dead letters", schema=id, reason=reason)
 

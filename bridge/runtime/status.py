@@ -38,6 +38,7 @@ class Status:
         retention: Callable[[TopicPartition, int], float | None] = lambda partition, frontier: None,
         saved: Callable[[], Mapping[str, int]] = dict,
         rules: Callable[[], RulesState | None] = lambda: None,
+        dedupe_ids: Callable[[], int] = lambda: 0,
     ) -> None:
         self._engine = engine
         self._delivery = delivery
@@ -47,6 +48,7 @@ class Status:
         self._retention = retention
         self._saved = saved
         self._rules = rules
+        self._dedupe_ids = dedupe_ids
         self._started_wall = clock.wall()
         self.state = "starting"
         self.introduced = True
@@ -105,11 +107,13 @@ class Status:
                 )
                 for state in delivery.held_endpoints()
             ),
+            topics=tuple(engine.burial.topics),
             stopped_topics=tuple(engine.burial.stopped_topics()),
             totals=dict(self._totals()),
             calls_saved=dict(self._saved()),
             suppressed_addresses=len(delivery.suppressions) if delivery.suppressions.fresh(now) else None,
             lazy_contacts=delivery.lazy.contacts,
+            dedupe_ids=self._dedupe_ids(),
             dead_letters=dict(self._dead_letters()),
             rules=self._rules(),
         )

@@ -192,3 +192,9 @@ class CountingMeter:
 
     def reloaded(self, result: str) -> None:
         self.counts["reloaded", result] += 1
+
+    def letter_tried(self, result: str) -> None:
+        self.counts["letter_tried", result] += 1
+
+    def replayed(self, state: str) -> None:
+        self.counts["replayed", str(state)] += 1

@@ -58,6 +58,7 @@ async def test_only_what_was_not_delivered_is_sent_in_the_order_of_the_source() 
     await room.instance.stop()
     assert room.sent() == [("trigger", 0), ("trigger", 1), ("trigger", 2), ("trigger", 3)]
     assert [room.logs.state(request)[0] for request in requests] == [State.REPLAYED] * 4
+    assert room.instance.meter.counts["replayed", "replayed"] == 4
 
 
 @story

@@ -235,6 +235,7 @@ def test_an_offset_waits_for_its_dead_letters_acknowledgement() -> None:
         assert len(house.letters.letters) == 1
         assert house.source.committed == {P0: 2}
         assert house.engine.waiting() == []
+        assert [house.meter.counts["letter_tried", result] for result in ("error", "ok")] == [5, 1]
 
     virtually(story())
 

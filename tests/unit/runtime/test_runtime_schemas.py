@@ -35,6 +35,8 @@ class Place:
         self.registry = FakeRegistry()
         self.wire = WireAvro()
         self.schemas = Schemas({TOPIC: self.wire}, {TOPIC: self.registry})
+        self.fetches: list[str] = []
+        self.schemas.fetched = self.fetches.append
         self.house = House(decode=AvroDecoder(self.wire).decode, schemas=self.schemas, **options)
         self.source = self.house.source
 
@@ -64,7 +66,7 @@ def test_an_unknown_schema_holds_its_partition_in_order_and_no_other() -> None:
         assert at.waiting() == [(1, f"schema 2 of {TOPIC}")]
         await asyncio.sleep(10)
         assert at.house.seqs("a@x") == [0, 1, 2, 3, 4]
-        assert at.registry.asked == [1, 2]
+        assert at.registry.asked == [1, 2] and at.fetches == ["fetched", "fetched"]
         assert not at.source.paused and at.source.committed[P0] == 5 and not at.waiting()
         assert not at.house.letters.letters
 
