@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.rules.shapes.json_schema import from_json_schema
-from bridge.rules.shapes.shape import Array, Object, Openness, Scalar, Shape
 from tests.support.amount import examples
+from tests.support.shapes import holds
 
 NAMES = ["a", "b", "type"]
 PLAIN: list[Any] = [None, True, False, 0, 1, 2.5, "", "a", "x"]
@@ -67,30 +67,6 @@ SCHEMAS = st.builds(
     st.recursive(LEAVES.filter(lambda leaf: "$ref" not in str(leaf)), schemas_from, max_leaves=3),
     st.sampled_from([{"type": "string"}, {"type": "object", "properties": {"a": {"$ref": "#/$defs/two"}}}]),
 )
-
-
-def holds(shape: Shape, value: Any) -> bool:
-    """Whether the value is one of the shape's."""
-    return shape.unknown or any(_is(each, value) for each in shape.alternatives)
-
-
-def _is(each: Any, value: Any) -> bool:
-    if isinstance(each, Scalar):
-        kinds = {type(None): "null", bool: "true/false", int: "a number", float: "a number", str: "a text"}
-        return kinds.get(type(value)) == each.kind and (each.values is None or value in each.values)
-    if isinstance(each, Array):
-        return isinstance(value, list) and all(holds(each.shape, item) for item in value)
-    assert isinstance(each, Object)
-    if not isinstance(value, dict):
-        return False
-    for name, field in each.fields.items():
-        if name in value:
-            if not holds(field.shape, value[name]):
-                return False
-        elif field.always:
-            return False
-    others = [item for name, item in value.items() if name not in each.fields]
-    return all(each.openness is not Openness.CLOSED and holds(each.rest, item) for item in others)
 
 
 @settings(max_examples=examples(1500))
