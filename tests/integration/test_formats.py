@@ -9,9 +9,10 @@ from typing import Any
 
 from bridge.model import Record
 from bridge.sandbox.server import SandboxServer
-from tests.support.formats import cloud_events, debezium
+from tests.support.formats import cloud_events, debezium, debezium_avro, debezium_schemas
 from tests.support.inprocess import Place, calls, sandbox_options
 from tests.support.kafka import Cluster, unique
+from tests.support.registries import registry_server
 
 RULES = """\
 rules:
@@ -61,6 +62,15 @@ def plain(value: Any) -> dict[str, Any]:
     return {"value": json.dumps(value).encode()}
 
 
+def custom_fields(sandbox: SandboxServer) -> dict[str, dict[str, Any]]:
+    """What upserts set, by email."""
+    contacts: dict[str, dict[str, Any]] = {}
+    for entry in calls(sandbox, "upsert"):
+        body = entry.json()
+        contacts.setdefault(body["email"], {}).update(body.get("custom_fields", {}))
+    return contacts
+
+
 async def test_each_format_reaches_meisa(embedded_kafka: Cluster, tmp_path: Path) -> None:
     """What the CloudEvents SDK and Debezium's connector wrote, and JSON with a schema: the calls are what the rules
     say, damaged and foreign records are dead letters of kind decode, tombstones and heartbeats are filtered."""
@@ -107,13 +117,34 @@ async def test_each_format_reaches_meisa(embedded_kafka: Cluster, tmp_path: Path
                 (rows, "the payload has no op, so it is no change event of D"),
             ]
         )
-        contacts: dict[str, dict[str, Any]] = {}
-        for entry in calls(sandbox, "upsert"):
-            body = entry.json()
-            contacts.setdefault(body["email"], {}).update(body.get("custom_fields", {}))
+        contacts = custom_fields(sandbox)
         assert contacts.keys() == {"ada@example.com", "payer@example.com"}
         ada = contacts["ada@example.com"]
         assert (ada["tenant"], ada["from"], ada["about"]) == ("acme-ü", "https://app.example.com/users", "u_7")
         assert (ada["plan"], ada["balance"], ada["born"]) == ("pro", "1234.50", "1815-12-10")
         assert ada["bio"] is False, "a column that was not logged is missing"
         assert contacts["payer@example.com"] == {"mrr": 12.5}
+
+
+async def test_debezium_in_avro_reaches_meisa(embedded_kafka: Cluster, tmp_path: Path) -> None:
+    """What the connector and Apicurio's Avro converter wrote, with the schemas in a registry: fetched when they are
+    first needed, and then the same calls as from JSON."""
+    async with SandboxServer(sandbox_options()) as sandbox:
+        place = Place(embedded_kafka, tmp_path, sandbox.base_url, rules=RULES, partitions=1)
+        with registry_server() as registry:
+            for id, schema in debezium_schemas().items():
+                assert registry.register(f"app-{id}", schema) == id
+            place.sections["topics"] = {
+                place.topic: {"format": "debezium", "encoding": "avro", "registry": {"url": registry.url}}
+            }
+            records, _ = debezium_avro()
+            embedded_kafka.produce(place.topic, *(written(each) for each in records))
+            async with place.running():
+                await place.finished(len(records))
+        assert place.letters() == []
+        assert custom_fields(sandbox) == {
+            "ada@example.com": {"balance": "1234.50", "born": "1815-12-10", "bio": False, "plan": "pro"}
+        }
+        assert (
+            len(calls(sandbox, "add_tag")) + sum("tag_names" in each.json() for each in calls(sandbox, "upsert")) == 1
+        )

@@ -29,13 +29,15 @@ def debezium(name: str) -> list[Record]:
 def debezium_avro() -> tuple[list[Record], WireAvro]:
     """The same in Avro, in the registry's framing, and a reader that has learnt the schemas."""
     values = WireAvro()
-    records = []
-    for line in _lines("debezium/avro.jsonl"):
-        if "schema" in line:
-            assert values.learn(line["id"], line["schema"]) is None
-        else:
-            records.append(_record(line["topic"], line))
-    return records, values
+    for id, schema in debezium_schemas().items():
+        assert values.learn(id, schema) is None
+    lines = (line for line in _lines("debezium/avro.jsonl") if "schema" not in line)
+    return [_record(line["topic"], line) for line in lines], values
+
+
+def debezium_schemas() -> dict[int, str]:
+    """What the records in Avro are written with, by the id in their framing."""
+    return {line["id"]: line["schema"] for line in _lines("debezium/avro.jsonl") if "schema" in line}
 
 
 def _lines(path: str) -> Iterator[dict[str, Any]]:
