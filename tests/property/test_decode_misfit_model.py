@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
+from bridge.decode import SchemaError, TopicSchemas, decoder_for
 from bridge.decode.json import step
 from bridge.decode.json_schema import Check
+from bridge.decode.schema import parse
 from bridge.errors import DecodeError
+from bridge.model import Record
 from tests.support.amount import examples
 
 NAMES = st.sampled_from(["a", "b", "kind", "not a name", "s/l~a%sh"])
@@ -126,3 +132,45 @@ def test_the_place_that_is_told_is_one_of_an_error(schema: Any, value: Any) -> N
 @given(whole(old=True), VALUES)
 def test_so_it_is_in_draft_07(schema: Any, value: Any) -> None:
     compare(schema, value, Draft7Validator)
+
+
+URIS = st.sampled_from(["#", "#/definitions/a", "#/definitions/%zz", "#x", "", "http://[", "b.json", "b.json#/x"])
+ODD = URIS | st.sampled_from(
+    [
+        "file:///%00",
+        "//",
+        "urn:a",
+        "~",
+        "\ufffe",
+        "http://json-schema.org/draft-07/schema#",
+        "http://json-schema.org/draft-04/schema#",
+    ]
+)
+KEYWORDS = st.one_of(
+    st.sampled_from(["$ref", "$id", "id", "$schema", "$dynamicRef", "$anchor", "$vocabulary", "definitions", "$defs"]),
+    st.sampled_from(["type", "properties", "items", "required", "enum", "pattern", "format", "allOf", "oneOf"]),
+    st.sampled_from(["minLength", "dependencies", "additionalProperties", "if", "then", "patternProperties"]),
+)
+DOCUMENTS = st.recursive(
+    SCALARS | ODD | TYPES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYWORDS | NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=examples(800), deadline=None)
+@given(st.dictionaries(KEYWORDS, DOCUMENTS, max_size=4), DOCUMENTS, VALUES)
+def test_any_document_is_a_schema_or_a_mistake(document: Any, beside: Any, value: Any) -> None:
+    """Whatever stands in the files, it can be compared with, or is told as one mistake."""
+
+    def at_uri(uri: str) -> str | None:
+        return json.dumps(beside) if uri.endswith("b.json") else None
+
+    try:
+        schema = parse(json.dumps(document), Path("/schemas/a.json"), lambda name: None, at_uri)
+    except SchemaError as error:
+        assert error.message
+        return
+    decoder = decoder_for("json", schemas=TopicSchemas(schema))
+    with contextlib.suppress(DecodeError):
+        decoder.decode(Record("t", 0, 1, 1, None, json.dumps({"type": "a", "data": value}).encode()))
