@@ -175,7 +175,12 @@ class Enveloped:
         return NEVER if errors else shape
 
     def _data(self, value: Shape) -> Shape:
-        """Null and missing data count as an empty object; that event lacks everything, and is not looked at."""
+        """Null and missing data count as an empty object; that event lacks everything, and is not looked at.
+
+        What `id` and `time` name in vain would go unseen for long: the record's offset and timestamp stand in."""
+        for part in ("id", "time"):
+            if part in self.envelope:
+                self._part(part, value)
         shape = self._part("data", value).without(NULL)
         self.without_data += shape.never
         self.with_data += not shape.never

@@ -9,8 +9,14 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from bridge.errors import RuleError
+from bridge.rules.functions import FUNCTIONS
+from bridge.rules.language import compile_expression
+from bridge.rules.scan import ExpressionError
 from bridge.rules.shapes import refining
 from bridge.rules.shapes.refining import Change
 from bridge.rules.shapes.shape import ANY, NEVER, NULL, Shape, Step, union
@@ -149,6 +155,14 @@ def constant(node: ast.expr) -> Any:
     return _NO_VALUE
 
 
+@lru_cache(maxsize=1_000)
+def _computed(text: str, type: str, topic: str) -> bool | None:
+    try:
+        return bool(compile_expression(text).evaluate(SimpleNamespace(type=type, topic=topic)))
+    except (RuleError, ExpressionError):
+        return None
+
+
 class _Narrowing:
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -158,9 +172,32 @@ class _Narrowing:
         self._steps += 1
         if dead(env) or self._steps > STEPS_MAX:
             return env
+        if not isinstance(test, ast.BoolOp) and (known := self._known(test, env)) is not None:
+            return env if known is truth else bound(env, "event.type", NEVER)
         for path in _read_for_sure(test, self._source, env):
             env = _changed(env, path, lambda shape: shape)
         return env if dead(env) else self.by(test, env, truth)
+
+    def _known(self, test: ast.expr, env: Env) -> bool | None:
+        """The truth of a condition that looks at nothing but the event's type and topic, which a view knows."""
+        names = [node for node in ast.walk(test) if isinstance(node, ast.Name)]
+        types = [
+            node.value
+            for node in ast.walk(test)
+            if isinstance(node, ast.Attribute) and node.attr == "type" and isinstance(node.value, ast.Name)
+        ]
+        others = [
+            node for node in names if node.id not in _CONSTANTS and node.id not in FUNCTIONS and node.id != "topic"
+        ]
+        if any(node.id != "event" or node not in types for node in others):
+            return None
+        if not others and not any(node.id == "topic" for node in names):
+            return None
+        found = [env[name].values for name in ("event.type", "topic") if name in env]
+        if len(found) < 2 or any(values is None or len(values) != 1 for values in found):
+            return None
+        type, topic = (next(iter(values))[1] for values in found if values is not None)
+        return _computed(self._source.text[self._source.start(test) : self._source.end(test)], type, topic)
 
     def by(self, test: ast.expr, env: Env, truth: bool) -> Env:
         match test:

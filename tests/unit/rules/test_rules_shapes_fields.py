@@ -170,6 +170,9 @@ def test_types_of_events_are_looked_at_one_by_one() -> None:
     assert problems(upsert("first_name: ${optional(data.plan)}"), match="user.*") == []
     assert problems(upsert("first_name: ${data.plan}"), match="user.*", more="    when: data.plan == 'pro'\n") == []
     assert problems(upsert("first_name: ${data.plan if event.type == 'user.signed_up' else ''}"), match="user.*") == []
+    for condition in ("event.type.startswith('user.s')", "'signed' in event.type", "not event.type.endswith('deleted')",
+                      "len(event.type) > 13 and topic == 'user-events'"):  # fmt: skip
+        assert problems(upsert("first_name: ${data.plan}"), match="user.*", more=f'    when: "{condition}"\n') == []
     everywhere = ["7:25 e MB161 upsert.first_name: there is no field data.paln"]
     assert problems(upsert("first_name: ${data.paln}"), match="user.*") == everywhere
     assert problems(upsert("first_name: ${optional(data.paln)}"), match="user.*") == [
@@ -249,6 +252,19 @@ def test_types_are_told_apart_by_the_schema() -> None:
     ]  # fmt: skip
 
 
+def test_a_rule_for_more_types_than_are_told_apart() -> None:
+    """Of hundreds of types the first are looked at one by one, the rest as one; a mistake is found in either."""
+    data = from_json_schema(SIGNED_UP)
+    views = [View("t", data, f"t{number}") for number in range(300)]
+    assert problems(upsert("first_name: ${data.nmae}"), match='"*"', views=views) == [
+        "7:25 e MB161 upsert.first_name: there is no field data.nmae"
+    ]
+    assert problems(upsert("first_name: ${data.name}"), match='"*"', views=views) == []
+    last = [*views, View("t", from_json_schema(DELETED), "last")]
+    found = problems(upsert("first_name: ${data.plan}"), match='"*"', views=last)
+    assert [line.split()[:3] for line in found] == [["7:25", "w", "MB162"]]
+
+
 def test_an_envelope_says_where_the_parts_are() -> None:
     """Type and data are followed through the envelope's expressions; what those name in vain is told."""
     value = {
@@ -268,6 +284,14 @@ def test_an_envelope_says_where_the_parts_are() -> None:
     wrong = Enveloped("t", {"type": "${value.kind}", "data": "${value.paylod}"})
     wrong.whole(shape)
     assert {(part, note.message) for part, note in wrong.notes} == {("data", "there is no field value.paylod")}
+    ids = Enveloped(
+        "t", {"type": "${value.kind}", "data": "${value.payload}", "id": "${value.x}", "time": "${value.y}"}
+    )
+    ids.whole(shape)
+    assert {(part, note.message) for part, note in ids.notes} == {
+        ("id", "there is no field value.x"),
+        ("time", "there is no field value.y"),
+    }
     composed = Enveloped("t", {"type": "user.${value.kind}", "data": "${value.payload}"}).whole(shape)
     assert [view.type for view in composed] == [""]
 
