@@ -19,9 +19,11 @@ mkdir "$build/source"
 cp -R "$source/pyproject.toml" "$source/README.md" "$source/LICENSE" "$source/bridge" "$build/source/"
 "$build/venv/bin/python" -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir "$build" "$build/source"
 
-"$python" -m venv "$target"
-"$target/bin/python" -m pip install --quiet --require-hashes -r "$source/requirements.lock"
-"$target/bin/python" -m pip install --quiet --no-deps "$build"/meisa_bridge-*.whl
-"$target/bin/python" -m pip check
+# No pip in it: nothing installs anything there later. (A derived image that must: pip --python TARGET/bin/python install …)
+"$python" -m venv --without-pip "$target"
+into=("$build/venv/bin/python" -m pip --python "$target/bin/python")
+"${into[@]}" install --quiet --require-hashes -r "$source/requirements.lock"
+"${into[@]}" install --quiet --no-deps "$build"/meisa_bridge-*.whl
+"${into[@]}" check
 "$target/bin/python" -m compileall -q "$target/lib" || true   # a start without writing anything
 "$target/bin/meisa-bridge" --version
