@@ -52,7 +52,7 @@ BESIDE = ["", "\n        contact: {stripe: '${data.a}'}", "\n        missing: om
 KINDS = st.sets(st.sampled_from(sorted(SCHEMAS)), min_size=1, max_size=3)
 
 
-@settings(max_examples=examples(600))
+@settings(max_examples=examples(400))
 @given(KINDS, st.booleans(), st.sampled_from(FIELDS), st.sampled_from(BESIDE))
 def test_fields_are_judged_as_planning_judges_them(kinds: set[str], required: bool, action: str, beside: str) -> None:
     """An error: planning fails for every event. A failure for some event: the checker has said something."""

@@ -69,7 +69,7 @@ SCHEMAS = st.builds(
 )
 
 
-@settings(max_examples=examples(1500))
+@settings(max_examples=examples(800))
 @given(SCHEMAS, st.lists(VALUES, min_size=1, max_size=8))
 def test_a_shape_holds_all_that_the_schema_lets_through(schema: Any, values: list[Any]) -> None:
     """What a validator accepts lies within the shape, so nothing that follows from the shape is a false alarm."""

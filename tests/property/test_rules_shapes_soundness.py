@@ -215,7 +215,7 @@ def comparison(source: Source, note: Note) -> tuple[int, int]:
     return min(around, key=lambda span: span[1] - span[0])
 
 
-@settings(max_examples=examples(800))
+@settings(max_examples=examples(500))
 @given(CASES)
 @example(({"type": "object", "properties": {"a": {"enum": [0, 1]}}, "required": ["a"]}, [{"a": 1}], "(data.a == true)"))
 def test_what_is_called_certain_is_so_for_every_value(case: tuple[dict[str, Any], list[Any], str]) -> None:
@@ -245,7 +245,7 @@ def test_what_is_called_certain_is_so_for_every_value(case: tuple[dict[str, Any]
             assert error is None or PROBE not in error.message, (note, value)
 
 
-@settings(max_examples=examples(800))
+@settings(max_examples=examples(500))
 @given(CASES)
 def test_what_may_be_missing_is_told(case: tuple[dict[str, Any], list[Any], str]) -> None:
     """An expression that a missing field, or null, makes fail for a value is one of which the checker has told
