@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "eval": "bridge.cli.evaluate:evaluate",
     "preview": "bridge.cli.preview:preview",
     "dlq": "bridge.cli.dlq:dlq",
+    "status": "bridge.cli.status:status",
     "offsets": "bridge.cli.offsets:offsets",
     "identities": "bridge.cli.identities:identities",
     "schema": "bridge.cli.schema:schema",

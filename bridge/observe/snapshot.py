@@ -28,6 +28,10 @@ class PartitionState:
     """How long the record at the frontier has been here; None if nothing is open."""
     retention_seconds: float | None = None
     """Until the broker deletes what the frontier stands at; None if unknown or never."""
+    stalled_seconds: float | None = None
+    """For how long the frontier has stood still, once that was told in the log; None while it moves."""
+    stalled_because: tuple[str, ...] = ()
+    """What work waits for meanwhile, as the log says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class WaitState:
     count: int = 0
     detail: str = ""
     since_wall_seconds: float | None = None
+    until_wall_seconds: float | None = None
+    """When some of it can go on at the earliest; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -467,16 +467,20 @@ class Engine:
             frontier = offsets.frontier
             unread = 0 if frontier is None else max(0, ends.get(partition.name, 0) - frontier)
             if partition.stall.look(now, frontier, offsets.open_count or len(partition.held) or unread):
-                reasons = [waiting.reason for waiting in self.waiting()]
-                if not offsets.open_count:
-                    reasons.append("room for its records" if partition.held else "records that do not come")
                 log.warning(
                     "a partition's frontier stands still; what is done behind it is told in commits, and waits there",
                     partition=str(partition.name),
                     offset=frontier,
                     seconds=round(partition.stall.seconds(now)),
-                    waiting_for=reasons or ["its turn"],
+                    waiting_for=self.stall_reasons(partition),
                 )
+
+    def stall_reasons(self, partition: Partition) -> list[str]:
+        """What a partition whose frontier stands still may be waiting for, for the log and the status."""
+        reasons = [waiting.reason for waiting in self.waiting()]
+        if not partition.offsets.open_count:
+            reasons.append("room for its records" if partition.held else "records that do not come")
+        return reasons or ["its turn"]
 
     def _forget(self, names: Sequence[TopicPartition]) -> None:
         for name in names:

@@ -73,6 +73,8 @@ class Status:
                     paused=partition.paused,
                     retention_seconds=None if frontier is None else self._retention(partition.name, frontier),
                     oldest_wait_seconds=partition.stall.seconds(now) if partition.offsets.open_count else None,
+                    stalled_seconds=partition.stall.seconds(now) if partition.stall.stalled else None,
+                    stalled_because=tuple(engine.stall_reasons(partition)) if partition.stall.stalled else (),
                 )
             )
         quota = [
@@ -98,7 +100,17 @@ class Status:
             quota=tuple(quota),
             pending=tuple(LaneState(lane, contacts, events) for lane, contacts, events in delivery.pending_by_lane()),
             in_flight=delivery.in_flight,
-            waiting_for=tuple(WaitState(waiting.reason, waiting.count, waiting.detail) for waiting in engine.waiting()),
+            waiting_for=tuple(
+                WaitState(
+                    waiting.reason,
+                    waiting.count,
+                    waiting.detail,
+                    until_wall_seconds=(
+                        None if waiting.until_now_seconds is None else wall + waiting.until_now_seconds - now
+                    ),
+                )
+                for waiting in engine.waiting()
+            ),
             breakers=tuple(
                 BreakerState(
                     f"{state.endpoint}" if state.key == "default" else f"{state.endpoint} ({state.key})",

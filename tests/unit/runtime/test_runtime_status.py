@@ -273,3 +273,26 @@ def test_a_snapshot_names_no_contact() -> None:
         assert "private" not in repr(dataclasses.asdict(found))
 
     run(story())
+
+
+def test_a_frontier_that_stands_still_and_what_it_waits_for_are_in_the_status_as_in_the_log() -> None:
+    """With the reasons; and one that moves again is none any more."""
+
+    async def story() -> None:
+        house = House(meisa=FakeMeisa(lambda call: THROTTLED._replace(retry_after_seconds=100.0)))
+        status = status_of(house)
+        house.source.assign(P0)
+        house.source.feed([record(7)])
+        await asyncio.sleep(30)
+        (partition,) = status.snapshot().partitions
+        assert (partition.stalled_seconds, partition.stalled_because) == (None, ())
+        await asyncio.sleep(60)
+        snapshot = status.snapshot()
+        (partition,) = snapshot.partitions
+        assert partition.frontier == 7 and partition.stalled_seconds is not None
+        assert partition.stalled_seconds > 60 and partition.stalled_because == ("throttled",)
+        (waiting,) = snapshot.waiting_for
+        assert waiting.until_wall_seconds is not None
+        assert 0 < waiting.until_wall_seconds - snapshot.taken_at_wall_seconds <= 101
+
+    run(story())

@@ -88,6 +88,8 @@ async def test_status_is_the_snapshot_as_json_with_contacts_masked_and_keys_neve
         "paused": True,
         "oldest_wait_seconds": 75.0,
         "retention_seconds": None,
+        "stalled_seconds": None,
+        "stalled_because": [],
     }
     assert "a***@example.com" in facts["waiting_for"][0]["detail"]
     assert "anna" not in answer.text
