@@ -14,15 +14,21 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 from bridge.rules.shapes.shape import (
     ANY,
+    BOOL,
     BOOL_SHAPE,
     NEVER,
+    NULL,
     NULL_SHAPE,
+    NUMBER,
     NUMBER_SHAPE,
+    TEXT,
     TEXT_SHAPE,
     VALUES_MAX,
+    Array,
     Field,
     Object,
     Openness,
+    Scalar,
     Shape,
     intersection,
     list_of,
@@ -42,6 +48,16 @@ CONVERSIONS_MAX = 50_000
 _OBJECT_WORDS = frozenset({"properties", "required", "additionalProperties", "patternProperties", "propertyNames"})
 _LIST_WORDS = frozenset({"items", "prefixItems", "contains"})
 _CONDITIONAL = frozenset({"if", "then", "else", "dependentSchemas", "dependencies", "$dynamicRef", "$recursiveRef"})
+
+
+_OPEN = Shape(
+    [
+        *(Scalar(kind) for kind in (NULL, BOOL, NUMBER, TEXT)),
+        Array(ANY),
+        Object({}, Openness.OPEN),
+    ]
+)
+"""ANY, of which an object may have fields that the schemas it is combined with do not name: `then` names some."""
 
 
 def from_json_schema(document: Any, uri: str = "", others: Mapping[str, Any] | None = None) -> Shape:
@@ -79,6 +95,8 @@ class _Converter:
             made = self._convert(schema, at, (*chain, id(schema)))
             if chain:
                 return made  # it may have been cut short
+            if made is _OPEN:
+                made = ANY
             self._made[id(schema)] = made
             self._kept.append(schema)
         return self._made[id(schema)]
@@ -96,7 +114,8 @@ class _Converter:
             shape = intersection(shape, self.convert(part, at, chain))
         for word in ("anyOf", "oneOf"):
             if _list(schema.get(word)):
-                shape = intersection(shape, union(self.convert(part, at, chain) for part in schema[word]))
+                parts = [self.convert(part, at, chain) for part in schema[word]]
+                shape = intersection(shape, _OPEN if any(part is _OPEN for part in parts) else union(parts))
         if schema.get("unevaluatedProperties") is False and not _CONDITIONAL & schema.keys():
             shape = _closed(shape)
         return union([shape, NULL_SHAPE]) if schema.get("nullable") is True else shape
@@ -107,7 +126,7 @@ class _Converter:
         if kinds is None:
             guessed = [("object", _OBJECT_WORDS), ("array", _LIST_WORDS)]
             kinds = [kind for kind, words in guessed if words & schema.keys()] or None
-        shape = ANY
+        shape = _OPEN if kinds is None and _CONDITIONAL & schema.keys() else ANY
         if kinds is not None:
             shape = union(self._of_type(kind, schema, at) for kind in (kinds if isinstance(kinds, list) else [kinds]))
         if "const" in schema:
@@ -144,7 +163,7 @@ class _Converter:
         patterns = _map(schema.get("patternProperties"))
         more = schema.get("additionalProperties")
         required = {name for name in _list(schema.get("required")) if isinstance(name, str)}
-        if patterns or (more is not None and more is not False):
+        if patterns or more not in (None, False) or schema.get("unevaluatedProperties") not in (None, False):
             openness = Openness.OPEN
         elif more is False:
             openness = Openness.CLOSED

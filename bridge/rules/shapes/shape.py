@@ -224,7 +224,7 @@ def union(shapes: Iterable[Shape]) -> Shape:
 
 def intersection(left: Shape, right: Shape) -> Shape:
     """What is in both of them."""
-    if left.unknown or right.unknown:
+    if left.unknown or right.unknown or left is right:
         return right if left.unknown else left
     if len(left.alternatives) * len(right.alternatives) > ALTERNATIVES_MAX**2:
         return ANY

@@ -50,6 +50,7 @@ def in_words(shape: Shape) -> str:
         ({"allOf": [{"type": "string"}] * 100}, "any"),
         ({"not": {"type": "string"}}, "any"),
         ({"if": {"type": "string"}, "then": {"const": "a"}}, "any"),
+        ({"anyOf": [{"if": {}, "then": {}}, {"type": "string"}]}, "any"),
         ({"$ref": "#/$defs/x", "$defs": {"x": {"type": "string"}}}, "a text"),
         ({"$ref": "#/$defs/x", "type": ["string", "null"], "$defs": {"x": {"enum": ["a", None, 1]}}},
          "a text or null of ['None', 'a']"),
@@ -93,6 +94,24 @@ def test_json_schema_objects() -> None:
     assert in_words(at(patterned, "xy")) == "a text"
     conditional = from_json_schema({"properties": {"a": {}}, "if": {}, "then": {"properties": {"b": {}}}})
     assert not read(conditional, "b").undeclared
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {}}, "allOf": [{"if": {}, "then": {"properties": {"b": {}}}}]},
+        {"allOf": [{"properties": {"a": {}}}], "if": {}, "then": {"properties": {"b": {}}}},
+        {"properties": {"a": {}}, "anyOf": [{"$ref": "#/$defs/c"}], "$defs": {"c": {"if": {}, "else": {}}}},
+        {"properties": {"a": {}}, "unevaluatedProperties": True},
+        {"properties": {"a": {}}, "additionalProperties": {}},
+        {"properties": {"a": {}}, "allOf": [{"additionalProperties": True, "properties": {"c": {}}}]},
+    ],
+)
+def test_fields_that_are_named_where_nobody_looks(schema: Any) -> None:
+    """Where a condition may name further fields, or the schema lets more through, none is called missing."""
+    shape = from_json_schema(schema)
+    assert not read(shape, "b").undeclared
+    assert in_words(at(shape, "b")) == "any"
 
 
 def test_json_schema_objects_together() -> None:
