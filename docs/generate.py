@@ -205,7 +205,9 @@ def metrics() -> str:
 # Metrics
 
 `/metrics` on `admin.listen` never needs the token. Beside the metrics of the process itself (`process_…`: memory, CPU,
-file handles) it tells what follows, of this instance alone.
+file handles) it tells what follows, of this instance alone. Alert rules for Prometheus are in
+[deploy/prometheus/alerts.yaml](../deploy/prometheus/alerts.yaml), what to do about each in [runbook.md](runbook.md),
+and a Grafana dashboard in [deploy/grafana/dashboard.json](../deploy/grafana/dashboard.json).
 
 Counters begin at 0 with the process. Where all values of the labels are known beforehand they are told from the start,
 so that `increase()` sees the first failure; of `endpoint`, `status` and `rule` a series begins with its first count.

@@ -58,6 +58,8 @@ def test_commands_and_their_flags_exist(page: Path) -> None:
         assert words[1] in COMMANDS, line
         found = main.get_command(click.Context(main), words[1])
         assert found is not None
+        while isinstance(found, click.Group) and words[2:] and words[2] in found.commands:
+            found, words = found.commands[words[2]], words[1:]
         with click.Context(found) as context:
             flags = {flag for param in found.get_params(context) for flag in param.opts}
         assert [word for word in words[2:] if word.startswith("-") and word.partition("=")[0] not in flags] == [], line
