@@ -163,3 +163,23 @@ def test_what_is_chosen_above_comes_from_metrics_that_exist() -> None:
         assert found is not None and found[2] in check(found[1]).labels
     sources = [panel["datasource"]["uid"] for panel in PANELS]
     assert set(sources) == {"${datasource}"}, "it works with whatever Prometheus is called there"
+
+
+# The scenarios that promtool runs
+
+
+def test_each_alert_fires_in_a_scenario_and_scenarios_name_what_there_is() -> None:
+    """promtool itself, which runs them, is no part of the tests here; see CONTRIBUTING.md."""
+    scenarios = YAML(typ="safe").load(ROOT / "deploy" / "prometheus" / "alerts_test.yaml")
+    assert scenarios["rule_files"] == ["alerts.yaml"]
+    fired: set[str] = set()
+    for scenario in scenarios["tests"]:
+        for series in scenario["input_series"]:
+            found = check(series["series"])
+            (name,) = found.names
+            labels = set(re.findall(r"(\w+)=", series["series"]))
+            assert labels == found.labels, f"{name}: a scrape has all its labels"
+        for expected in scenario["promql_expr_test"]:
+            fired |= {name for each in expected["exp_samples"] for name in re.findall(r'"(\w+)"', each["labels"])}
+    assert fired == set(ALERTS)
+    assert any(not expected["exp_samples"] for each in scenarios["tests"] for expected in each["promql_expr_test"])
