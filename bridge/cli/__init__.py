@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "status": "bridge.cli.status:status",
     "offsets": "bridge.cli.offsets:offsets",
     "identities": "bridge.cli.identities:identities",
+    "contact": "bridge.cli.contact:contact",
     "schema": "bridge.cli.schema:schema",
     "init": "bridge.cli.init:init",
     "sandbox": "bridge.cli.play:sandbox",

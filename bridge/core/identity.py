@@ -60,7 +60,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from bridge.core import lazy_entries
 from bridge.core.registers import (
@@ -85,6 +85,15 @@ from bridge.model import Action, Contact, Kind, TopicPartition
 from bridge.ports import Store
 
 ENTRIES_MAX = 200_000
+
+
+class Forgotten(NamedTuple):
+    """A person who was erased."""
+
+    names: frozenset[str]
+    """By which they were known: `x:`, `e:`, `a:`."""
+    registers: frozenset[str]
+    """What was erased; further registers may stand for the same names elsewhere (core/known.py)."""
 
 
 class Identities:
@@ -213,8 +222,8 @@ class Identities:
         self._put(name, entry)
         return True
 
-    async def forget(self, email: str) -> int:
-        """Erases a person, with all former emails, aliases and kept values; returns how many registers that were.
+    async def forget(self, email: str) -> Forgotten:
+        """Erases a person, with all former emails, aliases and kept values.
 
         An email that somebody else has claimed since is theirs, and stays. Looks through the whole store; with one,
         `flush` it then. Raises StoreFailed.
@@ -235,17 +244,18 @@ class Identities:
                     altered[name] = entry._replace(rival=FORGOTTEN)
             if self._store is not None:
                 await self._store.load([id_name(external_id)])
-        erased = 0
+        erased = set()
         for name in mine:
-            erased += self._get(name) is not None if name not in entries else 1
+            if name in entries or self._get(name) is not None:
+                erased.add(name)
             self._entries.pop(name, None)
             if self._store is not None:
                 self._store.delete(name)
         for name, entry in altered.items():
             self._put(name, entry)
         if self._store is not None:
-            erased += await lazy_entries.erase(self._store, mine | {named})
-        return erased
+            erased.update(await lazy_entries.erase(self._store, mine | {named}))
+        return Forgotten(frozenset(mine | {named}), frozenset(erased))
 
     async def _all(self) -> AsyncIterator[tuple[str, Person]]:
         if self._store is None:

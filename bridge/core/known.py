@@ -374,6 +374,44 @@ def _decoded(value: bytes) -> Entry | Link | None:
     return Entry(0, 0, told_wall, others, identified, facts, assignment, whole if any(whole) else b"")
 
 
+async def erase(store: Store, keys: Iterable[str]) -> list[str]:
+    """Deletes what is stored of the contact with these names (`e:`, `x:`); which registers. Raises StoreFailed.
+
+    Whatever is linked with them goes too. That is always safe: a call more is made.
+    """
+    found: dict[str, None] = {}
+    names = {name_of(key) for key in keys}
+    await _gather(store, names, found)
+    # A link that was left behind when its contact's other names were forgotten is found by whom it leads to.
+    async for register, value in store.scan(PREFIX):
+        stored = _decoded(value)
+        if stored is not None and not names.isdisjoint(_linked(stored)):
+            found[register] = None
+    for register in found:
+        store.delete(register)
+    return list(found)
+
+
+async def _gather(store: Store, names: set[bytes], found: dict[str, None]) -> None:
+    """Adds the names that stored registers link with these, and finds their registers."""
+    waiting = list(names)
+    while waiting:
+        register = f"{PREFIX}{waiting.pop().hex()}"
+        await store.load([register])
+        value = store.get(register)
+        if value is None:
+            continue
+        found[register] = None
+        stored = _decoded(value)
+        further = set(_linked(stored)) - names if stored is not None else set()
+        names |= further
+        waiting += further
+
+
+def _linked(register: Entry | Link) -> tuple[bytes, ...]:
+    return (register.email,) if isinstance(register, Link) else register.others
+
+
 # Names
 
 

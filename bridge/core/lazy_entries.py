@@ -159,12 +159,12 @@ class Kept(NamedTuple):
     topic_hash: int | None
 
 
-async def erase(store: Store, names: Set[str]) -> int:
-    """Deletes the entries of whoever has one of these names (`e:`, `x:`); how many. Raises StoreFailed."""
+async def erase(store: Store, names: Set[str]) -> list[str]:
+    """Deletes the entries of whoever has one of these names (`e:`, `x:`); which ones. Raises StoreFailed."""
     found = [name async for name, value in store.scan(PREFIX) if not names.isdisjoint(_names(decoded(value)))]
     for name in found:
         store.delete(name)
-    return len(found)
+    return found
 
 
 def _names(kept: Kept | None) -> tuple[str, ...]:

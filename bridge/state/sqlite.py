@@ -165,6 +165,18 @@ class SqliteStore:
             made[name] = value if value is None or stored is None else self._merge(name, stored, value)
         return made
 
+    def scrub(self) -> bool:
+        """Makes what was deleted, and what was overwritten, unreadable in the file; blocks for as long as that takes.
+
+        False where another process keeps it from that; what was deleted is deleted all the same.
+        """
+        try:
+            self._db.execute("VACUUM")  # else it stands in free pages until something else needs the room
+            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            return False
+        return not busy
+
     async def close(self) -> None:
         if self._checkpoint is not None:
             self._checkpoint.join()

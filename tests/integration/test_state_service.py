@@ -1,6 +1,10 @@
 """The whole service over a state store that lasts: what one run learned, the next one knows."""
 
 import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -68,3 +72,44 @@ async def test_a_store_that_does_not_answer_is_refused_at_the_start(
     with pytest.raises(StartFailed, match=r"^the state in Redis at 127\.0\.0\.1:1 cannot be read: "):
         async with asyncio.timeout(20):
             await serve(place.settings())
+
+
+async def test_a_person_is_forgotten_while_the_service_runs(
+    embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """Nothing of them is in the file afterwards, and who comes later is delivered and learned as always."""
+    place = Place(embedded_kafka, tmp_path, sandbox.base_url, rules=RULES, partitions=1)
+    place.sections["topics"][place.topic]["keyed_by"] = "contact"
+    place.sections["state"] = {"url": "sqlite:///state.db"}
+    place.produce(
+        {"type": "user.signed_up", "data": {"email": "ada@example.com", "id": "7", "customer": "cus_ada"}},
+        {"type": "user.signed_up", "data": {"email": "eve@example.com", "id": "8", "customer": "cus_eve"}},
+    )
+    async with place.running():
+        await place.finished(2)
+        assert any("ada" in name for name in names(tmp_path / "state.db"))
+        command = [sys.executable, "-m", "bridge", "contact", "forget", "ADA@example.com", "--yes", "-c"]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*command, str(place.config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "MEISA_API_KEY": "meisa_test_sandbox"},
+        )
+        assert (done.returncode, done.stderr) == (0, "") and "What remains elsewhere" in done.stdout
+        left = names(tmp_path / "state.db")
+        assert "a:stripe:cus_eve" in left and not left & {"x:7", "e:ada@example.com", "a:stripe:cus_ada"}
+        place.produce({"type": "invoice.paid", "data": {"customer": "cus_eve"}})
+        await place.finished(3)
+        place.produce({"type": "user.signed_up", "data": {"email": "ada@example.com", "id": "9"}})
+        await place.finished(4)
+    assert place.letters() == [] and "x:9" in names(tmp_path / "state.db")
+
+
+def names(file: Path) -> set[str]:
+    db = sqlite3.connect(file)
+    found = {str(name) for (name,) in db.execute("SELECT name FROM register")}
+    db.close()
+    return found

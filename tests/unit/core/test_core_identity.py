@@ -430,11 +430,11 @@ def test_forgetting_a_person_erases_all_its_names() -> None:
         log.add(upsert("a@x", "7", stripe="c"))
         log.add(upsert("b@x", "7"))
         log.add(upsert("z@x", "8", stripe="d"))
-        assert asyncio.run(log.table.forget(email)) == 4
+        assert len(asyncio.run(log.table.forget(email)).registers) == 4
         assert log.of_id("7") is None and log.email("a@x") == "a@x" and log.of_alias(stripe="c").email is None
         assert log.of_id("8") == log.of_alias(stripe="d").email == "z@x"
         assert "7" not in repr(log.table._entries.items()).replace("7)", "")
-        assert asyncio.run(log.table.forget(email)) == 0
+        assert len(asyncio.run(log.table.forget(email)).registers) == 0
 
 
 def test_forgetting_leaves_to_others_what_they_have_claimed_since() -> None:
@@ -444,7 +444,7 @@ def test_forgetting_leaves_to_others_what_they_have_claimed_since() -> None:
     log.add(upsert("a@x", "seven"))
     log.add(upsert("b@x", "seven"))
     log.add(upsert("a@x", "8"))
-    assert asyncio.run(log.table.forget("b@x")) == 2
+    assert len(asyncio.run(log.table.forget("b@x")).registers) == 2
     assert "seven" not in repr(log.table._entries)
     assert log.of_id("8") == "a@x" and log.of_alias(stripe="c").email is None
 
@@ -454,10 +454,10 @@ def test_forgetting_an_email_erases_who_was_last_said_to_have_it() -> None:
     log = Log()
     log.add(upsert("b@x", "7"))
     log.add(upsert("b@x", "8"))
-    assert asyncio.run(log.table.forget("b@x")) == 3
+    assert len(asyncio.run(log.table.forget("b@x")).registers) == 3
     assert len(log.table) == 0
     log.add(upsert("c@x", stripe="c"))
-    assert asyncio.run(log.table.forget("c@x")) == 1
+    assert len(asyncio.run(log.table.forget("c@x")).registers) == 1
 
 
 def stored(store: MemoryStore) -> dict[str, bytes | None]:

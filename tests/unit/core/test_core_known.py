@@ -1,11 +1,12 @@
 """What Meisa is known to hold: believed exactly as long as nobody else can have written since its answer."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from bridge.core.known import DOUBT_SECONDS, FACTS_MAX, PREFIX, Known, name_of, names_in
+from bridge.core.known import DOUBT_SECONDS, FACTS_MAX, PREFIX, Known, erase, name_of, names_in
 from bridge.errors import StoreFailed
 from bridge.model import TopicPartition
 from bridge.state.memory import MemoryStore
@@ -431,3 +432,28 @@ def test_a_store_that_cannot_be_read_says_nothing() -> None:
             raise StoreFailed("away")
 
     assert differing(of(Failing()), BODY) is None
+
+
+# Erasing
+
+
+@pytest.mark.parametrize("key", ["e:ada@example.com", "x:7", "i:m1"])
+def test_erasing_by_any_name_erases_all_that_is_stored_of_a_contact_and_of_nobody_else(key: str) -> None:
+    store = stored()
+    store.put(f"{PREFIX}{name_of('e:eve@example.com').hex()}", b"another's")
+    assert len(asyncio.run(erase(store, [key]))) == 3
+    assert [register for register in store._values if register.startswith(PREFIX)] == [
+        f"{PREFIX}{name_of('e:eve@example.com').hex()}"
+    ]
+    assert asyncio.run(erase(store, [key])) == []
+
+
+def test_erasing_finds_links_that_were_left_behind_and_damaged_registers() -> None:
+    """A call that knew the contact by email alone has made its entry unknown, but not what had led to it."""
+    store = stored()
+    entry = f"{PREFIX}{name_of('e:ada@example.com').hex()}"
+    store.delete(entry)
+    assert len(asyncio.run(erase(store, ["e:ada@example.com"]))) == 2
+    store.put(entry, b"damaged")
+    assert asyncio.run(erase(store, ["e:ada@example.com"])) == [entry]
+    assert store.get(entry) is None
