@@ -134,10 +134,11 @@ class _Desk:
         from bridge.kafka.admin import probe
         from bridge.kafka.groups import Offsets
         from bridge.kafka.sample import Sampler
+        from bridge.observe.logs import quiet
 
         kafka = self._settings.kafka
         with contextlib.ExitStack() as opened:
-            opened.enter_context(_quiet())
+            opened.enter_context(quiet())
             self._describes = probe(kafka.bootstrap_servers, kafka.properties).describes
             sampler = self.asked(lambda: Sampler(kafka.bootstrap_servers, kafka.properties))
             self._sampler: Sampler = opened.enter_context(sampler)
@@ -249,19 +250,6 @@ class _Desk:
 
     def commit(self, positions: Sequence[Any]) -> None:
         self.asked(lambda: self._offsets.commit(positions))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The connection's own log says nothing that is not raised, too; and it would stand in the output."""
-    import structlog
-
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 def _chosen(settings: Settings, topics: Sequence[str]) -> dict[str, set[int]]:

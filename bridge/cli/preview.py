@@ -6,8 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -93,6 +92,7 @@ def preview(
     from bridge import app
     from bridge.config import placed
     from bridge.decoders import fetching_decoders
+    from bridge.observe.logs import quiet
     from bridge.preview import events
     from bridge.preview.rehearsal import rehearse
     from bridge.preview.report import report
@@ -103,7 +103,7 @@ def preview(
     except ProblemsFound as error:
         raise ProblemsFound(placed(error.problems, settings.place)) from None
     app.collect_seldom()
-    with _quiet(), _Bar(sys.stderr) as bar:
+    with quiet(), _Bar(sys.stderr) as bar:
         if file is not None:
             where = events.spread(partitions, decode, book.plan) if partitions else events.first_partition
             arrivals = _from_file(file, _topic_of_lines(settings, topic), list(settings.topics), last, where)
@@ -245,19 +245,6 @@ def _write_page(path: Path, report: Mapping[str, Any]) -> None:
         path.write_text(page(report), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The engine's log tells operators of a service what happens now; of a preview, the report tells it."""
-    import structlog
-
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 class _Bar:

@@ -10,8 +10,10 @@ expect next. Everything is masked before it is rendered, tracebacks included, be
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import logging
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import orjson
@@ -112,3 +114,14 @@ def _json(logger: WrappedLogger, method: str, event_dict: EventDict) -> str:
 def _console(*, colors: bool) -> Processor:
     # The traceback is text already, and masked; structlog's own rendering would show what was masked.
     return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is logged meanwhile: of a command, its output tells what an operator of a service would read in a log."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

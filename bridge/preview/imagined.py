@@ -28,7 +28,7 @@ from bridge.state.memory import MemoryStore
 LATENCY_SECONDS = 0.05
 """Of a call, there and back."""
 COMMIT_SECONDS = 0.008
-"""Of a commit, as measured on a real broker (shared/delivery.md)."""
+"""Of a commit, as measured on a real broker."""
 LETTER_SECONDS = 0.005
 STORED_MAX = 10_000_000
 """Registers: a few for each contact of at most a million events; nothing may be forgotten that a disk keeps."""

@@ -139,8 +139,8 @@ class Translator:
         while True:
             if isinstance(node, ast.Attribute):
                 chain.append((self._source.field(node), node))
-            elif isinstance(node, ast.Subscript) and (fixed := _fixed(node.slice)) is not None:
-                chain.append((fixed, node))
+            elif isinstance(node, ast.Subscript) and (key := fixed(node.slice)) is not None:
+                chain.append((key, node))
             else:
                 return node, chain[::-1]
             node = node.value
@@ -165,7 +165,7 @@ class Translator:
         return self._gen(base), "", chain, base
 
     def _access(self, node: ast.Attribute | ast.Subscript) -> ast.expr:
-        if isinstance(node, ast.Subscript) and _fixed(node.slice) is None:
+        if isinstance(node, ast.Subscript) and fixed(node.slice) is None:
             return self._index(node)
         made, path, chain, base = self._based(node)
         known = bool(path)
@@ -445,7 +445,7 @@ def joined(path: str, step: str | int) -> str:
     return f"{path}.{step}" if step.isidentifier() else f"{path}[{json.dumps(step, ensure_ascii=False)}]"
 
 
-def _fixed(node: ast.expr) -> str | int | None:
+def fixed(node: ast.expr) -> str | int | None:
     """A fixed key or index, as `data["first name"]` and `data.items[-1]` have it."""
     if isinstance(node, ast.Constant) and type(node.value) in (str, int):
         return node.value  # type: ignore[return-value]  # the type was looked at

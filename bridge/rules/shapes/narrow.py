@@ -21,6 +21,7 @@ from bridge.rules.shapes import refining
 from bridge.rules.shapes.refining import Change
 from bridge.rules.shapes.shape import ANY, NEVER, NULL, Shape, Step, union
 from bridge.rules.source import Source
+from bridge.rules.translator import fixed
 
 Env = Mapping[str, Shape]
 """Names as in the language (`data`, `event.type`, `headers` …) and those after `for`."""
@@ -59,17 +60,6 @@ class Path(NamedTuple):
     steps: tuple[Step, ...]
     nodes: tuple[ast.expr, ...]
     """The node of each step."""
-
-
-def fixed(node: ast.expr) -> Step | None:
-    """A fixed key or index."""
-    if isinstance(node, ast.Constant) and type(node.value) in (str, int):
-        return node.value  # type: ignore[return-value]  # the type was looked at
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        inner = node.operand
-        if isinstance(inner, ast.Constant) and type(inner.value) is int:
-            return -inner.value
-    return None
 
 
 def path_of(node: ast.expr, source: Source, env: Env) -> Path | None:

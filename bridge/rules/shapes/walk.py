@@ -20,7 +20,7 @@ from bridge.rules.shapes import refining
 from bridge.rules.shapes import shape as shapes
 from bridge.rules.shapes.calls import FUNCTIONS, METHODS, Signature, one_or_more
 from bridge.rules.shapes.equality import Finding, Side, listed, never_among, never_equal
-from bridge.rules.shapes.narrow import Env, bound, dead, fixed, narrowed, path_of
+from bridge.rules.shapes.narrow import Env, bound, dead, narrowed, path_of
 from bridge.rules.shapes.notes import MAYBE, MISSING, NEVER_EQUAL, WRONG, Forgiven, Telling
 from bridge.rules.shapes.shape import (
     ANY,
@@ -45,7 +45,7 @@ from bridge.rules.shapes.shape import (
     union,
     words,
 )
-from bridge.rules.translator import joined
+from bridge.rules.translator import fixed, joined
 
 _CONSTANTS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 _COMPARABLE = (frozenset({NUMBER, BOOL}), frozenset({TEXT}), frozenset({LIST}))

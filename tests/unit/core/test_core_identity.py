@@ -520,3 +520,12 @@ def test_rehearsing_teaches_nothing() -> None:
     assert table.lacking(lambda: table.admit(upsert("b@x", "7"), P, 9)) == set()
     table.admit(upsert("a@x", "7"), P, 5)
     assert table.resolve(action(Kind.ENROLL, id="7")).contact.email == "a@x"
+
+
+def test_an_event_that_says_what_was_imported_makes_it_the_logs_word() -> None:
+    """What is imported later replaces nothing that an event has said."""
+    log = Log()
+    assert log.table.seed(Contact("a@x", "7"))
+    log.add(upsert("a@x", "7"))
+    log.table.seed(Contact("b@x", "7"))
+    assert log.of_id("7") == "a@x"
