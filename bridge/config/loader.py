@@ -325,7 +325,7 @@ class _Walk:
         """What `{env: NAME}` or `{file: PATH}` stands for; None after a problem."""
         entries = self._entries(node)
         name = dotted(route)
-        kind, below = next(iter(entries.items()))
+        kind, below = next(iter(entries.items()), ("", node))
         if len(entries) != 1 or kind not in REFERENCE_KEYS or not isinstance(below.value, str) or not below.value:
             message = f"`{name}` should be either {{env: NAME}} or {{file: PATH}}, with nothing beside it"
             return self._complain(route, node, codes.BAD_REFERENCE, message)

@@ -53,6 +53,7 @@ MISTAKES = {
     "password with an exclamation mark": Mistake(
         with_("meisa", "meisa: {api_key: !hunter2 }"), "MB003", "3:18", "in quotes"
     ),
+    "a secret that refers to nothing": Mistake(with_("meisa", "meisa: {api_key: {}}"), "MB014", "3:18", "{env: NAME}"),
     "NUL": Mistake("a: \x00\n", "MB001", "", "not YAML"),
     "key twice": Mistake(MINIMAL + "rules: []\n", "MB002", "5:1", "line 4"),
     "tag": Mistake(with_("rules", "rules: !include a.yaml"), "MB003", "4:8", "leading !"),
