@@ -113,9 +113,8 @@ def lines(facts: Facts, drain: Drain | None, width: int = WIDTH) -> list[Line]:
         "Pending", [f"{p['lane']} {p['events']:,} events of {p['contacts']:,} contacts" for p in pending], width
     )
     dead = facts.get("dead_letters") or {}
-    made += _listed(
-        "Dead letters since the start", [f"{kind} {count:,}" for kind, count in sorted(dead.items())], width
-    )
+    kinds = [f"{kind} {count:,}" for kind, count in sorted(dead.items())] or ["none"]
+    made += _listed("Dead letters since the start", kinds, width)
     if dead:
         made.append(Line("  see: meisa-bridge dlq list"))
     finished = sorted((facts.get("totals") or {}).items(), key=lambda each: -each[1])
@@ -156,7 +155,11 @@ def _backlog(facts: Facts, drain: Drain | None, width: int) -> list[Line]:
     owned = f"{len(partitions)} partition{'' if len(partitions) == 1 else 's'}"
     lag = "not known yet" if facts.get("lag") is None else f"{facts['lag']:,} events"
     made = [Line(""), Line(f"Lag {lag} in {owned}; {facts.get('in_flight', 0)} calls in flight", "head")]
-    if drain is not None and drain.events:
+    if drain is None:
+        made.append(Line("  to drain: not known while the lag or the quota is not"))
+    elif not drain.events:
+        made.append(Line("  to drain: nothing"))
+    else:
         how = "measured since the start" if drain.measured else "assumed: nothing is measured yet"
         made.append(Line(f"  to drain: {duration(drain.seconds)} at best"))
         made += _wrapped(

@@ -166,6 +166,7 @@ class Kafka(Section):
     properties: dict[str, Property] = Field(
         default_factory=dict,
         repr=False,  # holds passwords in clear once they are resolved
+        exclude=True,  # from dumps, for the same reason
         description="Any librdkafka property, e.g. security.protocol; passwords only as {env: NAME} or {file: PATH}.",
     )
     offset_metadata_max_bytes: Whole = Field(
@@ -242,6 +243,7 @@ class Quota(Section):
     shared: Text = Field(
         "partitions",
         repr=False,  # may hold a password once it is resolved
+        exclude=True,
         description="How instances of the group share the quota: partitions (each owns an equal part of it, idle ones "
         "too), or redis://host:6379/0 (all use all of it; calls wait while that Redis cannot be asked).",
     )
@@ -316,6 +318,7 @@ class State(Section):
     url: Text = Field(
         "memory",
         repr=False,  # may hold a password once it is resolved
+        exclude=True,
         description="Where the identity table is kept: memory, sqlite:///file-beside-this-one.db, "
         "sqlite:////absolute/file.db or redis://host:6379/0.",
     )

@@ -112,6 +112,7 @@ def test_whatever_is_wrong_with_a_configuration_no_secret_shows(data: st.DataObj
             shown += [str(problem) for problem in examined.problems] + [repr(problem) for problem in examined.problems]
             if examined.settings is not None:
                 shown += [str(examined.settings), repr(examined.settings), f"{examined.settings.meisa!r}"]
+                shown.append(repr(examined.settings.model_dump()))
             examined.settings_or_raise()
         except UserError as error:
             shown += [str(error), repr(error)]

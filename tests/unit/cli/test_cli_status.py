@@ -104,6 +104,8 @@ def test_all_that_it_waits_for_has_its_count_and_its_end() -> None:
     assert "    120  quota: the quota is used up for now, until 09:56:00Z (in 43s)" in text
     assert "      8  retry: failed calls, to be tried again\n         a***@example.com: 503" in text
     assert "anna@" not in text
+    assert "Dead letters since the start\n  rejected 2\n  see: meisa-bridge dlq list" in text
+    assert "Dead letters since the start\n  none\n" in shown(replace(SNAPSHOT, dead_letters={}))
     assert "Waiting for nothing" in shown(replace(SNAPSHOT, waiting_for=()))
 
 
@@ -183,7 +185,8 @@ def test_time_to_drain_is_assumed_before_anything_is_measured_and_unknown_withou
     unknown = (replace(SNAPSHOT.partitions[0], lag=None),)
     assert drain_of(facts(replace(SNAPSHOT, partitions=unknown)), {}) is None
     assert drain_of(facts(replace(SNAPSHOT, quota=())), {}) is None
-    assert "to drain" not in shown(replace(SNAPSHOT, partitions=()), 80, fresh._replace(events=0))
+    assert "to drain: not known" in shown(SNAPSHOT, 80, None)
+    assert "to drain: nothing" in shown(replace(SNAPSHOT, partitions=()), 80, fresh._replace(events=0))
 
 
 def test_json_is_the_status_and_the_time_to_drain(monkeypatch: pytest.MonkeyPatch) -> None:
