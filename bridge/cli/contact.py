@@ -45,7 +45,7 @@ def forget(email: str, config: Path, dry_run: bool, yes: bool, as_json: bool) ->
     settings = load(config, os.environ)
 
     def ask(found: Erasure) -> None:
-        if not as_json:
+        if not (as_json or yes):
             for line in found.lines(dry_run=True):
                 click.echo(line)
         agree("Erase that? It cannot be undone.", yes)

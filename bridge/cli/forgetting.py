@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 ROUNDS_MAX: Final = 5
 """A service writes a person's registers again only while it works on their events."""
 
-SORTS: Final = {
-    "x": "names (email, external_id, aliases)",
-    "e": "names (email, external_id, aliases)",
-    "a": "names (email, external_id, aliases)",
-    "l": "kept values of lazy fields",
-    "k": "digests of what Meisa has (unchanged state)",
+SORTS: Final = {"x": "identities", "e": "identities", "a": "identities", "l": "lazy", "k": "unchanged"}
+"""By what registers' names begin with."""
+SORTS_TOLD: Final = {
+    "identities": "names (email, external_id, aliases)",
+    "lazy": "kept values of lazy fields",
+    "unchanged": "digests of what Meisa has (unchanged state)",
 }
 
 
@@ -52,10 +52,10 @@ class Erasure(NamedTuple):
                 "state.url is memory: nothing is kept in a store. What a running bridge knows of a person it forgets "
                 "when it ends: restart it"
             ]
-        if not self.counts:
-            return [f"{self.state}: nothing is kept of this person"]
-        made = [f"{self.state}: {'would be erased' if dry_run else 'erased'}"]
-        made += [f"{count:>7,} {sort}" for sort, count in self.counts.items()]
+        if not any(self.counts.values()):
+            return [f"state {self.state}: nothing is kept of this person"]
+        made = [f"state {self.state}: {'would be erased' if dry_run else 'erased'}"]
+        made += [f"{count:>7,} {SORTS_TOLD[sort]}" for sort, count in self.counts.items() if count]
         if self.scrubbed is False:
             made.append(
                 "  the file's free space may still hold it, because another process uses the file: "
@@ -104,7 +104,7 @@ async def erasing(
             registers, emails = await forgotten(store, emails)
             erased |= registers
         if registers:
-            raise StoreFailed(f"{where}: a running bridge goes on writing of this person; stop it first")
+            raise StoreFailed(f"state {where}: a running bridge goes on writing of this person; stop it first")
         # Also where nothing was found: another round may have left something in the file.
         scrubbed = store.scrub() if isinstance(store, SqliteStore) else None
         return found._replace(counts=_counts(erased), scrubbed=scrubbed)
@@ -200,10 +200,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _counts(registers: set[str]) -> dict[str, int]:
-    return dict(Counter(SORTS[name.partition(":")[0]] for name in sorted(registers)))
+    counted = Counter(SORTS[name.partition(":")[0]] for name in registers)
+    return {sort: counted[sort] for sort in SORTS_TOLD}
 
 
 def _where(url: str) -> str:
     """The state's URL without user and password."""
     scheme, separator, rest = url.partition("://")
-    return f"state {scheme}{separator}{rest.rpartition('@')[2]}".partition("?")[0]
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}".partition("?")[0]
