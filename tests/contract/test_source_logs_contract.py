@@ -238,7 +238,7 @@ async def test_latest_begins_behind_what_is_there(any_kafka: Cluster) -> None:
 @pytest.mark.kafka
 async def test_a_start_time_finds_the_first_record_from_then_on(real_kafka: RealKafka) -> None:
     """Only the real broker knows times; a time after the last record is the end."""
-    topic = real_kafka.create_topic(unique("time"), 2)
+    topic = real_kafka.create_topic(unique("time"), 2, retention_ms="-1")  # else the broker may remove what is so old
     real_kafka.produce(
         topic,
         *({"value": b"%d" % n, "partition": 0, "timestamp": 1_700_000_000_000 + n * 1000} for n in range(5)),
