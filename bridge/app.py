@@ -34,8 +34,9 @@ from bridge.loading import reread_rules, rules_seen, schema_files
 from bridge.meisa.assumed import Assumptions
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
-from bridge.model import Call, Kind, Outcome, Verdict, action_id
+from bridge.model import Call, Event, Kind, Outcome, Plan, Verdict, action_id
 from bridge.observe.metrics import Metrics
+from bridge.observe.rule_uses import RuleUses
 from bridge.ports import Clock, Store
 from bridge.replay.service import Replays
 from bridge.rules.handlers import sources as handler_sources
@@ -100,6 +101,7 @@ class Bridge:
         self._book = book
         self._writers = book.writers(settings.topics)
         """What may be written: by the rules in force, and by all that were since the start."""
+        self._uses = RuleUses(book.names)
         self._pings: dict[str, Outcome | None] = {}
         """What each key's first ping was answered."""
         self.store = store_of(settings)
@@ -178,7 +180,7 @@ class Bridge:
             group=group,
             decoders=made,
             schemas=schemas,
-            plan=self.replays.plan,
+            plan=self._plan,
             source=self.source,
             letters=self.letters,
             clock=clock,
@@ -224,6 +226,8 @@ class Bridge:
             saved=lambda: self.metrics.calls_saved,
             rules=lambda: self.reloading.state,
             dedupe_ids=lambda: self.duplicates.remembered,
+            traffic=self.metrics.traffic,
+            rule_uses=self._uses.states,
         )
         self.metrics.snapshot = self.status.snapshot
         admin = settings.admin
@@ -234,8 +238,10 @@ class Bridge:
             admin.token.read() if admin.token is not None else None,
             show_contacts=admin.show_contacts,
             resume=self._resume_topic,
+            slowest=self.delivery.slowest,
         )
         self.engine.burial.how_to_resume = self.admin.how_to_resume
+        self.engine.burial.heard = self._uses.heard
 
     def _quotas(
         self, limits: Sequence[tuple[int, float]], clock: Clock
@@ -304,6 +310,12 @@ class Bridge:
         )
         permissions.start(first_use=not called)
 
+    def _plan(self, event: Event) -> Plan:
+        """The rules' plan of a live event, counted for the dashboard."""
+        plan = self.replays.plan(event)
+        self._uses.planned(plan)
+        return plan
+
     def _resume_topic(self, topic: str) -> bool | None:
         """On request: True if the topic goes on, False if it was not stopped, None if it is not read here."""
         if topic not in self._settings.topics:
@@ -323,6 +335,7 @@ class Bridge:
     def _swap_rules(self, book: RuleBook) -> None:
         """Puts other rules in force, between two events: all that follows from rules follows from these now."""
         before, self._book = self._book, book
+        self._uses.in_force(book.names)
         self._writers = self._writers.joined(book.writers(self._settings.topics))
         self.delivery.unchanged.rules_changed(self._writers.others, self._writers.rekeyers, _fingerprint(self._writers))
         if reads_suppressions(book) and not reads_suppressions(before):

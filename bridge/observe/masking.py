@@ -26,6 +26,12 @@ def mask_email(text: str) -> str:
     return _EMAIL.sub(r"\1***\2", text)
 
 
+def mask_contact(name: str) -> str:
+    """A contact's name, of whatever kind: an address as above, of any other id the first character."""
+    masked = mask_email(name)
+    return masked if masked != name or not name else f"{name[0]}***"
+
+
 def mask_keys(text: str) -> str:
     """`meisa_live_abc` becomes `meisa_live_***`, wherever it stands in the text."""
     return _KEY.sub(r"\1***", text) if "meisa_" in text else text

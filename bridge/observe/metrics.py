@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from bridge.observe import catalogue
 from bridge.observe.catalogue import CATALOGUE as CATALOGUE  # for whoever looks for it here
 from bridge.observe.catalogue import Definition
-from bridge.observe.snapshot import Snapshot
+from bridge.observe.snapshot import LaneDelay, Snapshot, Traffic
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` beside every histogram would be metrics that nobody documented
@@ -106,6 +106,13 @@ class CountingMeter:
     def dead_letters_by_kind(self) -> dict[str, int]:
         return _sum_by(self.dead_letters, 0)
 
+    def traffic(self) -> Traffic:
+        """What came in and went out: what a snapshot carries."""
+        return Traffic(self.consumed_events.total(), _sum_by(self.calls, 1), self.lane_delays())
+
+    def lane_delays(self) -> tuple[LaneDelay, ...]:
+        return tuple(LaneDelay(lane, count, total) for lane, (count, total) in self.delays.items())
+
 
 def _sum_by(counts: Mapping[tuple[str, str], int], place: int) -> dict[str, int]:
     sums: Count[str] = Count()
@@ -147,6 +154,19 @@ class Metrics(CountingMeter):
         if observe is None:
             observe = self._observe_delay[lane] = self._delay_seconds.labels(lane).observe
         observe(seconds)
+
+    def lane_delays(self) -> tuple[LaneDelay, ...]:
+        """From the histogram: some 50 samples, read a few times a minute."""
+        found: dict[str, tuple[dict[str, float], list[tuple[float, int]]]] = {}
+        for sample in (sample for family in self._delay_seconds.collect() for sample in family.samples):
+            sums, within = found.setdefault(sample.labels["lane"], ({}, []))
+            if (bound := sample.labels.get("le")) is None:
+                sums[sample.name.removeprefix(f"{catalogue.DELAY_SECONDS.name}_")] = sample.value
+            elif bound != "+Inf":  # that is the count
+                within.append((float(bound), round(sample.value)))
+        return tuple(
+            LaneDelay(lane, round(sums["count"]), sums["sum"], tuple(within)) for lane, (sums, within) in found.items()
+        )
 
     def render(self) -> bytes:
         """The exposition of this moment; its content type is CONTENT_TYPE."""

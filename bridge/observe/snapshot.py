@@ -94,6 +94,57 @@ class RulesState:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneDelay:
+    """How long deliveries of one lane took since the start, from the record's timestamp."""
+
+    lane: str
+    count: int
+    total_seconds: float
+    within: tuple[tuple[float, int], ...] = ()
+    """Bounds in seconds, rising, each with how many deliveries took no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What came in and went out since the start."""
+
+    consumed: int = 0
+    """Records taken in."""
+    calls: Mapping[str, int] = field(default_factory=dict)
+    """Calls to Meisa by what they were answered (see the metric's label `status`)."""
+    delays: tuple[LaneDelay, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SlowContact:
+    """A contact whose oldest unfinished action has been here for long. No part of a snapshot: that names no contact."""
+
+    contact: str
+    """One of its names; to be masked before anybody sees it (bridge/web/page.py)."""
+    waited_seconds: float
+    action: str
+    """The kind of that action."""
+    state: str
+    """in flight | next | behind others of the contact"""
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuleUse:
+    """What one rule or handler in force did since the start, or since it came into force."""
+
+    name: str
+    events: int = 0
+    """Events for which it wanted something, or failed."""
+    letters: int = 0
+    """Dead letters that name it."""
+    last_error: str = ""
+    last_error_wall_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     version: str
     started_at_wall_seconds: float
@@ -127,6 +178,9 @@ class Snapshot:
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     """Dead letters written since the start, by kind."""
     rules: RulesState | None = None
+    traffic: Traffic = field(default_factory=Traffic)
+    rule_uses: tuple[RuleUse, ...] = ()
+    """Of every rule and handler in force, by name."""
 
     def unready(self) -> str | None:
         """Why work cannot be done at present, in one line; None when ready. Readiness needs no partition."""

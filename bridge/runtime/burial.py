@@ -51,6 +51,8 @@ class Burial:
         self._tasks: set[asyncio.Task[None]] = set()
         self.how_to_resume: Callable[[str], str] = lambda topic: ""
         """Tells people how a stopped topic is resumed, in one line."""
+        self.heard: Callable[[Letter], None] = lambda letter: None
+        """Hears of each letter as it comes, written yet or not."""
         self.trouble = ""
         """Why letters cannot be written; empty while they can."""
 
@@ -99,6 +101,7 @@ class Burial:
         if partition is None:
             return completion  # of an older assignment: its new owner writes the letter
         letter = replace(letter, failed_at_wall_seconds=self._clock.wall())
+        self.heard(letter)
         cap = self._caps[letter.record.topic]
         if letter.kind not in UNCAPPED and letter.record.offset not in partition.capped:
             partition.capped.add(letter.record.offset)

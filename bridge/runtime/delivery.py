@@ -37,6 +37,7 @@ from bridge.model import (
     Verdict,
     Waiting,
 )
+from bridge.observe.snapshot import SlowContact
 from bridge.ports import Clock, Meisa, Meter, Store
 from bridge.runtime.clock import MeisaClock
 from bridge.runtime.completion import Completion
@@ -50,6 +51,7 @@ from bridge.runtime.lookups import Work
 from bridge.runtime.marks import Marks, NoMarks
 from bridge.runtime.names import Names
 from bridge.runtime.sending import PLACES, SPARED, Sending
+from bridge.runtime.slowest import slowest
 from bridge.runtime.unchanged import UNCHANGED, Unchanged
 
 JOINING = (Kind.UPSERT, Kind.ADD_TAG)
@@ -568,6 +570,10 @@ class Delivery:
 
     def key_states(self) -> list[KeyState]:
         return self.sending.key_states()
+
+    def slowest(self) -> list[SlowContact]:
+        """The contacts whose work has been here longest."""
+        return slowest(self._items.values(), self._clock.now())
 
     def held_endpoints(self) -> list[GateState]:
         return self.sending.held_endpoints()

@@ -12,7 +12,9 @@ from bridge.observe.snapshot import (
     PartitionState,
     QuotaState,
     RulesState,
+    RuleUse,
     Snapshot,
+    Traffic,
     WaitState,
 )
 from bridge.ports import Clock
@@ -39,6 +41,8 @@ class Status:
         saved: Callable[[], Mapping[str, int]] = dict,
         rules: Callable[[], RulesState | None] = lambda: None,
         dedupe_ids: Callable[[], int] = lambda: 0,
+        traffic: Callable[[], Traffic] = Traffic,
+        rule_uses: Callable[[], tuple[RuleUse, ...]] = tuple,
     ) -> None:
         self._engine = engine
         self._delivery = delivery
@@ -49,6 +53,8 @@ class Status:
         self._saved = saved
         self._rules = rules
         self._dedupe_ids = dedupe_ids
+        self._traffic = traffic
+        self._rule_uses = rule_uses
         self._started_wall = clock.wall()
         self.state = "starting"
         self.introduced = True
@@ -128,4 +134,6 @@ class Status:
             dedupe_ids=self._dedupe_ids(),
             dead_letters=dict(self._dead_letters()),
             rules=self._rules(),
+            traffic=self._traffic(),
+            rule_uses=self._rule_uses(),
         )

@@ -1,7 +1,8 @@
 """Health, metrics and status over HTTP, in the bridge's own process and on its event loop.
 
-`/livez`, `/readyz` and `/metrics` are for machines and never need the token; `/api/status` and `/` do where one is
-set: as `Authorization: Bearer …`, or as the password of basic authentication, which is what a browser can ask for.
+`/livez`, `/readyz` and `/metrics` are for machines and never need the token; `/api/status`, `/api/live` and `/` do
+where one is set: as `Authorization: Bearer …`, or as the password of basic authentication, which is what a browser can
+ask for. The page's script and style say nothing of the bridge's state, and are given to everybody.
 `POST /api/topics/<topic>/resume` is the one request that changes something. It needs the token too, and is refused to
 pages of other sites: a browser would carry it out for them, with the password that it keeps, or (where none is set)
 under a foreign name that was made to point to this machine.
@@ -20,19 +21,28 @@ import hmac
 import importlib
 import ipaddress
 import socket
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+import structlog
+
 from bridge.errors import StartFailed, UsageError
+from bridge.observe.history import EVERY_SECONDS as HISTORY_EVERY_SECONDS
+from bridge.observe.history import History
 from bridge.observe.metrics import CONTENT_TYPE
-from bridge.observe.snapshot import Snapshot
+from bridge.observe.snapshot import SlowContact, Snapshot
+from bridge.web import page
+from bridge.web.live import Live
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
     from uvicorn import Server
+
+log = structlog.get_logger(__name__)
 
 CONNECTIONS_MAX = 100
 """More than probes, a scraper and a few people ever hold; beyond it uvicorn answers 503 instead of growing."""
@@ -41,8 +51,10 @@ STOP_SECONDS = 2
 
 HEADERS = {
     "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'self'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
     # Not `no-referrer`: with it a browser says `Origin: null` for our own page's button, as for anybody's.
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
@@ -78,7 +90,7 @@ class AdminServer:
     """Serves from `start()` to `stop()`. Raises UsageError for a listen address that is not one or needs a token.
 
     `resume` goes on with a topic that its dead letters had stopped: True if it did, False if the topic was not stopped,
-    None if it is none of ours.
+    None if it is none of ours. `slowest` tells the contacts that wait longest, not masked yet.
     """
 
     def __init__(
@@ -90,6 +102,7 @@ class AdminServer:
         *,
         show_contacts: bool = False,
         resume: Callable[[str], bool | None] = lambda topic: None,
+        slowest: Callable[[], Sequence[SlowContact]] = tuple,
     ) -> None:
         self._host, self._port = parse_listen(listen)
         if not token and not is_loopback(self._host):
@@ -103,6 +116,10 @@ class AdminServer:
         self._token = token or None
         self._show_contacts = show_contacts
         self._resume = resume
+        self._slowest = slowest
+        self._history = History()
+        self._live = self._streams()
+        self._watching: asyncio.Task[None] | None = None
         self._server: Server | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -127,6 +144,8 @@ class AdminServer:
         try:
             await asyncio.to_thread(_import)
             started = asyncio.Event()
+            self._live = self._streams()
+            self._watching = asyncio.create_task(self._watch(), name="history")
             self._server = _server(self._app(), started)
             self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="admin server")
             waiting = asyncio.create_task(started.wait())
@@ -144,6 +163,9 @@ class AdminServer:
         """Stops listening; open requests get a moment to end. Does nothing if it never started."""
         server, task = self._server, self._task
         self._server = self._task = None
+        self._live.stop()
+        if self._watching is not None:
+            await asyncio.wait({self._watching})
         if server is None or task is None:
             return
         server.should_exit = True
@@ -151,6 +173,23 @@ class AdminServer:
         if not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=1)
+
+    def _streams(self) -> Live:
+        return Live(self._parts)
+
+    def _parts(self) -> Mapping[str, str]:
+        """The page's sections as they are now."""
+        return page.parts(self._snapshot(), self._history, self._slowest(), show_contacts=self._show_contacts)
+
+    async def _watch(self) -> None:
+        """Takes a moment for the plots now and then, until the stop."""
+        while True:
+            try:
+                self._history.take(self._snapshot())
+            except Exception:
+                log.exception("the state could not be read: the dashboard's plots have a gap, and nothing else")
+            if await self._live.stopped(HISTORY_EVERY_SECONDS):
+                return
 
     def _bind(self) -> socket.socket:
         try:
@@ -177,10 +216,8 @@ class AdminServer:
 
     def _app(self) -> Starlette:
         from starlette.applications import Starlette
-        from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+        from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
         from starlette.routing import Route
-
-        from bridge.web import page
 
         async def livez(request: Request) -> Response:
             return PlainTextResponse("ok", headers=HEADERS)
@@ -197,14 +234,43 @@ class AdminServer:
         async def status(request: Request) -> Response:
             if not self._admits(request):
                 return denied()
-            facts = page.facts(self._snapshot(), show_contacts=self._show_contacts)
+            facts = page.facts(self._snapshot(), self._slowest(), show_contacts=self._show_contacts)
             return Response(page.as_json(facts), media_type="application/json", headers=HEADERS)
 
         async def index(request: Request) -> Response:
             if not self._admits(request):
                 return denied()
-            facts = page.facts(self._snapshot(), show_contacts=self._show_contacts)
-            return Response(page.as_html(facts), media_type="text/html", headers=HEADERS)
+            return Response(page.as_html(self._parts()), media_type="text/html", headers=HEADERS)
+
+        async def live(request: Request) -> Response:
+            if not self._admits(request):
+                return denied()
+            if request.method == "HEAD":  # its answer would have no body, and no end
+                return Response(media_type="text/event-stream", headers=HEADERS)
+            if self._live.full:
+                return JSONResponse({"error": "too many pages are open"}, status_code=503, headers=HEADERS)
+            streams = self._live
+            streams.open += 1  # here and not in the stream: what is counted late lets too many in
+            return CountedStream(streams, streams.stream(), media_type="text/event-stream", headers=HEADERS)
+
+        class CountedStream(StreamingResponse):
+            """Gives its place back however it ends, begun or not."""
+
+            def __init__(self, streams: Live, *given: Any, **named: Any) -> None:
+                super().__init__(*given, **named)
+                self._streams = streams
+
+            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+                try:
+                    await super().__call__(scope, receive, send)
+                finally:
+                    self._streams.open -= 1
+
+        async def style(request: Request) -> Response:
+            return Response(page.static("dashboard.css"), media_type="text/css", headers=HEADERS)
+
+        async def script(request: Request) -> Response:
+            return Response(page.static("dashboard.js"), media_type="text/javascript", headers=HEADERS)
 
         async def resume(request: Request) -> Response:
             topic = request.path_params["topic"]
@@ -239,6 +305,9 @@ class AdminServer:
                 Route("/api/status", status),
                 Route("/api/topics/{topic}/resume", resume, methods=["POST"]),
                 Route("/", index),
+                Route("/api/live", live),
+                Route("/dashboard.css", style),
+                Route("/dashboard.js", script),
                 Route("/favicon.ico", favicon),
             ]
         )

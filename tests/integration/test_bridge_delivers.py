@@ -37,6 +37,7 @@ def test_mixed_events_arrive_in_order_with_nothing_lost_and_poison_dead_lettered
         made.produce(produced)
         bridge = made.start()
         finished(made, 1500)
+        told = made.status()
         bridge.end()
         found = made.audit(produced)
         assert (found.lost, found.out_of_order, found.repeated, found.wrong_letters) == ([], [], [], [])
@@ -53,6 +54,11 @@ def test_mixed_events_arrive_in_order_with_nothing_lost_and_poison_dead_lettered
         assert headers["meisa-bridge.undelivered"] == b"[0]"
         assert headers["meisa-bridge.source.topic"] == made.topic.encode()
         assert headers["meisa-bridge.attempts"] == b"1"
+        uses = {use["name"]: use for use in told["rule_uses"]}
+        assert told["traffic"]["consumed"] == 1500
+        assert told["traffic"]["calls"]["400"] > 0
+        assert sum(each["count"] for each in told["traffic"]["delays"]) > 1000
+        assert uses["login"]["events"] >= uses["login"]["letters"] > 0 and uses["login"]["last_error"]
 
 
 def test_kill_9_in_the_middle_loses_nothing(any_kafka: Cluster, meisa: Sandbox, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from bridge.observe.logs import TEXT_MAX, configure
-from bridge.observe.masking import mask, mask_email, mask_keys
+from bridge.observe.masking import mask, mask_contact, mask_email, mask_keys
 
 
 class Terminal(io.StringIO):
@@ -164,6 +164,15 @@ def test_odd_values_never_break_a_line(odd: Any) -> None:
 def test_mask_email(text: str, masked: str) -> None:
     assert mask_email(text) == masked
     assert mask_email(masked) == masked
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"),
+    [("anna@example.com", "a***@example.com"), ("customer-7", "c***"), ("7", "7***"), ("anna@", "a***"), ("", "")],
+)
+def test_a_contacts_name_is_masked_whatever_it_is(name: str, masked: str) -> None:
+    """An id may be a name or a number of something else; the first character must do."""
+    assert mask_contact(name) == masked
 
 
 def test_masking_takes_linear_time() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -12,7 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.errors import UsageError
 from bridge.observe.metrics import Metrics
-from bridge.observe.snapshot import BreakerState, LaneState, PartitionState, QuotaState, Snapshot, WaitState
+from bridge.observe.snapshot import (
+    BreakerState,
+    LaneState,
+    PartitionState,
+    QuotaState,
+    SlowContact,
+    Snapshot,
+    WaitState,
+)
 from bridge.web import AdminServer
 
 SNAPSHOT = Snapshot(
@@ -117,10 +126,11 @@ async def test_the_page_shows_the_same_facts_and_escapes_them() -> None:
         "a***@example.com",
     ):
         assert fact in answer.text, fact
-    assert "<script" not in answer.text
+    assert re.findall("<script[^>]*>", answer.text) == ['<script src="/dashboard.js" defer>']
     assert "&lt;script&gt;" in answer.text
-    assert "script-src" not in answer.headers["content-security-policy"]
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self';" in policy and "unsafe" not in policy
+    assert not re.search(r"<[^>]* (?:style|on\w+)=", answer.text), "the policy forbids both inside of the page"
 
 
 async def test_the_page_of_a_bridge_that_has_done_nothing_yet() -> None:
@@ -134,7 +144,7 @@ async def test_the_favicon_is_there() -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
 
 
-@pytest.mark.parametrize("path", ["/api/status", "/"])
+@pytest.mark.parametrize("path", ["/api/status", "/", "/api/live"])
 @pytest.mark.parametrize(
     "authorization",
     [
@@ -168,12 +178,12 @@ async def test_the_token_opens_as_bearer_and_as_a_browsers_password(path: str, t
         assert (await get(admin, path, authorization)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/favicon.ico"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/favicon.ico", "/dashboard.css", "/dashboard.js"])
 async def test_probes_and_scrapes_never_need_the_token(path: str) -> None:
     assert (await get(server(token="s3cret"), path)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/livez", "/", "/api/status", "/nowhere"])
+@pytest.mark.parametrize("path", ["/livez", "/", "/api/status", "/api/live", "/nowhere"])
 async def test_other_methods_and_paths_are_refused(path: str) -> None:
     transport = httpx.ASGITransport(app=server()._app())
     async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
@@ -201,3 +211,26 @@ def test_what_is_no_address_is_said_in_one_line(listen: str) -> None:
 def test_the_url_can_be_typed() -> None:
     assert AdminServer("127.0.0.1:8080", Metrics(), lambda: SNAPSHOT).url == "http://127.0.0.1:8080"
     assert AdminServer("[::1]:8080", Metrics(), lambda: SNAPSHOT).url == "http://[::1]:8080"
+
+
+async def test_status_and_page_name_the_slowest_contacts_masked() -> None:
+    """They come beside the snapshot, which names nobody; ids that are no addresses are masked too."""
+    slow = [SlowContact(name, 75.0, "upsert", "next", "users", 0, 7) for name in ("anna@example.com", "customer-7")]
+
+    def admin(show: bool) -> AdminServer:
+        return AdminServer("127.0.0.1:0", Metrics(), lambda: SNAPSHOT, show_contacts=show, slowest=lambda: slow)
+
+    for path in ("/api/status", "/"):
+        hidden, shown = (await get(admin(False), path)).text, (await get(admin(True), path)).text
+        assert "a***@example.com" in hidden and "c***" in hidden
+        assert "anna@" not in hidden and "customer-7" not in hidden
+        assert "anna@example.com" in shown and "customer-7" in shown
+    assert (await get(admin(False), "/api/status")).json()["slowest_contacts"][1] == {
+        "contact": "c***",
+        "waited_seconds": 75.0,
+        "action": "upsert",
+        "state": "next",
+        "topic": "users",
+        "partition": 0,
+        "offset": 7,
+    }
