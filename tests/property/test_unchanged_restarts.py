@@ -24,6 +24,7 @@ from bridge.model import Call, Outcome, Record, TopicPartition, action_id
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 from bridge.runtime.unchanged import Unchanged
+from tests.support.amount import examples
 from tests.support.disk import Disk
 from tests.support.fakes import CountingMeter, FakeLetters, FakeSource
 from tests.support.virtual import PROCESS, Process, VirtualClock, run
@@ -249,7 +250,7 @@ PLAN = Happens("plan", 0, "a", 2.0)
 A, B = Happens("plan", 0, "a"), Happens("plan", 0, "b")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(STORIES, st.sampled_from([b"7", None]))
 @example([PLAN, B, Happens("KILL", 0, "x", 0.055), A], b"7")
 @example([PLAN, B, Happens("KILL", 0, "x", 0.09), A], b"7")

@@ -15,7 +15,7 @@ from tests.support.needs import is_set
 
 T = TypeVar("T")
 
-PART = 4
+PART = 8
 """One of so many is tried every day."""
 
 
