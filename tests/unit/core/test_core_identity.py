@@ -529,3 +529,14 @@ def test_an_event_that_says_what_was_imported_makes_it_the_logs_word() -> None:
     log.add(upsert("a@x", "7"))
     log.table.seed(Contact("b@x", "7"))
     assert log.of_id("7") == "a@x"
+
+
+def test_what_another_partition_repeats_does_not_let_older_records_speak_again() -> None:
+    """The marks of both partitions stay: a record that is read again still says nothing new."""
+    log = Log()
+    for _ in range(3):
+        log.add(upsert("a@x", "7"))
+    log.add(upsert("a@x", "7"), to=Q)
+    log.table.admit(upsert("a@x", "7"), P, 0)
+    log.table.admit(upsert("b@x", "7"), P, 1)
+    assert log.of_id("7") == "a@x"
