@@ -29,8 +29,7 @@ from bridge.kafka.admin import has_committed, probe
 from bridge.kafka.consumer import KafkaSource
 from bridge.kafka.letters import KafkaLetters
 from bridge.kafka.replays import KafkaLogs
-from bridge.loading import load_rules as load_rules  # for whoever looks for it here
-from bridge.loading import reread_rules, rules_seen, schema_files
+from bridge.loading import load_rules, reread_rules, rules_seen, schema_files
 from bridge.meisa.assumed import Assumptions
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from bridge.app import load_rules, secrets
+from bridge.app import secrets
 from bridge.decoders import registries
 from bridge.errors import LedgerFailed, Problem, ProblemsFound, RegistryFailed, StartFailed, UsageError, UserError
 from bridge.introductions import introduction, not_meisa
 from bridge.kafka.admin import Cluster, create_topics, probe, retention_seconds
 from bridge.kafka.properties import validate
+from bridge.loading import load_rules
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
 from bridge.model import Call, Kind, Outcome, Verdict

@@ -17,7 +17,6 @@ from bridge.errors import UsageError
 
 if TYPE_CHECKING:
     from bridge.cli.dead_letters import Found, Shelf
-    from bridge.config import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -252,9 +251,9 @@ def _exit(status: int) -> None:
 
 
 def _run(config: Path, work: Callable[[Shelf], Coroutine[Any, Any, T]]) -> T:
-    from bridge.config import examine
+    from bridge.config import load
 
-    settings: Settings = examine(config, os.environ).settings_or_raise()
+    settings = load(config, os.environ)
 
     from bridge.cli.dead_letters import Shelf
 

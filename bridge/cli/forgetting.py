@@ -10,10 +10,9 @@ until nothing is found. What it keeps in memory alone stays there until it ends.
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bridge.core import known
@@ -173,9 +172,10 @@ def _asked(settings: Settings) -> tuple[dict[str, float], int | None, str]:
     """Retention by topic, members of the group (None: not known), and what to say where Kafka does not tell."""
     from bridge.kafka.admin import retention_seconds
     from bridge.kafka.groups import members
+    from bridge.observe.logs import quiet
 
     kafka, letters = settings.kafka, settings.dead_letters
-    with _quiet():
+    with quiet():
         try:
             there = members(kafka.bootstrap_servers, kafka.properties, kafka.group_id)
             if there is None:
@@ -184,19 +184,6 @@ def _asked(settings: Settings) -> tuple[dict[str, float], int | None, str]:
             return retention_seconds(kafka.bootstrap_servers, kafka.properties, topics), len(there), ""
         except (LogFailed, StartFailed, UserError):
             return {}, None, "for as long as the topic keeps records (Kafka did not answer)"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The connection's own log would stand in the output."""
-    import structlog
-
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 def _counts(registers: set[str]) -> dict[str, int]:

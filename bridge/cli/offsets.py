@@ -52,7 +52,9 @@ def show(config: Path, topics: tuple[str, ...], as_json: bool) -> None:
 
     Beyond the committed offset events may have finished, and triggers may have started that are not known to be sent.
     """
-    settings = _settings(config)
+    from bridge.config import load
+
+    settings = load(config, os.environ)
     with _Desk(settings, topics) as desk:
         standings = desk.standings()
     wall = time.time()
@@ -77,10 +79,11 @@ def reset(config: Path, topics: tuple[str, ...], to: str, dry_run: bool, yes: bo
     Events that are read again are delivered again: which emails could go out twice is told before anything is asked.
     What of the quota is used stays used.
     """
+    from bridge.config import load
     from bridge.kafka.groups import GroupHasMembers, members
     from bridge.model import Position
 
-    settings = _settings(config)
+    settings = load(config, os.environ)
     kafka = settings.kafka
     with _Desk(settings, topics) as desk:
         there = desk.asked(lambda: members(kafka.bootstrap_servers, kafka.properties, kafka.group_id))
@@ -115,12 +118,6 @@ def reset(config: Path, topics: tuple[str, ...], to: str, dry_run: bool, yes: bo
             ]
         )
     click.echo(f"{len(changed)} offsets of group {kafka.group_id} were set", err=True)
-
-
-def _settings(config: Path) -> Settings:
-    from bridge.config import examine
-
-    return examine(config, os.environ).settings_or_raise()
 
 
 class _Desk:
@@ -203,8 +200,8 @@ class _Desk:
 
     def consequences(self, moves: Sequence[Move]) -> tuple[Consequence, Consequence]:
         """What is done again, and what is never done."""
-        from bridge.app import load_rules
         from bridge.decoders import fetching_decoders
+        from bridge.loading import load_rules
         from bridge.positions import READ_MAX, consequence
 
         book = load_rules(self._settings)

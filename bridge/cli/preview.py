@@ -92,13 +92,14 @@ def preview(
     from bridge import app
     from bridge.config import placed
     from bridge.decoders import fetching_decoders
+    from bridge.loading import load_rules
     from bridge.observe.logs import quiet
     from bridge.preview import events
     from bridge.preview.rehearsal import rehearse
     from bridge.preview.report import report
 
     try:
-        book = app.load_rules(settings)
+        book = load_rules(settings)
         decode = fetching_decoders(settings, also_json=file is not None)
     except ProblemsFound as error:
         raise ProblemsFound(placed(error.problems, settings.place)) from None

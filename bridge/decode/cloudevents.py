@@ -280,11 +280,7 @@ def _check_version(version: Any, where: str) -> None:
 
 def _time(record: Record, text: str | None, where: str) -> tuple[str, float]:
     try:
-        if text is not None:
-            return times.from_text(text)
-        if record.timestamp_ms >= 0:
-            return times.from_milliseconds(record.timestamp_ms)
-        message = "the time is missing, and the record has no timestamp either"
+        return times.of_record(record.timestamp_ms) if text is None else times.from_text(text)
     except times.NotATime as fault:
         message = f"{where if text is not None else 'the time'} {fault}"
     raise DecodeError(message, "time")

@@ -133,9 +133,7 @@ def _time(record: Record, payload: dict[str, Any], source: dict[str, Any]) -> tu
             if milliseconds.__class__ is not int:
                 raise times.NotATime(f"is {kind_of(milliseconds)}; it must be milliseconds since 1970")
             return times.from_milliseconds(milliseconds)
-        if record.timestamp_ms >= 0:
-            return times.from_milliseconds(record.timestamp_ms)
-        message = "the time is missing, and the record has no timestamp either"
+        return times.of_record(record.timestamp_ms)
     except times.NotATime as fault:
         message = f"{where} {fault}"
     raise DecodeError(message, where)

@@ -78,11 +78,8 @@ def event_of(
             time_text, seconds = times.from_text(time)
         elif time is not None:
             time_text, seconds = times.parse(time)
-        elif record.timestamp_ms >= 0:
-            time_text, seconds = times.from_milliseconds(record.timestamp_ms)
         else:
-            # An age nobody knows must not pass for a young one: a trigger might be a year old.
-            raise times.NotATime("is missing, and the record has no timestamp either")
+            time_text, seconds = times.of_record(record.timestamp_ms)
     except times.NotATime as fault:
         path = paths["time"]
         raise DecodeError(f"{path} {fault}" if time is not None else f"the time {fault}", path) from None

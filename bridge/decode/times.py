@@ -46,6 +46,16 @@ def from_milliseconds(milliseconds: int) -> tuple[str, float]:
     return f"{text}.{rest:03d}Z" if rest else f"{text}Z", milliseconds / 1000
 
 
+def of_record(milliseconds: int) -> tuple[str, float]:
+    """The same, for an event that tells no time of its own; below zero means that the record has none. Raises NotATime.
+
+    An age nobody knows must not pass for a young one: a trigger might be a year old.
+    """
+    if milliseconds < 0:
+        raise NotATime("is missing, and the record has no timestamp either")
+    return from_milliseconds(milliseconds)
+
+
 @lru_cache(maxsize=4096)  # neighbouring records share their second; an hour of seconds fits
 def _second_text(second: int) -> str:
     return (_EPOCH + timedelta(seconds=second)).replace(tzinfo=None).isoformat()

@@ -22,6 +22,7 @@ from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, Topi
 from bridge.ports import Clock, SourceListener
 from bridge.sandbox.contacts import Answer, iso
 from bridge.sandbox.fields import Refused
+from bridge.sandbox.options import SCOPES
 from bridge.sandbox.world import World, WorldOptions
 from bridge.state.memory import MemoryStore
 
@@ -32,14 +33,6 @@ COMMIT_SECONDS = 0.008
 LETTER_SECONDS = 0.005
 STORED_MAX = 10_000_000
 """Registers: a few for each contact of at most a million events; nothing may be forgotten that a disk keeps."""
-SCOPES = (
-    "contacts:read",
-    "contacts:write",
-    "events:track",
-    "sequences:read",
-    "sequences:enroll",
-    "emails:trigger",
-)
 
 
 class ImaginedMeisa:

@@ -22,6 +22,7 @@ from bridge import app
 from bridge.app import Bridge, serve
 from bridge.errors import ProblemsFound, StartFailed
 from bridge.kafka import consumer
+from bridge.loading import load_rules
 from bridge.observe.metrics import CATALOGUE
 from bridge.sandbox.children import free_port
 from bridge.sandbox.faults import Rule
@@ -418,7 +419,7 @@ def test_plain_http_in_a_private_network_is_allowed_where_it_is_said(embedded_ka
         place.settings()
     place.sections["meisa"]["allow_http"] = True
     settings = place.settings()
-    Bridge(settings, app.load_rules(settings), failed=lambda message: None)
+    Bridge(settings, load_rules(settings), failed=lambda message: None)
 
 
 # What it shows

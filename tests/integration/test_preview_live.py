@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient
 
-from bridge.app import load_rules
 from bridge.cli import main
 from bridge.decoders import decoders
 from bridge.kafka.sample import sample
+from bridge.loading import load_rules
 from bridge.preview.events import from_topic, timeline
 from bridge.preview.rehearsal import rehearse
 from bridge.sandbox.server import SandboxServer

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bridge import app
 from bridge.config import Settings, load
 from bridge.decoders import decoders
+from bridge.loading import load_rules
 from bridge.preview.events import read_lines, timeline, with_event_times
 from bridge.preview.rehearsal import Called, Rehearsed, nobody, rehearse
 from bridge.preview.report import report
@@ -60,10 +60,10 @@ def rehearsed(
     fixed = now is not None
     line = timeline(arrivals, now_wall=NOON + (now if now is not None else 86_400.0), at_once=at_once, fixed=fixed)
     return rehearse(
-        made, app.load_rules(made), line, decoders(made), contact=contact, new_account=new_account, called=called
+        made, load_rules(made), line, decoders(made), contact=contact, new_account=new_account, called=called
     )
 
 
 def reported(made: Settings, found: Rehearsed, **options: Any) -> Mapping[str, Any]:
     """The report on it."""
-    return report(made, app.load_rules(made), found, kind="file", name="events.jsonl", **options)
+    return report(made, load_rules(made), found, kind="file", name="events.jsonl", **options)
