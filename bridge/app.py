@@ -238,6 +238,7 @@ class Bridge:
             show_contacts=admin.show_contacts,
             resume=self._resume_topic,
             slowest=self.delivery.slowest,
+            stuck=self.source.stuck,
         )
         self.engine.burial.how_to_resume = self.admin.how_to_resume
         self.engine.burial.heard = self._uses.heard

@@ -97,8 +97,8 @@ class KafkaSource:
         starts = {topic: parse_start(topic, start) for topic, start in topics.items()}
         self._topics = list(topics)
         self._batch_records = batch_records
-        patience = float(self._properties.get("max.poll.interval.ms", 300_000)) / 1000
-        self._revoke_seconds = min(revoke_seconds, patience * 0.8)
+        self._patience = float(self._properties.get("max.poll.interval.ms", 300_000)) / 1000
+        self._revoke_seconds = min(revoke_seconds, self._patience * 0.8)
         self._close_seconds = close_seconds
         self.protocol = ""
         """`consumer` or `classic`, once the group has been joined."""
@@ -175,6 +175,13 @@ class KafkaSource:
 
     def standstill(self) -> float:
         return self._pulse.longest_gap()
+
+    def stuck(self) -> str | None:
+        """Why only a new process helps: the polling thread is hung, and the group has given its partitions away."""
+        silent = self._pulse.silent_seconds()
+        if self._thread is None or self._ended.is_set() or silent < self._patience + self._close_seconds:
+            return None
+        return f"the thread that polls Kafka has been hung for {silent:.0f} s"
 
     async def close(self) -> None:
         """Returns when the group has been left, or after `close_seconds` with a line in the log.
@@ -263,12 +270,14 @@ class KafkaSource:
             self._tell(self._ended.set)
 
     def _wait(self, seconds: float) -> None:
+        self._pulse.beat()
         with self._changed:
             self._changed.wait_for(lambda: self._closing, seconds)
 
     def _find_protocol(self) -> str:
         """Asks the brokers what they offer, and which topics they have; with none in reach it goes on asking."""
         while not self._closing:
+            self._pulse.beat()
             try:
                 cluster = probe(self._bootstrap_servers, self._properties, PROBE_SECONDS)
             except StartFailed as error:

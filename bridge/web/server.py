@@ -90,7 +90,8 @@ class AdminServer:
     """Serves from `start()` to `stop()`. Raises UsageError for a listen address that is not one or needs a token.
 
     `resume` goes on with a topic that its dead letters had stopped: True if it did, False if the topic was not stopped,
-    None if it is none of ours. `slowest` tells the contacts that wait longest, not masked yet.
+    None if it is none of ours. `slowest` tells the contacts that wait longest, not masked yet. `stuck` tells why the
+    process should be killed, None while it should not.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class AdminServer:
         show_contacts: bool = False,
         resume: Callable[[str], bool | None] = lambda topic: None,
         slowest: Callable[[], Sequence[SlowContact]] = tuple,
+        stuck: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._host, self._port = parse_listen(listen)
         if not token and not is_loopback(self._host):
@@ -117,6 +119,7 @@ class AdminServer:
         self._show_contacts = show_contacts
         self._resume = resume
         self._slowest = slowest
+        self._stuck = stuck
         self._history = History()
         self._live = self._streams()
         self._watching: asyncio.Task[None] | None = None
@@ -220,7 +223,8 @@ class AdminServer:
         from starlette.routing import Route
 
         async def livez(request: Request) -> Response:
-            return PlainTextResponse("ok", headers=HEADERS)
+            stuck = self._stuck()
+            return PlainTextResponse(stuck or "ok", status_code=503 if stuck else 200, headers=HEADERS)
 
         async def readyz(request: Request) -> Response:
             reason = self._snapshot().unready()

@@ -47,3 +47,15 @@ def test_a_suspended_machine_may_stop_its_monotonic_clock(clocks: list[float]) -
     pulse = Pulse()
     clocks[1] += 3600.0
     assert pulse.longest_gap() == 3600.0
+
+
+def test_silence_is_counted_from_the_threads_own_beat(clocks: list[float]) -> None:
+    """The asker's look does not pass for a beat: it would hide a thread that hangs for ever."""
+    pulse = Pulse()
+    pulse.beat()
+    for _ in range(10):
+        pass_time(clocks, 60.0)
+        pulse.longest_gap()
+    assert pulse.silent_seconds() == 600.0
+    pulse.beat()
+    assert pulse.silent_seconds() == 0.0

@@ -62,6 +62,16 @@ async def test_livez_is_ok_while_the_process_answers() -> None:
     assert (answer.status_code, answer.text) == (200, "ok")
 
 
+async def test_livez_is_false_where_only_a_new_process_helps() -> None:
+    """The orchestrator kills it then, and its log of the probe says why."""
+    hung: list[str | None] = [None]
+    admin = AdminServer("127.0.0.1:0", Metrics(lambda: SNAPSHOT), lambda: SNAPSHOT, stuck=lambda: hung[0])
+    assert (await get(admin, "/livez")).status_code == 200
+    hung[0] = "the thread that polls Kafka has been hung for 400 s"
+    answer = await get(admin, "/livez")
+    assert (answer.status_code, answer.text) == (503, hung[0])
+
+
 async def test_readyz_says_why_not() -> None:
     assert (await get(server(), "/readyz")).status_code == 200
     assert (await get(server(replace(SNAPSHOT, partitions=())), "/readyz")).status_code == 200
