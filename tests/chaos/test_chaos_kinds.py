@@ -1,4 +1,4 @@
-"""Every kind of fault on a real Kafka, in its short form. `make chaos` is the long one; its table is in the README."""
+"""Every kind of fault on a real Kafka, in its short form. `make chaos` is the long one: see docs/chaos.md."""
 
 from pathlib import Path
 

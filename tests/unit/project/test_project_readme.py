@@ -109,8 +109,9 @@ def test_the_mistake_of_the_readme_is_told_in_these_words(tmp_path: Path) -> Non
     assert str(caught.value).removeprefix(f"{tmp_path}/") == line
 
 
+CHECK = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
 MISTAKES = re.findall(
-    r"^\| (`+)(\w+: .+?)\1(?:, with[^|]+)? \| (`+)((?:error|warning) MB\d{3}: .+?)\3 \|$", README, re.MULTILINE
+    r"^\| (`+)(\w+: .+?)\1(?:, with[^|]+)? \| (`+)((?:error|warning) MB\d{3}: .+?)\3 \|$", CHECK, re.MULTILINE
 )
 CONFIG = f"""\
 kafka:
@@ -138,7 +139,7 @@ rules:
 
 
 @pytest.mark.parametrize(("line", "says"), [(line, says) for _, line, _, says in MISTAKES], ids=lambda text: text[:20])
-def test_what_check_says_to_the_five_mistakes_of_the_readme(line: str, says: str, tmp_path: Path) -> None:
+def test_what_check_says_to_the_five_mistakes_of_its_page(line: str, says: str, tmp_path: Path) -> None:
     """Each stands in the place of the line with its key, in files that are right else; nothing but that is told."""
     key = line.partition(":")[0]
     files = {}
