@@ -17,11 +17,12 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import hashlib
 import hmac
 import importlib
 import ipaddress
 import socket
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -33,6 +34,7 @@ from bridge.observe.history import History
 from bridge.observe.metrics import CONTENT_TYPE
 from bridge.observe.snapshot import SlowContact, Snapshot
 from bridge.web import page
+from bridge.web.headers import HEADERS
 from bridge.web.live import Live
 
 if TYPE_CHECKING:
@@ -40,26 +42,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
-    from uvicorn import Server
+
+    from bridge.web.serving import QuietServer
 
 log = structlog.get_logger(__name__)
 
-CONNECTIONS_MAX = 100
-"""More than probes, a scraper and a few people ever hold; beyond it uvicorn answers 503 instead of growing."""
-STOP_SECONDS = 2
-"""How long open requests may go on at a stop; none here takes longer than a scrape."""
-
-HEADERS = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    # Not `no-referrer`: with it a browser says `Origin: null` for our own page's button, as for anybody's.
-    "referrer-policy": "same-origin",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-}
+BACKLOG = 100
+"""Connections that the system keeps until the loop has time for them."""
+STOP_SECONDS = 3
+"""More than serving.py waits for open requests."""
 
 
 class Exposition(Protocol):
@@ -116,6 +107,7 @@ class AdminServer:
         self._metrics = metrics
         self._snapshot = snapshot
         self._token = token or None
+        self._token_digest = _digest((token or "").encode())
         self._show_contacts = show_contacts
         self._resume = resume
         self._slowest = slowest
@@ -123,7 +115,7 @@ class AdminServer:
         self._history = History()
         self._live = self._streams()
         self._watching: asyncio.Task[None] | None = None
-        self._server: Server | None = None
+        self._server: QuietServer | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -172,7 +164,7 @@ class AdminServer:
         if server is None or task is None:
             return
         server.should_exit = True
-        await asyncio.wait({task}, timeout=STOP_SECONDS + 1)
+        await asyncio.wait({task}, timeout=STOP_SECONDS)
         if not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=1)
@@ -206,7 +198,7 @@ class AdminServer:
             # Without it a restart would have to wait for the last connections' TIME_WAIT.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(CONNECTIONS_MAX)
+            listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
             raise StartFailed(
@@ -301,7 +293,7 @@ class AdminServer:
                 headers={**HEADERS, "www-authenticate": 'Basic realm="meisa-bridge, the token is the password"'},
             )
 
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/livez", livez),
                 Route("/readyz", readyz),
@@ -315,6 +307,9 @@ class AdminServer:
                 Route("/favicon.ico", favicon),
             ]
         )
+        # It would send whoever writes one slash too many to whatever name the Host header gives.
+        app.router.redirect_slashes = False
+        return app
 
     def _foreign(self, request: Request) -> str | None:
         """Why the request may come from another site's page; None where it does not."""
@@ -345,8 +340,12 @@ class AdminServer:
         if self._token is None:
             return True
         offered = _offered_token(request.headers.get("authorization", ""))
-        # Bytes, in constant time: compare_digest refuses text beyond ASCII.
-        return hmac.compare_digest(offered, self._token.encode())
+        return hmac.compare_digest(_digest(offered), self._token_digest)
+
+
+def _digest(token: bytes) -> bytes:
+    """What is compared in constant time in a token's place: of equal length, which would show in the time too."""
+    return hashlib.sha256(token).digest()
 
 
 def _place_of(origin: str) -> str | None:
@@ -369,36 +368,11 @@ def _offered_token(header: str) -> bytes:
 
 
 def _import() -> None:
-    for name in ("starlette.applications", "uvicorn", "uvicorn.lifespan.off", "uvicorn.protocols.http.httptools_impl"):
+    for name in ("starlette.applications", "bridge.web.serving"):
         importlib.import_module(name)
 
 
-def _server(app: Starlette, started: asyncio.Event) -> Server:
-    import uvicorn
+def _server(app: Starlette, started: asyncio.Event) -> QuietServer:
+    from bridge.web.serving import server
 
-    class QuietServer(uvicorn.Server):
-        """Leaves signals to the bridge: SIGTERM means drain and commit, not only: stop this server."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Generator[None, None, None]:
-            yield
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            started.set()
-
-    return QuietServer(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=CONNECTIONS_MAX,
-            timeout_keep_alive=30,  # Prometheus scrapes every 15 s by default and keeps its connection
-            timeout_graceful_shutdown=STOP_SECONDS,
-        )
-    )
+    return server(app, started)
