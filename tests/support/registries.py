@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -18,7 +14,7 @@ from typing import Any
 from bridge.errors import RegistryFailed, UnknownSchema
 from bridge.model import SchemaId
 from bridge.ports import SchemaText
-from tests.support.needs import require_or_skip
+from tests.support.programs import go_program
 
 SOURCE = Path(__file__).parent / "registry"
 
@@ -56,24 +52,7 @@ class FakeRegistry:
 
 def registry_program() -> Path:
     """franz-go's imitation as a program, built the first time (a minute). Skips where that cannot be."""
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if go is None:
-        require_or_skip("a schema registry needs Go 1.24 (https://go.dev/dl, or Debian: apt-get install golang-go)")
-    cache = Path(os.environ.get("MEISA_BRIDGE_CACHE", Path.home() / ".cache" / "meisa-bridge")).expanduser()
-    sources = b"".join((SOURCE / name).read_bytes() for name in ("main.go", "go.mod", "go.sum"))
-    program = cache / f"registry-{hashlib.sha256(sources).hexdigest()[:16]}" / "registry"
-    program.parent.mkdir(parents=True, exist_ok=True)
-    with (program.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs at once, one builds and the other waits
-        if program.exists():
-            return program
-        fresh = program.with_suffix(".new")
-        command = [go, "build", "-buildvcs=false", "-o", str(fresh), "."]
-        done = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            require_or_skip(f"the schema registry cannot be built: {done.stderr.strip()[-300:]}")
-        fresh.rename(program)
-    return program
+    return go_program(SOURCE, "a schema registry")
 
 
 class RegistryServer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from bridge.observe.catalogue import CATALOGUE
+from tests.support.needs import require_or_skip
 from tests.support.promql import SAMPLES, BadQuery, check
 
 ROOT = Path(__file__).parents[3]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
 ALERTS: dict[str, dict[str, Any]] = {
     rule["alert"]: rule
-    for group in YAML(typ="safe").load(ROOT / "deploy" / "prometheus" / "alerts.yaml")["groups"]
+    for group in YAML(typ="safe").load(PROMETHEUS / "alerts.yaml")["groups"]
     for rule in group["rules"]
 }
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
@@ -169,8 +173,8 @@ def test_what_is_chosen_above_comes_from_metrics_that_exist() -> None:
 
 
 def test_each_alert_fires_in_a_scenario_and_scenarios_name_what_there_is() -> None:
-    """promtool itself, which runs them, is no part of the tests here; see CONTRIBUTING.md."""
-    scenarios = YAML(typ="safe").load(ROOT / "deploy" / "prometheus" / "alerts_test.yaml")
+    """Each alert has at least one, and there is one in which nothing fires."""
+    scenarios = YAML(typ="safe").load(PROMETHEUS / "alerts_test.yaml")
     assert scenarios["rule_files"] == ["alerts.yaml"]
     fired: set[str] = set()
     for scenario in scenarios["tests"]:
@@ -183,3 +187,30 @@ def test_each_alert_fires_in_a_scenario_and_scenarios_name_what_there_is() -> No
             fired |= {name for each in expected["exp_samples"] for name in re.findall(r'"(\w+)"', each["labels"])}
     assert fired == set(ALERTS)
     assert any(not expected["exp_samples"] for each in scenarios["tests"] for expected in each["promql_expr_test"])
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("promtool")
+    if program is None:
+        require_or_skip("promtool is needed (Debian: apt-get download prometheus, then dpkg -x; see .ci/run)")
+    return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_prometheus_itself_plays_the_scenarios() -> None:
+    """Every alert fires when it should and not before."""
+    done = promtool("test", "rules", str(PROMETHEUS / "alerts_test.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_itself_takes_the_rules_and_the_configuration(tmp_path: Path) -> None:
+    """As compose mounts them, in one folder; and promtool would notice a wrong expression."""
+    text = (PROMETHEUS / "prometheus.yml").read_text()
+    (rules,) = YAML(typ="safe").load(text)["rule_files"]
+    config, alerts = tmp_path / "prometheus.yml", tmp_path / Path(rules).name
+    config.write_text(text.replace(rules, str(alerts)))
+    alerts.write_text((PROMETHEUS / "alerts.yaml").read_text())
+    done = promtool("check", "config", str(config))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(ALERTS)} rules found" in done.stdout + done.stderr
+    alerts.write_text(alerts.read_text().replace("expr: ", "expr: sum( ", 1))
+    assert promtool("check", "config", str(config)).returncode != 0
