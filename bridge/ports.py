@@ -121,6 +121,16 @@ class Logs(Protocol):
     async def close(self) -> None: ...
 
 
+class LetterLogs(Logs, Protocol):
+    """The same for people who look at dead letters, and ask for replays where nobody has before."""
+
+    async def partitions(self, topic: str) -> int:
+        """How many the topic has; 0 where there is no such topic. Raises LogFailed."""
+
+    async def create(self, topic: str) -> bool:
+        """Makes a compacted topic of one partition if it is missing; True where it did. Raises LogFailed."""
+
+
 class SchemaText(NamedTuple):
     """A schema as a registry gives it."""
 

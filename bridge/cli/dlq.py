@@ -16,7 +16,9 @@ from bridge.cli.options import agree, config_option
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
-    from bridge.cli.dead_letters import Found, Shelf
+    from bridge.config import Settings
+    from bridge.kafka.replays import KafkaLogs
+    from bridge.replay.shelf import Found, Shelf
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -73,21 +75,23 @@ def list_letters(config: Path, everything: bool, state: tuple[str, ...], limit: 
 
     Without --state or --all those that still need somebody: open, requested, failed.
     """
-    from bridge.cli.dead_letters import WAITING, in_state, line, plain
+    from bridge.cli.dead_letters import find, line, summary
+    from bridge.replay.shelf import WAITING
+    from bridge.replay.telling import plain
 
     as_json, show_contacts = options.pop("as_json"), options.pop("show_contacts")
 
-    async def work(shelf: Shelf) -> None:
-        found = await shelf.find(**options)
+    async def work(shelf: Shelf, *_: object) -> None:
+        found = await find(shelf, **options)
         states = set(STATES) if everything else set(state) or WAITING
-        wanted = [each for each in found if in_state(each, states)]
+        wanted = [each for each in found if each.state.value in states]
         shown = wanted[-limit:]
         if as_json:
             click.echo(_json([plain(each, show_contacts=show_contacts) for each in shown]))
             return
         for each in shown:
             click.echo(line(each, show_contacts=show_contacts))
-        click.echo(shelf.summary(found, wanted, shown), err=True)
+        click.echo(summary(shelf, found, wanted, shown), err=True)
 
     _run(config, work)
 
@@ -98,10 +102,11 @@ def list_letters(config: Path, everything: bool, state: tuple[str, ...], limit: 
 @common
 def show(config: Path, letter: str, as_json: bool, show_contacts: bool) -> None:
     """Show everything of one LETTER: why it is here, what was asked and answered, its record, what became of it."""
-    from bridge.cli.dead_letters import page, plain
+    from bridge.cli.dead_letters import named, page
+    from bridge.replay.telling import plain
 
-    async def work(shelf: Shelf) -> None:
-        found = await shelf.named([letter])
+    async def work(shelf: Shelf, *_: object) -> None:
+        found = await named(shelf, [letter])
         records = [(each, await shelf.record(each)) for each in found]
         if as_json:
             click.echo(_json([plain(each, record, show_contacts=show_contacts) for each, record in records]))
@@ -117,7 +122,7 @@ def show(config: Path, letter: str, as_json: bool, show_contacts: bool) -> None:
 @click.argument("letters", nargs=-1)
 @filters
 @click.option("--all", "everything", is_flag=True, help="All letters that are open.")
-@click.option("--dry-run", is_flag=True, help="Say what would be asked for; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be sent and left out; write nothing, send nothing.")
 @click.option("--overwrite", is_flag=True, help="Send fields too that later events of the contact wrote. Asks first.")
 @click.option(
     "--send-again",
@@ -144,16 +149,19 @@ def replay(
     without their max_age. It leaves out fields that later events of the contact wrote. What was asked for stays asked
     for: a bridge that is stopped goes on when it starts again.
     """
-    from bridge.cli.dead_letters import Wishes, plain
+    from bridge.cli import dead_letters
+    from bridge.replay.telling import plain, plain_outlook
+    from bridge.replay.wishes import Wishes
 
     as_json, show_contacts = options.pop("as_json"), options.pop("show_contacts")
     _one_way(letters, options, everything=everything)
 
-    async def work(shelf: Shelf) -> int:
-        found = await (shelf.named(letters) if letters else shelf.find(**options))
-        wishes = Wishes.replays(shelf, found, named=bool(letters), overwrite=overwrite, send_again=send_again)
+    async def work(shelf: Shelf, logs: KafkaLogs, settings: Settings) -> int:
+        found = await (dead_letters.named(shelf, letters) if letters else dead_letters.find(shelf, **options))
+        wishes = Wishes.replays(shelf.topics, found, named=bool(letters), overwrite=overwrite, send_again=send_again)
+        looks, remark = await dead_letters.would_send(settings, logs, wishes) if dry_run else ({}, "")
         if not dry_run and wishes.chosen and (overwrite or send_again):
-            agree(wishes.consequence(overwrite=overwrite, send_again=send_again), yes)
+            agree(f"{wishes.consequence(overwrite=overwrite, send_again=send_again)} Go on?", yes)
         results: list[tuple[Found, str, str]] = []
         if not dry_run and wishes.chosen:
             if await shelf.make_topic():
@@ -163,7 +171,7 @@ def replay(
                 )
             await shelf.ask(wishes.requests)
             if wait:
-                results = await shelf.results(wishes)
+                results = await dead_letters.results(shelf, wishes)
         bad = [each for each, state, _ in results if state != "replayed"]
         if as_json:
             told: dict[str, Any] = {
@@ -171,6 +179,13 @@ def replay(
                 "requested": [plain(each, show_contacts=show_contacts) for each in wishes.chosen],
                 "skipped": [{"letter": str(each.letter.place), "why": why} for each, why in wishes.skipped],
             }
+            if dry_run:
+                told["would_send"] = [
+                    {"letter": str(each.letter.place), **plain_outlook(look, show_contacts=show_contacts)}
+                    for each in wishes.chosen
+                    if (look := looks.get((each.letter.source, each.letter.name))) is not None
+                ]
+                told["remark"] = remark or None
             if wait:
                 told["results"] = [
                     {"letter": str(each.letter.place), "state": state, "message": message}
@@ -178,8 +193,11 @@ def replay(
                 ]
             click.echo(_json(told))
         else:
-            for text in wishes.lines("would be replayed" if dry_run else "requested", show_contacts=show_contacts):
+            done = "would be replayed" if dry_run else "requested"
+            for text in dead_letters.lines(wishes, done, show_contacts=show_contacts, looks=looks):
                 click.echo(text)
+            if remark:
+                click.echo(remark, err=True)
             for each, state, message in results:
                 click.echo(f"{each.name_in_list}  {state}: {message}")
             if wishes.chosen and not (dry_run or wait):
@@ -202,16 +220,18 @@ def discard(config: Path, letters: tuple[str, ...], everything: bool, dry_run: b
 
     Nothing is deleted: the letters stay in their topic, and can still be replayed by name.
     """
-    from bridge.cli.dead_letters import Wishes, plain
+    from bridge.cli import dead_letters
+    from bridge.replay.telling import plain
+    from bridge.replay.wishes import Wishes, counted
 
     as_json, show_contacts = options.pop("as_json"), options.pop("show_contacts")
     _one_way(letters, options, everything=everything)
 
-    async def work(shelf: Shelf) -> None:
-        found = await (shelf.named(letters) if letters else shelf.find(**options))
+    async def work(shelf: Shelf, *_: object) -> None:
+        found = await (dead_letters.named(shelf, letters) if letters else dead_letters.find(shelf, **options))
         wishes = Wishes.discards(found)
         if wishes.chosen and not dry_run:
-            agree(f"Discard {_count(wishes.chosen)}? They will not be delivered.", yes)
+            agree(f"Discard {counted(len(wishes.chosen))}? They will not be delivered.", yes)
             if await shelf.make_topic():
                 click.echo(f"topic {shelf.replays_topic} did not exist and was created", err=True)
             await shelf.ask(wishes.requests)
@@ -223,7 +243,8 @@ def discard(config: Path, letters: tuple[str, ...], everything: bool, dry_run: b
             }
             click.echo(_json(told))
             return
-        for text in wishes.lines("would be discarded" if dry_run else "discarded", show_contacts=show_contacts):
+        done = "would be discarded" if dry_run else "discarded"
+        for text in dead_letters.lines(wishes, done, show_contacts=show_contacts):
             click.echo(text)
 
     _run(config, work)
@@ -238,10 +259,6 @@ def _one_way(letters: Sequence[str], options: dict[str, Any], *, everything: boo
         raise UsageError("say which: name letters, or give a filter such as --kind, or --all")
 
 
-def _count(found: Sequence[Found]) -> str:
-    return "1 dead letter" if len(found) == 1 else f"{len(found)} dead letters"
-
-
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
@@ -250,15 +267,15 @@ def _exit(status: int) -> None:
     click.get_current_context().exit(status)
 
 
-def _run(config: Path, work: Callable[[Shelf], Coroutine[Any, Any, T]]) -> T:
+def _run(config: Path, work: Callable[[Shelf, KafkaLogs, Settings], Coroutine[Any, Any, T]]) -> T:
     from bridge.config import load
 
     settings = load(config, os.environ)
 
-    from bridge.cli.dead_letters import Shelf
+    from bridge.cli.dead_letters import opened
 
-    async def opened() -> T:
-        async with Shelf.open(settings) as shelf:
-            return await work(shelf)
+    async def open_and_work() -> T:
+        async with opened(settings) as (shelf, logs):
+            return await work(shelf, logs, settings)
 
-    return asyncio.run(opened())
+    return asyncio.run(open_and_work())

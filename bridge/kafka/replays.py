@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from bridge.errors import LogFailed
+from bridge.errors import LogFailed, StartFailed
+from bridge.kafka.admin import create_topics, probe
 from bridge.kafka.properties import READS, LibrdkafkaLog, checked, for_letters, reason, shared
 from bridge.model import Record
 
@@ -50,10 +51,12 @@ T = TypeVar("T")
 
 
 class KafkaLogs:
-    """Implements ports.Logs."""
+    """Implements ports.LetterLogs, and so ports.Logs."""
 
     def __init__(self, bootstrap_servers: str, properties: Mapping[str, Any] | None = None) -> None:
         own = checked(properties or {})
+        self._servers = bootstrap_servers
+        self._properties = dict(properties or {})
         self._reading = {**_READING, **shared(bootstrap_servers, own)}
         self._writing = for_letters(bootstrap_servers, own)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kafka-logs")
@@ -103,6 +106,22 @@ class KafkaLogs:
 
         async with self._asking:
             return await self._run(count)
+
+    async def create(self, topic: str) -> bool:
+        """Makes a compacted topic of one partition if it is missing; True where it did. Raises LogFailed."""
+
+        def make() -> bool:
+            cluster = probe(self._servers, self._properties, ASK_SECONDS)
+            if topic in cluster.topics:
+                return False
+            if cluster.describes:  # the embedded broker creates topics on first use, and does not answer requests to
+                create_topics(self._servers, self._properties, {topic: 1}, settings={"cleanup.policy": "compact"})
+            return True
+
+        try:
+            return await self._run(make)
+        except StartFailed as error:
+            raise LogFailed(str(error)) from None
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
         if start >= end:

@@ -237,3 +237,8 @@ class States:
     def request(self, source: Place, name: str) -> Request | None:
         """The last thing that was asked about the letter."""
         return self._requests.get((source, name))
+
+    def forget(self, source: Place, name: str) -> None:
+        """Nobody will ask about the letter any more."""
+        self._requests.pop((source, name), None)
+        self._answers.pop((source, name), None)

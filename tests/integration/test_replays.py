@@ -128,6 +128,11 @@ async def test_a_replay_delivers_what_was_missing_and_undoes_nothing(
             ("rejected", "trigger", "open"),
         ]
         assert emails(sandbox) == ["ben@example.com"]
+        dry = await dlq(place, "replay", "--all", "--dry-run")
+        upsert, trigger = (each["sends"][0] for each in dry["would_send"])
+        assert upsert["left_out"] == ["custom_fields.plan"] and "custom_fields.country" in upsert["fields"]
+        assert (trigger["what"], trigger["contact"]) == ("welcome", "a***@example.com")
+        assert [each["state"] for each in await dlq(place, "list")] == ["open", "open"]
         told = await dlq(place, "replay", "--all", "--wait")
         assert [result["state"] for result in told["results"]] == ["replayed", "replayed"]
         assert await dlq(place, "list") == []

@@ -25,7 +25,7 @@ GROUP = "group"
 
 
 class MemoryLogs:
-    """Implements ports.Logs. `fails()` is asked before and after each operation: a write may fail either way."""
+    """Implements ports.LetterLogs. `fails()` is asked before and after each operation: a write may fail either way."""
 
     def __init__(self, fails: Callable[[], bool] = lambda: False, latency: float = 0.004) -> None:
         self.topics: dict[TopicPartition, list[Record | None]] = {}
@@ -59,6 +59,16 @@ class MemoryLogs:
         for key, value in entries:
             self.append(topic, 0, key, value)
         await self._pass()
+
+    async def partitions(self, topic: str) -> int:
+        await self._pass()
+        return sum(1 for partition in self.topics if partition.topic == topic)
+
+    async def create(self, topic: str) -> bool:
+        await self._pass()
+        missing = TopicPartition(topic, 0) not in self.topics
+        self.topics.setdefault(TopicPartition(topic, 0), [])
+        return missing
 
     async def _pass(self) -> None:
         await asyncio.sleep(self.latency)

@@ -8,12 +8,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bridge.cli import dead_letters, main
-from bridge.cli.dead_letters import Found, Wishes, about, line, page, plain
+from bridge.cli.dead_letters import line, page
 from bridge.errors import UsageError
 from bridge.kafka.letters import headers_of
 from bridge.model import Letter, LetterKind, Record
+from bridge.replay import wishes as wishes_
 from bridge.replay.ledger import Place, Request, State, Wish
 from bridge.replay.letters import parse
+from bridge.replay.shelf import Found, about, is_named
+from bridge.replay.telling import plain
+from bridge.replay.wishes import Wishes
 
 SOURCE = Record("users", 3, 42, 1_700_000_000_000, b"7", b'{"email":"anna@example.com"}', (("a", b"1"),))
 
@@ -39,12 +43,11 @@ def found(state: State = State.OPEN, kind: LetterKind = LetterKind.REJECTED, **m
     return Found(parse(letter_record(kind)), state, **more)  # type: ignore[arg-type]
 
 
-class OneTopic:
-    topics = frozenset({"users"})
+TOPICS = {"users"}
 
 
 def chosen(each: Found, *, named: bool = False, overwrite: bool = False, send_again: bool = False) -> bool:
-    wishes = Wishes.replays(OneTopic(), [each], named=named, overwrite=overwrite, send_again=send_again)  # type: ignore[arg-type]
+    wishes = Wishes.replays(TOPICS, [each], named=named, overwrite=overwrite, send_again=send_again)
     assert bool(wishes.chosen) != bool(wishes.skipped)
     return bool(wishes.chosen)
 
@@ -135,10 +138,10 @@ def test_a_letter_of_a_topic_that_nobody_reads_is_left_out() -> None:
 
 def test_a_later_request_has_a_later_name_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Marks and results belong to a request by its time: two of one letter must differ."""
-    monkeypatch.setattr(dead_letters.time, "time", lambda: 1.0)
+    monkeypatch.setattr(wishes_.time, "time", lambda: 1.0)
     each = found(State.FAILED)
     each.request = Request(each.letter.source, each.letter.name, 5_000_000, Wish.REPLAY, each.letter.place)
-    wishes = Wishes.replays(OneTopic(), [each], named=True, overwrite=False, send_again=False)  # type: ignore[arg-type]
+    wishes = Wishes.replays(TOPICS, [each], named=True, overwrite=False, send_again=False)
     assert wishes.requests[0].at == 5_000_001
 
 
@@ -163,18 +166,18 @@ def test_what_still_needs_somebody_can_be_discarded(state: State, discarded: boo
 
 @pytest.mark.parametrize("name", ["5", "0/5", "letters/0/5", "users/3/42"])
 def test_a_letter_is_named_by_its_place_or_its_records(name: str) -> None:
-    assert dead_letters._is(found(), name, "letters")
+    assert is_named(found(), name, "letters")
 
 
 @pytest.mark.parametrize("name", ["6", "1/5", "letters/0/6", "users/3/43", "users/0/5"])
 def test_other_names_are_others(name: str) -> None:
-    assert not dead_letters._is(found(), name, "letters")
+    assert not is_named(found(), name, "letters")
 
 
 @pytest.mark.parametrize("name", ["", "x", "a/b/c", "users/3", "1/2/3/4", "-1"])
 def test_what_is_no_name_is_said_so(name: str) -> None:
     with pytest.raises(UsageError, match="names no letter"):
-        dead_letters._is(found(), name, "letters")
+        is_named(found(), name, "letters")
 
 
 def test_a_person_is_found_by_what_the_record_or_the_request_says() -> None:
