@@ -1,16 +1,20 @@
 """Writes the pages that are made from the code: python docs/generate.py
 
 docs/problems.md comes from the tables of codes, docs/expressions.md from the published functions, docs/metrics.md from
-the catalogue of metrics. Every result among the expressions is computed here, by the language itself. A test compares
-the pages with what would be written.
+the catalogue of metrics; docs/reference.py and docs/outside.py make the rest of the reference. Every result among the
+expressions is computed here, by the language itself. A test compares the pages with what would be written.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # as a script it finds its own folder only
+    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bridge import preflight
 from bridge.config import codes as config_codes
@@ -20,9 +24,12 @@ from bridge.rules import ENVELOPE_NAMES, RULE_NAMES, compile_expression, scan, s
 from bridge.rules import codes as rule_codes
 from bridge.rules.functions import FUNCTIONS, METHODS, Function
 from bridge.rules.operations import ITEMS_MAX, TEXT_MAX
+from docs import outside, reference
+from docs.reference import GENERATED
+from docs.reference import sentence as _sentence
+from docs.reference import table as _table
 
 DOCS = Path(__file__).parent
-GENERATED = "<!-- Made from the code by docs/generate.py: change it there. -->\n"
 
 TABLES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     ("Configuration", "What can be wrong with `bridge.yaml` and the environment. Known offline.", config_codes.CODES),
@@ -74,21 +81,6 @@ def evaluated(expression: str) -> str:
     time = "2026-01-02T03:04:05Z"
     event = Event(id="e1", type="plan.changed", time=time, time_wall_seconds=0.0, data=SAMPLE, record=record)
     return json.dumps(compile_expression(expression).evaluate(event), ensure_ascii=False)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    lines = [list(head)]
-    lines.append(["---"] * len(lines[0]))
-    lines += [[_cell(cell) for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _sentence(text: str) -> str:
-    return (text[0].upper() + text[1:]).rstrip(".") + "."
 
 
 def problems() -> str:
@@ -221,7 +213,16 @@ Values of `reason` in `meisa_bridge_waiting_for`; `/api/status` tells more of ea
 {_table(("reason", "means"), reasons)}"""
 
 
-PAGES = {"problems.md": problems, "expressions.md": expressions, "metrics.md": metrics}
+PAGES = {
+    "problems.md": problems,
+    "expressions.md": expressions,
+    "metrics.md": metrics,
+    "configuration.md": reference.configuration,
+    "commands.md": reference.command_line,
+    "rules.md": reference.rules,
+    "http.md": outside.http,
+    "dead-letter-headers.md": outside.headers,
+}
 
 
 def main() -> None:

@@ -1,0 +1,99 @@
+"""The reference of what programs of others meet: routes over HTTP, and the headers of dead letters.
+
+Both tables are held by tests/unit/docs/test_docs_outside.py: to the application's routes and what they answer, and to
+the headers that are written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from docs.reference import GENERATED, table
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path as the application knows it."""
+
+    method: str
+    path: str
+    token: bool
+    """Whether it needs the token, where one is set."""
+    answers: str
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/", True, "the [dashboard](dashboard.md), as HTML"),
+    Route("GET", "/livez", False, "200 `ok`; 503 with the reason where only a new process helps"),
+    Route("GET", "/readyz", False, '200 `{"ready": true}`: in the group, even without partitions, and the key not '
+          'refused. Else 503 `{"ready": false, "reason": …}`'),
+    Route("GET", "/metrics", False, "[metrics](metrics.md) for Prometheus"),
+    Route("GET", "/api/status", True, "JSON: what [`meisa-bridge status`](status.md) shows"),
+    Route("GET", "/api/live", True, "server-sent events: the dashboard's sections whenever they change. 503 while "
+          "too many pages are open"),
+    Route("POST", "/api/topics/{topic}/resume", True, "goes on with a topic that its dead letters stopped: 200 "
+          '`{"resumed": …}`; 404, not a topic of this instance; 409, not stopped; 403, asked for by a page of another '
+          "site or under a foreign name of the host"),
+    Route("GET", "/dashboard.css", False, "the page's style"),
+    Route("GET", "/dashboard.js", False, "the page's script"),
+    Route("GET", "/favicon.ico", False, "the page's icon"),
+)  # fmt: skip
+
+HEADERS: dict[str, str] = {
+    "kind": "why it is here: `decode`, `rule`, `rejected`, `exhausted`, `expired`, `unknown_contact` or "
+    "`unknown_outcome`",
+    "rule": "the rule whose action failed, or that failed itself",
+    "action": "the kind of action: `upsert`, `trigger` …",
+    "status": "the HTTP status of Meisa's answer",
+    "message": "what was wrong, in one line; at most 4 KiB",
+    "request": "the body that was sent, as JSON; at most 4 KiB",
+    "response": "Meisa's answer; at most 4 KiB, API keys masked",
+    "attempts": "how often it was sent",
+    "failed_at": "when it was given up, ISO 8601",
+    "source.topic": "where the record came from",
+    "source.partition": "its partition",
+    "source.offset": "its offset",
+    "source.timestamp": "its timestamp, milliseconds since 1970",
+    "undelivered": "JSON list: positions of the actions that were not delivered; a replay sends these",
+    "undelivered_ids": "JSON list: the same actions by the ids that they have for ever",
+    "replays": "how often the record was replayed and failed again",
+    "value_omitted": "the value's size, where the letter with its value was too large for the broker",
+    "key_omitted": "`true`, where even the key did not fit",
+    "headers_omitted": "how many headers of the record did not fit",
+}
+
+
+def http() -> str:
+    """docs/http.md"""
+    rows = [
+        (f"`{route.method} {route.path}`", "where one is set" if route.token else "never", route.answers)
+        for route in ROUTES
+    ]
+    return f"""{GENERATED}
+# Over HTTP
+
+What the bridge serves on `admin.listen` (`127.0.0.1:8080`). Another address than this machine's own needs `admin.token`
+([configuration.md](configuration.md#admin)). Addresses of people are masked unless `admin.show_contacts: true`.
+
+{table(("request", "token", "answers"), rows)}
+`HEAD` is answered wherever `GET` is. The token comes as `Authorization: Bearer …`, or as the password of basic
+authentication, with any name; without it the answer is 401. What changes something is refused (403) where `Origin` is
+another site's, and, without a token, under a name of the host that is neither an address, `localhost` nor that of
+`admin.listen`: another site could have made that name point here.
+
+Every answer carries a strict content security policy, `cache-control: no-store`, `x-content-type-options: nosniff` and
+`x-frame-options: DENY`. At most 100 connections are served at once; beyond it the answer is 503.
+"""
+
+
+def headers() -> str:
+    """docs/dead-letter-headers.md"""
+    rows = [(f"`meisa-bridge.{name}`", meaning) for name, meaning in HEADERS.items()]
+    return f"""{GENERATED}
+# Headers of dead letters
+
+A dead letter is the record as it came (key, value, and its own headers in their order), and beside them headers as
+text in UTF-8. Those that would be empty are left out. [dead-letters.md](dead-letters.md) tells what to do with
+letters.
+
+{table(("header", ""), rows)}"""

@@ -1,0 +1,75 @@
+"""docs/http.md and docs/dead-letter-headers.md: every route and header stands there, and answers as it says."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import httpx
+import pytest
+
+from bridge.kafka import letters
+from bridge.model import Letter, LetterKind, Record
+from bridge.observe.metrics import Metrics
+from bridge.observe.snapshot import Snapshot
+from bridge.web import AdminServer
+from docs.outside import HEADERS, ROUTES, Route
+
+OF_EVERY_ANSWER = ("content-security-policy", "cache-control", "x-content-type-options", "x-frame-options")
+
+
+def admin(token: str | None = "secret") -> AdminServer:
+    return AdminServer("127.0.0.1:8080", Metrics(), lambda: Snapshot("0.1.0", 1.0, 2.0, in_group=True), token)
+
+
+async def answer(server: AdminServer, method: str, path: str, **headers: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=server._app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+        return await client.request(method, re.sub(r"\{\w+\}", "0", path), headers=headers)
+
+
+def test_every_route_stands_on_the_page_and_every_route_of_the_page_is_there() -> None:
+    """A new route gets its row in docs/outside.py; then: python docs/generate.py"""
+    served = {
+        (method, route.path)
+        for route in admin()._app().routes
+        for method in getattr(route, "methods", None) or {"GET"}
+        if method != "HEAD"
+    }
+    assert served == {(route.method, route.path) for route in ROUTES}
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+async def test_a_route_asks_for_the_token_where_the_page_says_so(route: Route) -> None:
+    """And every answer, this one too, carries the headers that the page names."""
+    refused = await answer(admin(), route.method, route.path)
+    assert (refused.status_code == 401) == route.token
+    assert [name for name in OF_EVERY_ANSWER if name not in refused.headers] == []
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "GET"], ids=lambda route: route.path)
+async def test_head_is_answered_wherever_get_is(route: Route) -> None:
+    told = await answer(admin(), "HEAD", route.path, authorization="Bearer secret")
+    assert told.status_code != 405 and told.content == b""
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.method != "GET"], ids=lambda route: route.path)
+async def test_what_changes_something_is_refused_to_pages_of_other_sites(route: Route) -> None:
+    """By their origin; without a token also under a name of the host that anybody could have made."""
+    foreign = await answer(admin(), route.method, route.path, origin="http://elsewhere", authorization="Bearer secret")
+    rebound = await answer(admin(None), route.method, route.path, host="elsewhere:8080")
+    assert (foreign.status_code, rebound.status_code) == (403, 403)
+
+
+def test_every_header_of_a_letter_stands_on_the_page_and_none_else() -> None:
+    """Those of a letter that has everything, and those of letters that are too large."""
+    record = Record("users", 0, 7, 1, b"k", b"v", (("meisa-bridge.replays", b"1"),))
+    whole = Letter(record, LetterKind.REJECTED, "no", rule="a", action="upsert", status=400, request={}, response={},
+                   attempts=1, undelivered=(0,), undelivered_ids=("x",))  # fmt: skip
+    written = {name.removeprefix(letters.PREFIX) for name, _ in letters.headers_of(whole)}
+    of_large_ones = set(re.findall(r'_text\("(\w+)"', inspect.getsource(letters)))
+    assert written | of_large_ones == set(HEADERS)
+
+
+def test_every_kind_of_letter_is_named() -> None:
+    assert set(re.findall(r"`(\w+)`", HEADERS["kind"])) == {kind.value for kind in LetterKind}
