@@ -84,7 +84,8 @@ AVRO = {"schema": '"string"'}
 )
 async def test_an_odd_answer_is_an_outage(raw: Answer, says: str) -> None:
     """Nothing is given up for it: only the registry's own word that there is no such schema counts."""
-    async with serving(lambda path: raw) as url, asking(url, timeout_seconds=0.2) as client:
+    patience = 0.2 if raw is None else 10.0  # on a busy machine an answer takes its time
+    async with serving(lambda path: raw) as url, asking(url, timeout_seconds=patience) as client:
         with pytest.raises(RegistryFailed) as caught:
             await client.schema(7)
         assert says in str(caught.value) and url in str(caught.value)
