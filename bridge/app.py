@@ -239,6 +239,7 @@ class Bridge:
             resume=self._resume_topic,
             slowest=self.delivery.slowest,
             stuck=self.source.stuck,
+            allowed_hosts=admin.allowed_hosts,
         )
         self.engine.burial.how_to_resume = self.admin.how_to_resume
         self.engine.burial.heard = self._uses.heard

@@ -173,6 +173,13 @@ def _admin(admin: Admin, where: Where) -> Iterator[Problem]:
             "`admin.listen` is open to the network and there is no `admin.token`",
             "add token: {env: NAME}, or listen on 127.0.0.1",
         )
+    for number, name in enumerate(admin.allowed_hosts):
+        if not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", name):
+            yield where("admin", "allowed_hosts", number).problem(
+                codes.BAD_ADDRESS,
+                f"`admin.allowed_hosts[{number}]` should be a host's name alone",
+                "without scheme, port and path, e.g. allowed_hosts: [bridge.example.com]",
+            )
 
 
 CHECKS: Final[tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...]] = (

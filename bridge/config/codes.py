@@ -60,7 +60,7 @@ CODES: dict[str, str] = {
     BAD_URL: "a value that is not a URL of the right kind",
     PLAIN_HTTP: "an API key would leave this machine unencrypted",
     WRONG_ENVIRONMENT: "an API key of the other environment",
-    BAD_ADDRESS: "a listening address that is not host:port",
+    BAD_ADDRESS: "a listening address that is not host:port, or a host with more than its name",
     OPEN_ADMIN: "the dashboard would be open to the network without a token",
     CONSUMED_DEAD_LETTERS: "the dead-letter topic is also read from",
     RESERVED_PROPERTY: "a Kafka property that the bridge sets itself",

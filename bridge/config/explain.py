@@ -27,6 +27,7 @@ HINTS: Final[dict[str, str]] = {
     "dead_letters": "e.g. dead_letters: {topic: meisa-bridge.dead-letters}",
     "state": "e.g. state: {url: memory}",
     "admin": "e.g. admin: {listen: 127.0.0.1:8080}",
+    "allowed_hosts": "e.g. allowed_hosts: [bridge.example.com]",
     "url": "e.g. url: http://localhost:8081",
 }
 

@@ -336,6 +336,12 @@ class Admin(Section):
     listen: Text = Field("127.0.0.1:8080", description="host:port of health, metrics and dashboard.")
     token: Secret | None = Field(None, description="Needed where listen is not this machine only.")
     show_contacts: bool = Field(False, description="Shows email addresses in logs and pages instead of masking them.")
+    allowed_hosts: list[Text] = Field(
+        default_factory=list,
+        description="Names under which pages are reached, beside localhost, addresses and listen's; "
+        "with a token and none here, any.",
+        examples=[["bridge.example.com"]],
+    )
 
     @property
     def address(self) -> tuple[str, int]:

@@ -1,11 +1,7 @@
 """Health, metrics and status over HTTP, in the bridge's own process and on its event loop.
 
-`/livez`, `/readyz` and `/metrics` are for machines and never need the token; `/api/status`, `/api/live` and `/` do
-where one is set: as `Authorization: Bearer …`, or as the password of basic authentication, which is what a browser can
-ask for. The page's script and style say nothing of the bridge's state, and are given to everybody.
-`POST /api/topics/<topic>/resume` is the one request that changes something. It needs the token too, and is refused to
-pages of other sites: a browser would carry it out for them, with the password that it keeps, or (where none is set)
-under a foreign name that was made to point to this machine.
+`/livez`, `/readyz` and `/metrics` are for machines and never need the token; all else that tells or changes something
+does where one is set, and looks at the names under which it is asked (access.py). What is answered stands in routes.py.
 
 starlette and uvicorn take a third of a second to import, so they are imported in a thread while the bridge joins its
 group, after the port was taken: a busy port is told at once.
@@ -14,35 +10,25 @@ group, after the port was taken: a busy port is told at once.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import contextlib
-import hashlib
-import hmac
 import importlib
-import ipaddress
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import structlog
 
 from bridge.errors import StartFailed, UsageError
 from bridge.observe.history import EVERY_SECONDS as HISTORY_EVERY_SECONDS
 from bridge.observe.history import History
-from bridge.observe.metrics import CONTENT_TYPE
 from bridge.observe.snapshot import SlowContact, Snapshot
 from bridge.web import page
-from bridge.web.headers import HEADERS
+from bridge.web.access import Access, is_loopback, parse_listen
 from bridge.web.live import Live
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.types import Receive, Scope, Send
 
+    from bridge.web.routes import Exposition
     from bridge.web.serving import QuietServer
 
 log = structlog.get_logger(__name__)
@@ -51,30 +37,6 @@ BACKLOG = 100
 """Connections that the system keeps until the loop has time for them."""
 STOP_SECONDS = 3
 """More than serving.py waits for open requests."""
-
-
-class Exposition(Protocol):
-    """The part of bridge.observe.metrics.Metrics that is needed here."""
-
-    def render(self) -> bytes: ...
-
-
-def parse_listen(listen: str) -> tuple[str, int]:
-    """Host and port of `127.0.0.1:8080`, `[::1]:8080` or `:8080` (all addresses). Raises UsageError."""
-    host, colon, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise UsageError(f"admin.listen: {listen!r} is not an address; write host:port, e.g. 127.0.0.1:8080")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class AdminServer:
@@ -96,6 +58,7 @@ class AdminServer:
         resume: Callable[[str], bool | None] = lambda topic: None,
         slowest: Callable[[], Sequence[SlowContact]] = tuple,
         stuck: Callable[[], str | None] = lambda: None,
+        allowed_hosts: Sequence[str] = (),
     ) -> None:
         self._host, self._port = parse_listen(listen)
         if not token and not is_loopback(self._host):
@@ -106,8 +69,7 @@ class AdminServer:
         self._listen = listen
         self._metrics = metrics
         self._snapshot = snapshot
-        self._token = token or None
-        self._token_digest = _digest((token or "").encode())
+        self._access = Access(self._host, token, allowed_hosts)
         self._show_contacts = show_contacts
         self._resume = resume
         self._slowest = slowest
@@ -130,7 +92,7 @@ class AdminServer:
 
     def how_to_resume(self, topic: str) -> str:
         """A command for a person; the token, where one is set, is for the shell to fill in."""
-        token = ' -H "Authorization: Bearer $TOKEN"' if self._token is not None else ""
+        token = ' -H "Authorization: Bearer $TOKEN"' if self._access.has_token else ""
         return f"curl -X POST{token} {self.url}/api/topics/{topic}/resume"
 
     async def start(self) -> None:
@@ -210,165 +172,24 @@ class AdminServer:
         return listener
 
     def _app(self) -> Starlette:
-        from starlette.applications import Starlette
-        from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
-        from starlette.routing import Route
+        from bridge.web.routes import Sources, application
 
-        async def livez(request: Request) -> Response:
-            stuck = self._stuck()
-            return PlainTextResponse(stuck or "ok", status_code=503 if stuck else 200, headers=HEADERS)
-
-        async def readyz(request: Request) -> Response:
-            reason = self._snapshot().unready()
-            if reason is None:
-                return JSONResponse({"ready": True}, headers=HEADERS)
-            return JSONResponse({"ready": False, "reason": reason}, status_code=503, headers=HEADERS)
-
-        async def metrics(request: Request) -> Response:
-            return Response(self._metrics.render(), headers={**HEADERS, "content-type": CONTENT_TYPE})
-
-        async def status(request: Request) -> Response:
-            if not self._admits(request):
-                return denied()
-            facts = page.facts(self._snapshot(), self._slowest(), show_contacts=self._show_contacts)
-            return Response(page.as_json(facts), media_type="application/json", headers=HEADERS)
-
-        async def index(request: Request) -> Response:
-            if not self._admits(request):
-                return denied()
-            return Response(page.as_html(self._parts()), media_type="text/html", headers=HEADERS)
-
-        async def live(request: Request) -> Response:
-            if not self._admits(request):
-                return denied()
-            if request.method == "HEAD":  # its answer would have no body, and no end
-                return Response(media_type="text/event-stream", headers=HEADERS)
-            if self._live.full:
-                return JSONResponse({"error": "too many pages are open"}, status_code=503, headers=HEADERS)
-            streams = self._live
-            streams.open += 1  # here and not in the stream: what is counted late lets too many in
-            return CountedStream(streams, streams.stream(), media_type="text/event-stream", headers=HEADERS)
-
-        class CountedStream(StreamingResponse):
-            """Gives its place back however it ends, begun or not."""
-
-            def __init__(self, streams: Live, *given: Any, **named: Any) -> None:
-                super().__init__(*given, **named)
-                self._streams = streams
-
-            async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-                try:
-                    await super().__call__(scope, receive, send)
-                finally:
-                    self._streams.open -= 1
-
-        async def style(request: Request) -> Response:
-            return Response(page.static("dashboard.css"), media_type="text/css", headers=HEADERS)
-
-        async def script(request: Request) -> Response:
-            return Response(page.static("dashboard.js"), media_type="text/javascript", headers=HEADERS)
-
-        async def resume(request: Request) -> Response:
-            topic = request.path_params["topic"]
-            if foreign := self._foreign(request):
-                return JSONResponse({"error": foreign}, status_code=403, headers=HEADERS)
-            if not self._admits(request):
-                return denied()
-            resumed = self._resume(topic)
-            if resumed is None:
-                return JSONResponse({"error": "no such topic is read here"}, status_code=404, headers=HEADERS)
-            if not resumed:
-                return JSONResponse({"error": f"topic {topic} is not stopped"}, status_code=409, headers=HEADERS)
-            if "text/html" in request.headers.get("accept", ""):  # the page's button: back to the page
-                return RedirectResponse("/", status_code=303, headers=HEADERS)
-            return JSONResponse({"resumed": topic}, headers=HEADERS)
-
-        async def favicon(request: Request) -> Response:
-            return Response(page.FAVICON, media_type="image/svg+xml", headers=HEADERS)
-
-        def denied() -> Response:
-            return JSONResponse(
-                {"error": "this page needs the token of admin.token: Authorization: Bearer …"},
-                status_code=401,
-                headers={**HEADERS, "www-authenticate": 'Basic realm="meisa-bridge, the token is the password"'},
+        return application(
+            Sources(
+                access=self._access,
+                metrics=self._metrics,
+                snapshot=self._snapshot,
+                facts=lambda: page.facts(self._snapshot(), self._slowest(), show_contacts=self._show_contacts),
+                parts=self._parts,
+                live=lambda: self._live,
+                resume=self._resume,
+                stuck=self._stuck,
             )
-
-        app = Starlette(
-            routes=[
-                Route("/livez", livez),
-                Route("/readyz", readyz),
-                Route("/metrics", metrics),
-                Route("/api/status", status),
-                Route("/api/topics/{topic}/resume", resume, methods=["POST"]),
-                Route("/", index),
-                Route("/api/live", live),
-                Route("/dashboard.css", style),
-                Route("/dashboard.js", script),
-                Route("/favicon.ico", favicon),
-            ]
         )
-        # It would send whoever writes one slash too many to whatever name the Host header gives.
-        app.router.redirect_slashes = False
-        return app
-
-    def _foreign(self, request: Request) -> str | None:
-        """Why the request may come from another site's page; None where it does not."""
-        host = request.headers.get("host", "")
-        # A page that has a token needs no guess about names: nobody else's page knows it, and proxies have names.
-        if self._token is None and not self._ours(host):
-            return "this name of the host is not known here: use the address of admin.listen, or set admin.token"
-        origin = request.headers.get("origin")
-        if origin is not None and _place_of(origin) != host.lower():
-            return "a page of another site may not ask for this"
-        return None
-
-    def _ours(self, host: str) -> bool:
-        """Whether a Host header names this server in a way that no other site's name can be made to."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if name in ("localhost", self._host.lower()):
-            return bool(name)
-        try:
-            ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return True
-
-    def _admits(self, request: Request) -> bool:
-        if self._token is None:
-            return True
-        offered = _offered_token(request.headers.get("authorization", ""))
-        return hmac.compare_digest(_digest(offered), self._token_digest)
-
-
-def _digest(token: bytes) -> bytes:
-    """What is compared in constant time in a token's place: of equal length, which would show in the time too."""
-    return hashlib.sha256(token).digest()
-
-
-def _place_of(origin: str) -> str | None:
-    """Host and port; None for `null` and for what is no origin. The scheme is a proxy's matter."""
-    try:
-        return urlsplit(origin).netloc.lower() or None
-    except ValueError:
-        return None
-
-
-def _offered_token(header: str) -> bytes:
-    scheme, _, credentials = header.partition(" ")
-    credentials = credentials.strip()
-    if scheme.lower() == "bearer":
-        return credentials.encode("latin-1")  # header bytes, as starlette decoded them
-    if scheme.lower() == "basic":
-        with contextlib.suppress(binascii.Error, ValueError):
-            return base64.b64decode(credentials, validate=True).partition(b":")[2]
-    return b""
 
 
 def _import() -> None:
-    for name in ("starlette.applications", "bridge.web.serving"):
+    for name in ("bridge.web.routes", "bridge.web.serving"):
         importlib.import_module(name)
 
 

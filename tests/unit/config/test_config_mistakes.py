@@ -224,6 +224,9 @@ MISTAKES = {
         "meisa_test_…",
         TEST_KEY | {"LIVE": KEY},
     ),
+    "allowed host with its port": Mistake(
+        MINIMAL + "admin: {allowed_hosts: [a.example, 'b.example:8080']}\n", "MB025", "5:36", "bridge.example.com"
+    ),
     "address without port": Mistake(MINIMAL + "admin: {listen: localhost}\n", "MB025", "5:17", "127.0.0.1:8080"),
     "address with a large port": Mistake(
         MINIMAL + "admin: {listen: 'localhost:99999'}\n", "MB025", "5:17", "host:port"

@@ -52,7 +52,7 @@ def server(snapshot: Snapshot = SNAPSHOT, token: str | None = None, *, show_cont
 async def get(admin: AdminServer, path: str, authorization: str | bytes | None = None) -> httpx.Response:
     headers = {} if authorization is None else {"authorization": authorization}
     transport = httpx.ASGITransport(app=admin._app())
-    async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
         return await client.get(path, headers=headers)  # type: ignore[arg-type]
 
 
@@ -196,7 +196,7 @@ async def test_probes_and_scrapes_never_need_the_token(path: str) -> None:
 @pytest.mark.parametrize("path", ["/livez", "/", "/api/status", "/api/live", "/nowhere"])
 async def test_other_methods_and_paths_are_refused(path: str) -> None:
     transport = httpx.ASGITransport(app=server()._app())
-    async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
         assert (await client.post(path)).status_code in (404, 405)
 
 
