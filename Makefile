@@ -24,7 +24,7 @@ help:  ## Show this list
 demo: $(VENV)/.runtime  ## See everything work on this machine: broker, sandbox, bridge, a stream of events
 	$(BIN)/meisa-bridge demo
 
-test: $(VENV)/.dev  ## Run all tests; a real Kafka needs Java 17 and Maven, a schema registry Go, pages chromium, else tests skip. As in CI: THOROUGH=1
+test: $(VENV)/.dev  ## Run all tests; a real Kafka needs Java 17 and Maven, a schema registry Go, pages chromium, else tests skip. Slow ones too, as in CI: THOROUGH=1
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 check: lint  ## Run the static checks: ruff, mypy, import-linter

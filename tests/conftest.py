@@ -1,18 +1,46 @@
 """What all tests share."""
 
+import gc
+
 import pytest
 
-from tests.support.amount import use_profile
+from tests.support.amount import THOROUGH, use_profile
 from tests.support.kafka import any_kafka, embedded_kafka, real_kafka
 
 __all__ = ["any_kafka", "embedded_kafka", "real_kafka"]
 
 use_profile()
 
+gc.disable()  # until all tests are collected: what is imported meanwhile stays, and looking at it again costs seconds
+
 
 @pytest.hookimpl(tryfirst=True)  # before the workers' own, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several workers two have a real Kafka, not all: it takes a second of their time to start, and 0.5 GB."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several workers two have a real Kafka, not all: it takes a second of their time to start, and 0.5 GB.
+
+    The everyday run leaves slow tests out.
+    """
     for item in items:
         if item.get_closest_marker("kafka") is not None:
             item.add_marker(pytest.mark.xdist_group(f"kafka-{item.path.parent.name}"))
+    if _everyday(config):
+        slow = [item for item in items if item.get_closest_marker("slow") is not None]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+
+
+def _everyday(config: pytest.Config) -> bool:
+    """Whether all tests are run, with nothing named and nothing asked for: who names a file wants what is in it."""
+    whole = [str(each).rstrip("/") for each in config.args] == config.getini("testpaths")
+    return whole and not THOROUGH and not config.getoption("markexpr") and not config.getoption("keyword")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is never garbage: collections need not look at it each time."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if _everyday(config):
+        terminalreporter.write_line("left out: tests marked slow. All of them, as in CI: make test THOROUGH=1")

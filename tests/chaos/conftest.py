@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     chosen = [item for item in items if item.get_closest_marker("chaos") is None]
     if len(chosen) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("chaos") is not None])
         items[:] = chosen
 
 

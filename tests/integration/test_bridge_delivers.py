@@ -82,6 +82,7 @@ def test_kill_9_in_the_middle_loses_nothing(any_kafka: Cluster, meisa: Sandbox, 
         assert told_finished, "the crash came too early to prove anything"
 
 
+@pytest.mark.slow
 def test_a_graceful_stop_repeats_nothing(any_kafka: Cluster, meisa: Sandbox, tmp_path: Path) -> None:
     """SIGTERM in the middle: calls in flight are awaited and committed, and the next process goes on after them."""
     produced = stream(1000, 100, seed=3)
@@ -98,6 +99,7 @@ def test_a_graceful_stop_repeats_nothing(any_kafka: Cluster, meisa: Sandbox, tmp
         assert made.came_again() == set()
 
 
+@pytest.mark.slow
 def test_a_refused_key_stops_without_loss_and_work_goes_on_by_itself(
     any_kafka: Cluster, meisa: Sandbox, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_it_delivers_everything_and_agrees(capsys: pytest.CaptureFixture[str]) -
     assert said.endswith("The ledger agrees.\n")
 
 
+@pytest.mark.slow
 def test_a_bridge_that_drops_a_rule_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +134,14 @@ def processes_of(folder: Path) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks processes up in Linux' /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
 def test_no_process_outlives_it(number: signal.Signals, tmp_path: Path) -> None:
     """Ctrl-C, a closed terminal (SIGTERM takes the same way) and kill -9 in the middle: broker, sandbox and bridge end
     too, and unless it was killed nothing of its folder is left. No trace of Python is shown."""

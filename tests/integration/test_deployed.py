@@ -93,6 +93,7 @@ def pod(embedded_kafka: EmbeddedKafka, tmp_path: Path) -> Iterator[Pod]:
             made.process.close()
 
 
+@pytest.mark.slow
 def test_a_pod_is_probed_scraped_reloaded_and_ended(pod: Pod) -> None:
     """Probes and scraping need no token, and all else does. A changed ConfigMap is in force without a restart, with a
     file that is new in it. SIGTERM, with a call under way, ends it with 0 within the grace period, nothing lost."""

@@ -59,6 +59,7 @@ def test_its_handlers_are_found_checked_and_tested(installed: Path) -> None:
     assert without.returncode == 1 and "MB191" in without.stdout
 
 
+@pytest.mark.slow
 def test_what_its_handlers_yield_is_carried_out(installed: Path, embedded_kafka: EmbeddedKafka, tmp_path: Path) -> None:
     with sandbox() as meisa:
         place = Place(embedded_kafka, tmp_path, f"{meisa.url}/api/v1", partitions=1)

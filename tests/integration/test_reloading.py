@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from structlog.testing import capture_logs
 
 from bridge.app import serve
@@ -38,6 +39,7 @@ def put(path: Path, text: str) -> None:
     new.replace(path)
 
 
+@pytest.mark.slow
 def test_a_running_service_takes_good_rules_and_keeps_the_old_ones_where_they_are_bad(
     embedded_kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
+
+from bridge.sandbox.options import SandboxOptions
+from bridge.sandbox.server import run
 
 RUN = """
 import json, sys
@@ -23,9 +28,18 @@ def start(options: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", RUN, options], stderr=subprocess.PIPE, text=True)
 
 
-def failed(options: str) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-c", RUN, options], stderr=subprocess.PIPE, text=True, timeout=20)
-    return done.returncode, done.stderr
+Failed = Callable[[str], tuple[int, str]]
+
+
+@pytest.fixture
+def failed(capsys: pytest.CaptureFixture[str]) -> Failed:
+    """The status and what is said, of a start that fails; in this process, since nothing is served."""
+
+    def start_here(options: str) -> tuple[int, str]:
+        status = run(SandboxOptions(**json.loads(options)))
+        return status, capsys.readouterr().err
+
+    return start_here
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -50,7 +64,7 @@ def test_it_says_where_it_is_and_ends_cleanly(number: signal.Signals) -> None:
             process.communicate()
 
 
-def test_a_busy_port_is_one_clear_line() -> None:
+def test_a_busy_port_is_one_clear_line(failed: Failed) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -62,13 +76,13 @@ def test_a_busy_port_is_one_clear_line() -> None:
     assert "--port" in said
 
 
-def test_an_address_that_is_not_here_is_one_clear_line() -> None:
+def test_an_address_that_is_not_here_is_one_clear_line(failed: Failed) -> None:
     status, said = failed('{"port": 0, "host": "192.0.2.1"}')
     assert (status, said.count("\n")) == (1, 1)
     assert "192.0.2.1" in said
 
 
-def test_wrong_options_are_one_clear_line(tmp_path: Path) -> None:
+def test_wrong_options_are_one_clear_line(failed: Failed, tmp_path: Path) -> None:
     broken = tmp_path / "catalogue.json"
     broken.write_text('{"triggers": {"welcome": {"activ": true}}}')
     for options, word in [

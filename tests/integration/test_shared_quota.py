@@ -65,6 +65,7 @@ def test_whether_a_group_is_new_is_known_by_its_commits(any_kafka: Cluster) -> N
         has_committed(f"127.0.0.1:{free_port()}", {}, group, timeout_seconds=0.5)
 
 
+@pytest.mark.slow
 def test_a_quota_in_redis_is_used_by_whoever_has_work_and_kept_over_restarts(
     embedded_kafka: Cluster, meisa: Sandbox, tmp_path: Path
 ) -> None:

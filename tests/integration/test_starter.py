@@ -10,6 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from bridge.sandbox.children import free_port
 from tests.support.kafka import Cluster
 from tests.support.service import Sandbox
@@ -18,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS_MAX = 60.0
 
 
+@pytest.mark.slow
 def test_the_next_steps_lead_to_a_running_bridge(embedded_kafka: Cluster, tmp_path: Path) -> None:
     """Only addresses are others here, by the environment: ports 9092 and 8900 may be taken. The topics exist already,
     since the embedded broker creates none on request."""

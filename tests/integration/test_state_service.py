@@ -74,6 +74,7 @@ async def test_a_store_that_does_not_answer_is_refused_at_the_start(
             await serve(place.settings())
 
 
+@pytest.mark.slow
 async def test_a_person_is_forgotten_while_the_service_runs(
     embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
 ) -> None:

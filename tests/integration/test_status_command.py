@@ -39,6 +39,7 @@ async def status(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 async def test_a_running_service_tells_its_status_and_watching_ends_well(
     embedded_kafka: Cluster, sandbox: SandboxServer, tmp_path: Path
 ) -> None:

@@ -72,7 +72,7 @@ CALLS = st.dictionaries(st.sampled_from(["upsert", "bulk_enroll", "later"]), st.
 
 
 @given(SNAPSHOTS, CALLS, st.sampled_from([40, 80, 120]))
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200, everyday=8), deadline=None)
 def test_every_status_can_be_shown(snapshot: Snapshot, calls: dict[str, float], width: int) -> None:
     facts = json.loads(page.as_json(page.facts(snapshot)))
     drain = drain_of(facts, calls)

@@ -62,7 +62,7 @@ NAMES = st.lists(st.sampled_from(PARTS), max_size=4)
 VALUES = st.one_of(st.lists(PIECES, max_size=4).map("".join), st.text(max_size=10))
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(150, everyday=6), deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=3))
 def test_any_override_is_told_never_raised(overrides: list[tuple[list[str], str]]) -> None:
     """Names that exist, do not, or go nowhere, with values of every kind."""

@@ -14,7 +14,7 @@ def worked(case: Case, seed: int, hours: int) -> Found:
     return Run(case, seed).run(hours)
 
 
-@settings(max_examples=examples(5), deadline=None, phases=[Phase.generate])
+@settings(max_examples=examples(5, everyday=2), deadline=None, phases=[Phase.generate])
 @given(st.integers(0, 2**32), st.sampled_from(KINDS), st.booleans(), st.integers(0, 200))
 def test_nothing_is_refused_and_all_is_used(seed: int, kind: str, small: bool, urgent_an_hour: int) -> None:
     """Whatever the server's windows are; a bucket of ten is learnt within the first minute."""
@@ -28,7 +28,7 @@ def test_nothing_is_refused_and_all_is_used(seed: int, kind: str, small: bool, u
         assert all(last - first >= seconds for first, last in zip(found.accepted, found.accepted[limit:], strict=False))
 
 
-@pytest.mark.parametrize("retry_after", [True, False])
+@pytest.mark.parametrize("retry_after", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_neighbour_is_given_way_to_and_the_share_recovered(retry_after: bool) -> None:
     """Half of the key for two hours of six: few refusals, most of what is left is used, and all once it has gone."""
     found = worked(Case("", "sliding", neighbour=comes_and_goes, retry_after=retry_after), 2, hours=8)

@@ -142,7 +142,7 @@ def test_no_window_on_the_server_is_ever_exceeded(seed: int) -> None:
     fleet.never_over_quota()
 
 
-@settings(max_examples=examples(5), deadline=None)
+@settings(max_examples=examples(5, everyday=2), deadline=None)
 @given(st.integers(0, 2**32))
 def test_undisturbed_owners_use_the_whole_limit(seed: int) -> None:
     """With commits that are acknowledged, and answers that come at once: all calls of every hour and minute."""

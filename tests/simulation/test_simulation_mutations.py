@@ -194,6 +194,7 @@ def test_a_trigger_under_a_new_key_is_caught(monkeypatch: Patch) -> None:
     caught("3", everyday())
 
 
+@pytest.mark.slow
 def test_a_trigger_repeated_after_its_window_is_caught(monkeypatch: Patch) -> None:
     """More than an hour later Meisa remembers nothing, and sends a second email."""
     policy = member.Policy
@@ -215,6 +216,7 @@ def doubtful() -> list[Scenario]:
     ]
 
 
+@pytest.mark.slow
 def test_forgotten_starts_are_caught(monkeypatch: Patch) -> None:
     """The next owner does not know that a trigger may have been sent an hour ago."""
     restore = PartitionOffsets.restore
@@ -315,7 +317,9 @@ def test_a_listener_that_raises_is_caught(monkeypatch: Patch) -> None:
 # And the other way round
 
 
-@pytest.mark.parametrize("family", [recreated, unacknowledged, refusing, doubtful, quota, stalling])
+@pytest.mark.parametrize(
+    "family", [recreated, unacknowledged, refusing, pytest.param(doubtful, marks=pytest.mark.slow), quota, stalling]
+)
 def test_the_engine_as_it_is_holds_in_these_scenarios(family: Callable[[], list[Scenario]]) -> None:
     """Else a mutation would be caught for another reason."""
     for scenario in some(family()):

@@ -11,6 +11,7 @@ from bridge.model import Kind
 from bridge.runtime import delivery
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.items import Item
+from tests.support.amount import THOROUGH, some
 from tests.support.simulation.mutations import caught, merging, sharing
 from tests.support.simulation.run import simulate
 from tests.support.simulation.scenario import Scenario
@@ -157,6 +158,7 @@ def test_a_revocation_that_drops_the_others_contributions_is_caught(monkeypatch:
     caught("5", sharing())
 
 
+@pytest.mark.slow
 def test_a_revocation_that_drops_nothing_is_caught(monkeypatch: Patch) -> None:
     """What was put into a merged call by a partition that went is its new owner's to send."""
     monkeypatch.setattr(Delivery, "withdraw", lambda self, partitions: None)
@@ -174,8 +176,8 @@ def slow() -> list[Scenario]:
 def test_merging_as_it_is_holds_in_these_scenarios(family: Callable[[], list[Scenario]]) -> None:
     """Else a mutation would be caught for another reason; and calls do merge in them."""
     merged = 0
-    for scenario in family():
+    for scenario in some(family()):
         report = simulate(scenario)
         assert report.broken is None, f"{scenario}\n{report.story()}"
         merged += report.merged
-    assert merged > 50
+    assert merged > (50 if THOROUGH else 5)

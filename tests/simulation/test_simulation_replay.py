@@ -4,21 +4,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.support.amount import some
 from tests.support.simulation.run import simulate
 from tests.support.simulation.scenario import MOMENTS, draw
 
 ROOT = Path(__file__).parents[2]
-SEEDS = (3, 26, 31, 95, 151)
+SEEDS = (26, 3, 31, 95, 151)
 
 
 def test_a_seed_replays_exactly() -> None:
     """Twice in one process: every event at the same moment in the same order."""
-    for seed in SEEDS:
+    for seed in some(SEEDS):
         first, second = simulate(seed), simulate(seed)
         assert first.steps > 100 or seed == 3
         assert first.trace_hash == second.trace_hash, seed
 
 
+@pytest.mark.slow
 def test_a_seed_replays_in_another_process() -> None:
     """Neither the hashes of strings nor memory addresses may decide what happens next."""
     script = (

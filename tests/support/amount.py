@@ -1,7 +1,7 @@
 """How much is tried: everyday runs take a part of the examples and scenarios, CI and THOROUGH=1 take all of them.
 
-What may be left out is chance's share only, further examples of one property or further seeds of one scenario: every
-test runs every day.
+What may be left out is chance's share, further examples of one property or further seeds of one scenario; and tests
+marked `slow` (tests/conftest.py), which take seconds and whose subject has a quicker test that runs every day.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ PART = 8
 THOROUGH = is_set("CI") or is_set("THOROUGH")
 
 
-def examples(count: int) -> int:
-    """For `@settings(max_examples=…)`, where a property needs another number than Hypothesis's default."""
-    return count if THOROUGH else max(5, count // PART)
+def examples(count: int, everyday: int | None = None) -> int:
+    """For `@settings(max_examples=…)`, where a property needs another number than Hypothesis's default.
+
+    `everyday` is for properties of which one example takes long.
+    """
+    return count if THOROUGH else everyday or max(5, count // PART)
 
 
 def some(of: Sequence[T]) -> Sequence[T]:

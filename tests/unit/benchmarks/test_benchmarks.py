@@ -96,11 +96,13 @@ def test_a_backlog_of_state_needs_no_call_more_than_the_optimum() -> None:
     assert found.fewest.calls <= found.calls < found.actions
 
 
+@pytest.mark.slow
 def test_live_traffic_never_beats_its_bound() -> None:
     found = savings.live(3.0, 0.2)
     assert found.fewest.calls <= found.calls <= found.actions
 
 
+@pytest.mark.slow
 def test_lazy_log_ins_need_fewer_calls() -> None:
     """Of traffic that is mostly log-ins, each until its last value has been sent."""
     found = savings.lazily(1.0, 0.2)

@@ -19,6 +19,7 @@ from bridge.places import Place
 from bridge.rules import RuleBook, load_text
 from bridge.rules.shapes.json_schema import from_json_schema
 from bridge.rules.shapes.shape import names, read
+from tests.support.amount import THOROUGH
 
 REPOSITORY = Path(__file__).parents[3]
 RULE = """rules:
@@ -157,11 +158,11 @@ def test_rules_of_the_catalogue_fit_its_schemas() -> None:
         book = load_text(text)
         assert found(book) == [], path
         paths = {reference.path for rule in book.rules for reference in rule.references}
-        for name in sorted({path.split(".")[1] for path in paths if path.startswith("data.")})[:6]:
+        for name in sorted({path.split(".")[1] for path in paths if path.startswith("data.")})[: 6 if THOROUGH else 1]:
             misspelt = re.sub(rf"\bdata\.{name}\b", f"data.{name}zq", text)
             assert "MB161" in found(load_text(misspelt)), (path, name)
             fields += 1
-    assert fields > 10
+    assert fields > (10 if THOROUGH else 2)
 
 
 def test_a_start_only_warns(checked: Checked) -> None:

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,27 @@ from bridge.cli import main
 from bridge.decode import decoder_for, values_in_avro
 from bridge.decode.schema import TopicSchemas
 from bridge.model import Action, Kind, Lane, Plan, Record
-from bridge.rules import load
+from bridge.rules import RuleBook, load
 from bridge.sandbox.world import World, WorldOptions
 from bridge.schema_files import load_schema
-from schemas.generate import files
 from schemas.generate.catalogue import Event, example
+from tests.support.catalogue import catalogue
 
 ROOT = Path(__file__).parents[3]
-CATALOGUE = files.current()
-BOOK = load(["rules/*.yaml"], ROOT / "config")
+CATALOGUE = catalogue()
+
+
+@cache
+def book() -> RuleBook:
+    """The sample rules."""
+    return load(["rules/*.yaml"], ROOT / "config")
 
 
 def plan(value: dict[str, Any]) -> Plan:
     record = Record("user-events", 0, 1, 1_767_323_045_000, b"u1", orjson.dumps(value))
     event = decoder_for("json").decode(record)
     assert event is not None
-    return BOOK.plan(event)
+    return book().plan(event)
 
 
 @pytest.mark.parametrize("event", CATALOGUE.events, ids=lambda event: event.type)
@@ -66,28 +72,30 @@ def test_an_event_means_the_same_as_avro_and_as_json(event: Event) -> None:
         assert (found.id, found.type, found.time) == (value["id"], value["type"], value["time"])
         absent = {each.name: None for each in event.data if each.optional}
         assert found.data == {**(absent if only_required else {}), **value["data"]}
-        assert BOOK.plan(found).failures == ()
+        assert book().plan(found).failures == ()
         if not only_required:
-            assert [(action.kind, action.body) for action in BOOK.plan(found).actions] == [
+            assert [(action.kind, action.body) for action in book().plan(found).actions] == [
                 (action.kind, action.body) for action in plan(value).actions
             ]
 
 
 def test_every_event_of_the_catalogue_has_a_rule_of_its_own() -> None:
     """The types that rules name are those of the catalogue, no more and no fewer; each rule has tests beside it."""
-    named = {pattern for rule in BOOK.rules for pattern in rule.match}
+    named = {pattern for rule in book().rules for pattern in rule.match}
     assert named == {event.type for event in CATALOGUE.events}
-    assert [rule.name for rule in BOOK.rules if not rule.tests] == []
+    assert [rule.name for rule in book().rules if not rule.tests] == []
 
 
 def test_the_samples_use_every_kind_of_action_and_need_no_identity_table() -> None:
-    assert BOOK.kinds() == set(Kind)
-    assert BOOK.needs_identities() == []
+    assert book().kinds() == set(Kind)
+    assert book().needs_identities() == []
 
 
 def test_the_samples_show_what_the_language_can_do() -> None:
     """Every email says for how long it is worth sending; the notices among them leave the reserve to what is urgent."""
-    templates = {f"{rule.name}.{template.kind}": template.handling for rule in BOOK.rules for template in rule.actions}
+    templates = {
+        f"{rule.name}.{template.kind}": template.handling for rule in book().rules for template in rule.actions
+    }
     triggers = {name.partition(".")[0]: each for name, each in templates.items() if name.endswith(".trigger")}
     assert all(each.max_age_seconds for each in triggers.values())
     assert (triggers["reset-password"].max_age_seconds, triggers["signup"].max_age_seconds) == (1800, 86_400)

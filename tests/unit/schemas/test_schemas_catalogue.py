@@ -25,10 +25,11 @@ from bridge.schema_files import load_schema
 from schemas.generate import avro, files, json_schema, readme
 from schemas.generate.__main__ import main
 from schemas.generate.catalogue import CatalogueError, example, parse
+from tests.support.catalogue import catalogue
 
 ROOT = Path(__file__).parents[3]
 SCHEMAS = ROOT / "schemas"
-CATALOGUE = files.current()
+CATALOGUE = catalogue()
 TYPES = [event.type for event in CATALOGUE.events]
 WANTED = {
     *("user.signed_up", "user.updated", "user.logged_in", "user.deleted", "plan.changed", "subscription.past_due"),

@@ -17,8 +17,9 @@ import pytest
 from schemas.generate import files
 from schemas.generate.catalogue import Catalogue, Field, Type, parse
 from schemas.generate.compatibility import avro, incompatible, json_schema, without_words
+from tests.support.catalogue import catalogue
 
-CATALOGUE = files.current()
+CATALOGUE = catalogue()
 RELEASES = [
     pytest.param(type, schemas, id=f"{version}-{type}")
     for version, release in files.releases().items()
