@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 from bridge import rules
 from bridge.config import codes
 from bridge.decode import Envelope, SchemaError, TopicSchemas, decoder_for, values_in_avro
-from bridge.errors import Problem, ProblemsFound, RegistryFailed, StartFailed
-from bridge.model import Event, Record
+from bridge.errors import DecodeError, Problem, ProblemsFound, RegistryFailed, StartFailed
+from bridge.model import UNREADABLE_HEADERS, Event, Record
 from bridge.schema_files import load_schemas
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def decoders(settings: Settings, *, also_json: bool = False) -> Decoders:
                 schemas=schemas[name],
                 values=_also_json(values, schemas[name]) if also_json and values is not None else values,
             ).decode
+            made[name] = _with_headers(made[name])
             if topic.registry is not None:
                 made.wires[name] = cast("WireAvro", values)
         except SchemaError as error:
@@ -57,6 +58,17 @@ def decoders(settings: Settings, *, also_json: bool = False) -> Decoders:
     if problems:
         raise ProblemsFound(problems)
     return made
+
+
+def _with_headers(decode: Decode) -> Decode:
+    """What a record's headers say may decide what becomes of it, so that it is not guessed without them."""
+
+    def decoded(record: Record) -> Event | None:
+        if record.headers is UNREADABLE_HEADERS:
+            raise DecodeError("the headers cannot be read, and are not in this letter: a header's name is not UTF-8")
+        return decode(record)
+
+    return decoded
 
 
 def _also_json(values: Values, schemas: TopicSchemas) -> Values:

@@ -42,6 +42,9 @@ class Record(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
+UNREADABLE_HEADERS: tuple[tuple[str, bytes | None], ...] = (("meisa-bridge.unreadable", None),)
+"""Stands for headers that the Kafka client cannot give, because the name of one is not UTF-8; told by identity."""
+
 SchemaId = int | str
 """How a registry names a schema: a number, or a GUID as text."""
 

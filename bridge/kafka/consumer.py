@@ -40,6 +40,7 @@ from bridge.kafka import faults
 from bridge.kafka.admin import SESSION_SECONDS, is_member, probe, session_seconds
 from bridge.kafka.assignment import Assignment
 from bridge.kafka.commits import Commits
+from bridge.kafka.headers import read_headers
 from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, validate
 from bridge.kafka.pulse import Pulse
 from bridge.kafka.starting import Stale, parse_start
@@ -404,7 +405,6 @@ class KafkaSource:
                 continue  # it went to another owner meanwhile, who reads it again
             offset: int = message.offset()  # type: ignore[assignment]
             positions[tp] = offset + 1
-            headers: Any = message.headers()
             batch.append(
                 Record(
                     tp.topic,
@@ -413,7 +413,7 @@ class KafkaSource:
                     message.timestamp()[1],
                     message.key(),
                     message.value(),
-                    tuple(headers) if headers else (),
+                    read_headers(message),
                     epoch,
                 )
             )

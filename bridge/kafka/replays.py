@@ -18,6 +18,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from bridge.errors import LogFailed, StartFailed
 from bridge.kafka.admin import create_topics, probe
+from bridge.kafka.headers import read_headers
 from bridge.kafka.properties import READS, LibrdkafkaLog, checked, for_letters, reason, shared
 from bridge.model import Record
 
@@ -213,7 +214,6 @@ def _taken(messages: Sequence[Message], position: int, end: int) -> tuple[list[R
 def record_of(message: Message, offset: int) -> Record:
     topic, partition = message.topic(), message.partition()
     assert topic is not None and partition is not None
-    headers: Any = message.headers() or ()
     key: Any = message.key()
     value: Any = message.value()
-    return Record(topic, partition, offset, message.timestamp()[1], key, value, tuple(headers))
+    return Record(topic, partition, offset, message.timestamp()[1], key, value, read_headers(message))

@@ -26,6 +26,9 @@ from bridge.model import Outcome, Verdict, email_key
 ERROR_BODY_BYTES_MAX = 64 * 1024
 """A refusal larger than this is kept as the beginning of its text: it goes into a dead letter's header."""
 
+DEPTH_MAX = 64
+"""Levels of an answer's JSON; Meisa's have four."""
+
 _ECHOED = frozenset({"variables", "recipient", "metadata", "properties", "custom_fields", "email", "to_email"})
 _EMAIL = re.compile(r"[^\s@\"']+@[^\s@\"']+")
 _TAGS = frozenset({"add_tag", "remove_tag"})
@@ -127,11 +130,17 @@ class Judge:
         contact_id = None
         detail = ""
         try:
-            data = orjson.loads(without_keys(body, keys))
+            data = _loads(without_keys(body, keys))
             answer = endpoint.response.model_validate(data)
-        except orjson.JSONDecodeError:
+        except orjson.JSONDecodeError as error:
             data = _text(without_keys(body, keys))
-            noted = "the answer is not JSON" if body else "the answer is empty"
+            noted = (
+                error.msg
+                if isinstance(error, _TooDeep)
+                else "the answer is not JSON"
+                if body
+                else "the answer is empty"
+            )
         except ValidationError as error:
             noted = f"the answer is not as documented: {_first_problem(error)}"
         else:
@@ -237,9 +246,27 @@ def _parsed(body: bytes | None, keys: tuple[bytes, ...]) -> Any:
         return _text(without_keys(body[:ERROR_BODY_BYTES_MAX], keys))
     body = without_keys(body, keys)
     try:
-        return orjson.loads(body)
+        return _loads(body)
     except orjson.JSONDecodeError:
         return _text(body)
+
+
+class _TooDeep(orjson.JSONDecodeError):
+    pass
+
+
+def _loads(body: bytes) -> Any:
+    """Parsed JSON with which all else can work: what was read at a depth of a thousand can be written by nobody."""
+    data = orjson.loads(body)
+    if body.count(b"[") + body.count(b"{") > DEPTH_MAX:
+        level = [data]
+        for _ in range(DEPTH_MAX):
+            inner = (each.values() if isinstance(each, dict) else each for each in level)
+            level = [value for values in inner for value in values if isinstance(value, dict | list)]
+            if not level:
+                return data
+        raise _TooDeep(f"the answer is nested deeper than {DEPTH_MAX} levels", "", 0)
+    return data
 
 
 def _text(body: bytes) -> str | None:

@@ -84,7 +84,7 @@ def parse(letter: Record) -> DeadLetter:
         )
     except KeyError as missing:
         raise NotALetter(f"it lacks the header {PREFIX}{missing.args[0]}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise NotALetter(f"its headers {PREFIX}* cannot be read: {error}") from None
 
 

@@ -79,3 +79,10 @@ def test_a_replayed_record_that_fails_again_counts_its_replays() -> None:
     for before, after in ((b"2", "3"), (b"nonsense", "1")):
         record = RECORD._replace(headers=(("meisa-bridge.replays", before),))
         assert _named(Letter(record, LetterKind.REJECTED, "again"))["meisa-bridge.replays"] == after
+
+
+def test_a_count_of_replays_that_anybody_wrote_is_no_trap() -> None:
+    """Python reads no number of thousands of digits; the letter must be written all the same."""
+    for text, count in ((b"7", "8"), (b"9" * 5_000, "1"), ("²".encode(), "1"), (b"", "1"), (b"-1", "1")):
+        record = RECORD._replace(headers=(("meisa-bridge.replays", text),))
+        assert _named(Letter(record, LetterKind.DECODE, "not JSON"))["meisa-bridge.replays"] == count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from email.utils import formatdate
 from typing import Any
 
@@ -460,8 +461,9 @@ def test_a_long_reason_is_bounded() -> None:
 
 def test_a_deep_reason_is_bounded() -> None:
     """Nesting does not exhaust the stack."""
-    body = b'{"error":' * 200 + b"1" + b"}" * 200
+    body = b'{"error":' * 60 + b"1" + b"}" * 60
     assert judge("upsert", 400, body).message == "HTTP 400 Bad Request"
+    assert len(judge("upsert", 400, body * 200).message) <= 500
 
 
 def test_a_huge_refusal_is_kept_short() -> None:
@@ -484,3 +486,14 @@ def test_a_key_of_another_shape_is_masked_too() -> None:
     """The keys in use are known, whatever they look like."""
     outcome = judge("upsert", 401, {"detail": "hunter2 is wrong"}, keys=(b"hunter2",))
     assert "hunter2" not in repr(outcome)
+
+
+@pytest.mark.parametrize("depth", [62, 63, 64, 65, 300, 1_000, 100_000])
+@pytest.mark.parametrize("status", [200, 400, 422, 503])
+def test_an_answer_that_is_nested_without_end_is_an_answer_all_the_same(status: int, depth: int) -> None:
+    """What is parsed at a depth of a thousand, nothing can write again: the judge must not raise, nor the letter."""
+    body = b'{"a":' + b"[" * depth + b"]" * depth + b"}"
+    outcome = Judge().answer(ENDPOINTS["enroll"], Reply(status, body), 0.0)
+    assert outcome.verdict is judge("enroll", status, b"{}").verdict
+    assert isinstance(outcome.data, dict) == (depth < 64)
+    json.dumps(outcome.data)
