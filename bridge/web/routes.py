@@ -18,6 +18,7 @@ from bridge.web import page
 from bridge.web.access import Access, Refusal
 from bridge.web.headers import HEADERS
 from bridge.web.live import Live
+from bridge.web.sections import Facts
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -41,7 +42,7 @@ class Sources:
     access: Access
     metrics: Exposition
     snapshot: Callable[[], Snapshot]
-    facts: Callable[[], page.Facts]
+    facts: Callable[[], Facts]
     parts: Callable[[], Mapping[str, str]]
     live: Callable[[], Live]
     resume: Callable[[str], bool | None]
