@@ -73,6 +73,9 @@ class Burial:
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
         """Drops the unwritten letters of partitions that went; their next owner decides anew."""
         gone = set(partitions)
+        for _, completion, partition in self._held:
+            if partition.name in gone:
+                completion.abandon()
         self._held = [each for each in self._held if each[2].name not in gone]
 
     async def close(self) -> None:
@@ -99,7 +102,8 @@ class Burial:
         completion: Completion[None] = Completion()
         partition = self._owned(letter.record)
         if partition is None:
-            return completion  # of an older assignment: its new owner writes the letter
+            completion.abandon()  # of an older assignment: its new owner writes the letter
+            return completion
         letter = replace(letter, failed_at_wall_seconds=self._clock.wall())
         self.heard(letter)
         cap = self._caps[letter.record.topic]

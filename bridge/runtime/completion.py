@@ -19,9 +19,10 @@ C = TypeVar("C")
 class Completion(Generic[T]):
     """A value that comes later, for one waiting coroutine."""
 
-    __slots__ = ("_done", "_resume", "_value")
+    __slots__ = ("_abandoned", "_done", "_resume", "_value")
 
     def __init__(self) -> None:
+        self._abandoned = False
         self._done = False
         self._value: T | None = None
         self._resume: Callable[[], None] | None = None
@@ -41,7 +42,14 @@ class Completion(Generic[T]):
 
     def then(self, resume: Callable[[], None]) -> None:
         assert self._resume is None and not self._done, "one coroutine waits for a completion"
-        self._resume = resume
+        if not self._abandoned:
+            self._resume = resume
+
+    def abandon(self) -> None:
+        """Nobody will complete it: lets go of who waits. The two hold each other, and only the collector, which comes
+        seldom, would free them: a rebalance drops thousands of records at once."""
+        self._abandoned = True
+        self._resume = None
 
     def __await__(self) -> Generator[Completion[T], None, T]:
         if not self._done:
@@ -57,21 +65,26 @@ def start(coroutine: Coroutine[Any, None, None], failed: Callable[[C, BaseExcept
     """
     waited = _step(coroutine, failed, context)
     if waited is not None:  # only now: of a busy topic most never wait, and should not pay for what goes on
-        _go_on(waited, coroutine, failed, context)
+        waited.then(_Waiting(coroutine, failed, context).resume)
 
 
-def _go_on(
-    waited: Completion[Any],
-    coroutine: Coroutine[Any, None, None],
-    failed: Callable[[C, BaseException], None],
-    context: C,
-) -> None:
-    def resume() -> None:
-        waits = _step(coroutine, failed, context)
+class _Waiting(Generic[C]):
+    """A coroutine that waits. No function that names itself: such a one is a cycle, and would keep the record, value
+    and all, until the collector comes, which is seldom."""
+
+    __slots__ = ("_context", "_coroutine", "_failed")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, None, None], failed: Callable[[C, BaseException], None], context: C
+    ) -> None:
+        self._coroutine = coroutine
+        self._failed = failed
+        self._context = context
+
+    def resume(self) -> None:
+        waits = _step(self._coroutine, self._failed, self._context)
         if waits is not None:
-            waits.then(resume)
-
-    waited.then(resume)
+            waits.then(self.resume)
 
 
 def _step(

@@ -296,8 +296,7 @@ class Delivery:
                 self._prune(item)
         for item in touched:
             # Leaving frees those behind it, and these leave then and there: some are out before their turn comes here.
-            assert item.ticket is not None
-            if item.ticket.ready and not item.in_flight and not len(item.pending) and not item.out:
+            if item.ticket is not None and item.ticket.ready and not item.in_flight and not len(item.pending):
                 self._leave(item)
 
     async def drained(self, partitions: Iterable[TopicPartition]) -> None:
@@ -532,6 +531,8 @@ class Delivery:
         batch.inside -= 1
         if not batch.inside:
             self._waiting_events[batch.lane] -= 1
+            if batch.missing:
+                batch.completion.abandon()  # its partition went
 
     def _leave(self, item: Item) -> None:
         """The item is out: those behind it in its contact's queues may go."""
@@ -545,6 +546,9 @@ class Delivery:
         self._waiting_contacts[item.lane] -= 1
         assert item.ticket is not None
         freed = self._ordering.release(item.ticket)
+        item.ticket = (
+            None  # they hold each other, and the collector, which comes seldom, would keep the event till then
+        )
         if freed:
             self._begin(freed)
         self.left()

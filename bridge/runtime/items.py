@@ -161,6 +161,7 @@ class Item:
         self.partitions: tuple[TopicPartition, ...] = (part.partition,)
         """Of everything that was ever in it."""
         self.ticket: Ticket[Item] | None = None
+        """Its place in its contact's queues; None before it has one, and once it is out."""
         self.begun = False
         """Its turn has come."""
         self.dialogue: Dialogue | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from bridge import __version__
@@ -22,6 +23,11 @@ from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
 
 WINDOW_NAMES = {60.0: "minute", 3600.0: "hour"}
+
+
+def _moment(monotonic_seconds: float | None, ahead: float) -> float | None:
+    """Wall seconds; None where nobody knows when: an endpoint's next probe has no time while one is under way."""
+    return None if monotonic_seconds is None or math.isinf(monotonic_seconds) else monotonic_seconds + ahead
 
 
 class Status:
@@ -89,7 +95,7 @@ class Status:
                 window=WINDOW_NAMES.get(window.seconds, f"{window.seconds:g}s"),
                 used=window.used,
                 limit=window.limit,
-                gated_until_wall_seconds=None if key.braked_until is None else wall + key.braked_until - now,
+                gated_until_wall_seconds=_moment(key.braked_until, wall - now),
             )
             for key in delivery.key_states()
             for window in key.windows
@@ -111,9 +117,7 @@ class Status:
                     waiting.reason,
                     waiting.count,
                     waiting.detail,
-                    until_wall_seconds=(
-                        None if waiting.until_now_seconds is None else wall + waiting.until_now_seconds - now
-                    ),
+                    until_wall_seconds=_moment(waiting.until_now_seconds, wall - now),
                 )
                 for waiting in engine.waiting()
             ),

@@ -78,3 +78,22 @@ def test_completing_twice_is_a_bug() -> None:
     wait.complete(None)
     with pytest.raises(AssertionError, match="twice"):
         wait.complete(None)
+
+
+def test_who_waits_for_what_nobody_completes_is_let_go() -> None:
+    """Before it waits or while it does: the coroutine ends at once, and no collector is needed for that."""
+    ended: list[str] = []
+
+    async def carry(wait: Completion[None], name: str) -> None:
+        try:
+            await wait
+        finally:
+            ended.append(name)
+
+    wait: Completion[None] = Completion()
+    start(carry(wait, "while"), unexpected, "a record")
+    assert ended == []
+    wait.abandon()
+    assert ended == ["while"]
+    start(carry(wait, "before"), unexpected, "a record")
+    assert ended == ["while", "before"]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 
 import pytest
 
 from bridge import __version__
 from bridge.model import Call, Kind, Outcome, TopicPartition, Verdict
+from bridge.observe.history import History
 from bridge.observe.snapshot import Snapshot
 from bridge.runtime.status import Status
+from bridge.web import page
 from tests.support.engine import P0, P1, TOPIC, House, record
 from tests.support.fakes import DELIVERED, FakeLetters, FakeMeisa
 from tests.support.virtual import VirtualClock, run
@@ -177,6 +180,27 @@ def test_work_that_is_to_be_repeated_shows_as_retry() -> None:
         house.source.feed([record(0)])
         await asyncio.sleep(0.02)
         assert reasons(status_of(house).snapshot()) == {"retry": 1}
+
+    run(story())
+
+
+def test_a_probe_under_way_has_no_time_for_the_next_one() -> None:
+    """While an endpoint is probed nobody knows when it is tried again: the pages say so, and can be made."""
+
+    async def story() -> None:
+        meisa = FakeMeisa(lambda call: UNAVAILABLE, latency=0.0)
+        house = House(meisa=meisa)
+        house.source.assign(P0)
+        house.source.feed([record(number, f"{number}@x") for number in range(12)])
+        await asyncio.sleep(0.02)
+        status = status_of(house)
+        assert status.snapshot().breakers
+        meisa.latency = 3600.0
+        await asyncio.sleep(600)
+        found = status.snapshot()
+        assert meisa.active == 1, "no probe is under way"
+        assert all(math.isfinite(wait.until_wall_seconds or 0.0) for wait in found.waiting_for)
+        assert "not known" in page.as_html(page.parts(found, History()))
 
     run(story())
 
