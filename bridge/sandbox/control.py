@@ -17,6 +17,8 @@ POST enrollments  {email, sequence_slug, status}
 POST suppress     {email, reason}, allow {email}
 POST clock        {advance_seconds}                   an hour passes at once: idempotency, quota windows
 POST reset        {}                                  as after the start
+
+With `sandbox --kafka`, `kafka` is an embedded broker's: see playground.py.
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ class SandboxOptions:
     error_shape: str = option("error", 'error bodies: error = {"error": {"code", "message"}}, detail = {"detail"}')
     keep_alive_seconds: float = option(75.0, "how long an idle connection stays open")
     body_bytes_max: int = option(1_048_576, "a longer request body is answered 413")
+    kafka: bool = option(False, "start an embedded Kafka too, to try things out; GET /_sandbox/kafka is its address")
     log_limit: int = option(100_000, "calls, emails and automations kept, each; the counters count all")
     triggers: dict[str, TriggerConfig] | None = None
     sequences: dict[str, str] | None = None

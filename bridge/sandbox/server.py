@@ -1,4 +1,4 @@
-"""The sandbox as a server: the API under /api/v1, the control API under /_sandbox/, and a page at /.
+"""The sandbox as a server: the API under /api/v1, the control API under /_sandbox/, a page at /, perhaps a Kafka.
 
 In tests, on the running loop:
 
@@ -14,7 +14,7 @@ import signal
 import sys
 from importlib.resources import files
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from bridge.errors import UserError
 from bridge.sandbox.api import BASE_PATH, Clock, Reply, Request, Sandbox
@@ -22,6 +22,10 @@ from bridge.sandbox.control import PREFIX, Control
 from bridge.sandbox.http import HttpServer
 from bridge.sandbox.options import TEST_KEY, SandboxOptions, with_catalogue
 
+if TYPE_CHECKING:
+    from bridge.sandbox.playground import Playground
+
+KAFKA_PATH = f"{PREFIX}kafka"
 STOP_GRACE_SECONDS = 5.0
 """Answers that are under way may still leave when the server is stopped; hanging ones are cut at once."""
 
@@ -50,6 +54,7 @@ class SandboxServer:
         self._control = Control(self.sandbox, self.clock)
         self._pages = {path: _page(name, kind) for path, (name, kind) in _FILES.items()}
         self._http: HttpServer | None = None
+        self.playground: Playground | None = None
         self.port = 0
 
     @property
@@ -66,7 +71,11 @@ class SandboxServer:
         return self.url + BASE_PATH
 
     async def start(self) -> None:
-        """Raises OSError when the address cannot be had."""
+        """Raises OSError when the address cannot be had, StartFailed where the embedded Kafka does not start."""
+        if self.options.kafka:  # before the port opens: whoever finds it open finds the broker too
+            from bridge.sandbox.playground import Playground  # librdkafka: who needs none of it need not wait for it
+
+            self.playground = await asyncio.to_thread(Playground)
         self._http = HttpServer(
             self._handle,
             self._ended,
@@ -74,9 +83,16 @@ class SandboxServer:
             body_bytes_max=self.options.body_bytes_max,
             keep_alive_seconds=self.options.keep_alive_seconds,
         )
-        self.port = await self._http.start(self.options.host, self.options.port)
+        try:
+            self.port = await self._http.start(self.options.host, self.options.port)
+        except OSError:
+            await self.close(0)
+            raise
 
     async def close(self, grace_seconds: float = STOP_GRACE_SECONDS) -> None:
+        playground, self.playground = self.playground, None
+        if playground is not None:
+            await asyncio.to_thread(playground.close)
         if self._http is not None:
             await self._http.close(grace_seconds)
             self._http = None
@@ -95,6 +111,8 @@ class SandboxServer:
         page = self._pages.get(path)
         if page is not None and request.method in ("GET", "HEAD"):
             return page
+        if self.playground is not None and (path == KAFKA_PATH or path.startswith(f"{KAFKA_PATH}/")):
+            return self.playground.handle(request)
         if path.startswith(PREFIX):
             return self._control.handle(request)
         return self.sandbox.handle(request, self.clock.now())
@@ -116,6 +134,8 @@ async def _serve(options: SandboxOptions) -> None:
         loop.add_signal_handler(number, stop.set)
     async with SandboxServer(options) as server:
         sys.stderr.write(f"Meisa sandbox: {server.base_url} with X-API-Key {TEST_KEY}; page {server.url}/\n")
+        if server.playground is not None:
+            sys.stderr.write(f"embedded Kafka: {server.playground.bootstrap_servers}; forgotten at the end\n")
         sys.stderr.flush()
         await stop.wait()
 
