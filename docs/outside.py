@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bridge.web.serving import CONNECTIONS_MAX, HEAD_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_SECONDS_MAX
 from docs.reference import GENERATED, table
 
 
@@ -32,8 +33,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/live", True, "server-sent events: the dashboard's sections whenever they change. 503 while "
           "too many pages are open"),
     Route("POST", "/api/topics/{topic}/resume", True, "goes on with a topic that its dead letters stopped: 200 "
-          '`{"resumed": …}`; 404, not a topic of this instance; 409, not stopped; 403, asked for by a page of another '
-          "site or under a foreign name of the host"),
+          '`{"resumed": …}`; 404, not a topic of this instance; 409, not stopped'),
     Route("GET", "/dashboard.css", False, "the page's style"),
     Route("GET", "/dashboard.js", False, "the page's script"),
     Route("GET", "/favicon.ico", False, "the page's icon"),
@@ -77,12 +77,17 @@ What the bridge serves on `admin.listen` (`127.0.0.1:8080`). Another address tha
 
 {table(("request", "token", "answers"), rows)}
 `HEAD` is answered wherever `GET` is. The token comes as `Authorization: Bearer …`, or as the password of basic
-authentication, with any name; without it the answer is 401. What changes something is refused (403) where `Origin` is
-another site's, and, without a token, under a name of the host that is neither an address, `localhost` nor that of
-`admin.listen`: another site could have made that name point here.
+authentication, with any name; without it the answer is 401.
+
+What needs a token where one is set is answered only under a name of the host that is known (else 403): any name with a
+token, unless `admin.allowed_hosts` names some; without one `localhost`, addresses, the name of `admin.listen`, and
+`admin.allowed_hosts`. Another site could make a name of its own point here. What changes something is refused (403) to
+pages of other sites too, by `Origin` and `Sec-Fetch-Site`.
 
 Every answer carries a strict content security policy, `cache-control: no-store`, `x-content-type-options: nosniff` and
-`x-frame-options: DENY`. At most 100 connections are served at once; beyond it the answer is 503.
+`x-frame-options: DENY`. At most {CONNECTIONS_MAX} connections are open at once: the one that has asked for nothing for
+longest gives way. A request that is not complete within {REQUEST_SECONDS_MAX:g} s is answered 408; a head of more than
+{HEAD_BYTES_MAX:,} bytes 431, a request of more than {REQUEST_BYTES_MAX:,} bytes 413.
 """
 
 

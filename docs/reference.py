@@ -19,9 +19,7 @@ from bridge.config import json_schema as config_schema
 from bridge.config.environ import override_name
 from bridge.config.explain import duration_text
 from bridge.config.settings import DURATION_PATTERN, Section, Settings
-from bridge.rules import cases
 from bridge.rules import schema as rules_schema
-from bridge.rules.loader import RULE_KEYS
 
 GENERATED = "<!-- Made from the code by docs/generate.py: change it there. -->\n"
 
@@ -248,14 +246,56 @@ Commands that destroy ask first, and `--yes` answers; without it and without a t
 # --- rules ------------------------------------------------------------------------------------------------------------
 
 
+_MANY: Mapping[str, str] = {
+    "text": "texts", "action": "actions", "event": "events", "test": "tests", "expected": "actions",
+}  # fmt: skip
+
+
+def _takes(shape: Mapping[str, Any]) -> str:
+    """What may stand under a key of a rules file, in words; that most of it may be `${…}` is said once."""
+    if "$ref" in shape:
+        name = shape["$ref"].rpartition("/")[2]
+        return {"max_age": "duration, `none`"}.get(name, name.replace("_", " "))
+    arms = shape.get("anyOf", ())
+    if arms:
+        words = dict.fromkeys(_takes(arm) for arm in arms)
+        return ", ".join(word for word in words if word)
+    if "enum" in shape or "const" in shape:
+        return ", ".join(f"`{value}`" for value in shape.get("enum", [shape.get("const")]))
+    kinds = shape.get("type", "any value")
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if shape.get("pattern", "").startswith((r"\$", r"^\$")) or kinds == ["null"]:
+        return ""
+    if kinds[0] == "array":
+        of = _takes(shape["items"])
+        return f"list of {_MANY.get(of, of)}"
+    if kinds[0] == "string":
+        return "expression" if "boolean" in kinds else "text"
+    return {"integer": "whole number", "boolean": "`true`, `false`", "object": "map"}.get(kinds[0], kinds[0])
+
+
 def rules() -> str:
     """docs/rules.md"""
     schema = rules_schema
     definitions = schema.json_schema()["$defs"]
+    events = definitions["event"]["properties"]
+    options = {
+        name: shape
+        for kind in schema.ACTIONS
+        for name, shape in definitions[kind.value]["properties"].items()
+        if name != kind.value
+    }
 
-    def rows(names: Iterable[str], said: Mapping[str, str], required: Iterable[str]) -> list[tuple[str, str]]:
+    def rows(
+        shapes: Mapping[str, Any], said: Mapping[str, str], required: Iterable[str] = ()
+    ) -> list[tuple[str, str, str]]:
         needed = set(required)
-        return [(f"`{name}`" + (" (required)" if name in needed else ""), said[name]) for name in names]
+        return [
+            (f"`{name}`" + (" (required)" if name in needed else ""), _takes(shape), said[name])
+            for name, shape in shapes.items()
+        ]
+
+    head = ("key", "takes", "")
 
     page = f"""{GENERATED}
 # Rules
@@ -275,11 +315,12 @@ rules:
 ```
 
 A file has `rules`, `tests` of all rules together, and `x-…` for YAML anchors. All rules that match an event apply, in
-the order of the files (sorted by path) and within a file from top to bottom.
+the order of the files (sorted by path) and within a file from top to bottom. In the fields of an action any text may
+be, or hold, `${{…}}`.
 
 ## A rule
 
-{table(("key", ""), rows(RULE_KEYS, schema.RULE, definitions["rule"]["required"]))}
+{table(head, rows(definitions["rule"]["properties"], schema.RULE, definitions["rule"]["required"]))}
 ## Actions
 
 An action is a map with its kind, and beside it [options](#options-of-an-action). The fields under its kind are Meisa's
@@ -289,15 +330,15 @@ own.
         definition = definitions[kind.value]["properties"]
         body = definition[kind.value]
         page += f"\n### {kind.value}\n\n{said}\n\n"
-        page += table(("field", ""), rows(body["properties"], schema.FIELDS, body.get("required", ())))
-        options = ", ".join(f"`{name}`" for name in definition if name != kind.value)
+        page += table(head, rows(body["properties"], schema.FIELDS, body.get("required", ())))
+        beside = ", ".join(f"`{name}`" for name in definition if name != kind.value)
         either = " Either `tag_name` or `tag_id`, not both." if "oneOf" in body else ""
-        page += f"\nOptions: {options}.{either}\n"
+        page += f"\nOptions: {beside}.{either}\n"
     error = definitions["test"]["properties"]["expect_error"]["properties"]
     page += f"""
 ### Options of an action
 
-{table(("option", ""), rows(schema.OPTIONS, schema.OPTIONS, ()))}
+{table(head, rows({name: options[name] for name in schema.OPTIONS}, schema.OPTIONS))}
 An action names its contact by `email` (`to_email`), `external_id` or `contact`. Where Meisa needs an email and the
 event has only an id, the one last seen for that id is used; see `state` in [configuration.md](configuration.md#state).
 
@@ -305,11 +346,11 @@ event has only an id, the one last seen for that id is used; see `state` in [con
 
 Beside a rule under its `tests`, or at the top of a file.
 
-{table(("key", ""), rows(cases.TOP_TEST_KEYS, schema.TEST, ()))}
+{table(head, rows(definitions["top_test"]["properties"], schema.TEST))}
 `rule` and `handler` are for tests at the top of a file. Of `expect_error`:
 
-{table(("key", ""), rows(cases.ERROR_KEYS, {key: said["description"] for key, said in error.items()}, ()))}
+{table(head, rows(error, {key: said["description"] for key, said in error.items()}))}
 The `event` of a test:
 
-{table(("key", ""), rows(cases.EVENT_KEYS, schema.EVENT, ()))}"""
+{table(head, rows(events, schema.EVENT))}"""
     return page

@@ -41,10 +41,13 @@ def test_every_route_stands_on_the_page_and_every_route_of_the_page_is_there() -
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 async def test_a_route_asks_for_the_token_where_the_page_says_so(route: Route) -> None:
-    """And every answer, this one too, carries the headers that the page names."""
+    """Without a token it asks for a known name of the host. Every answer carries the headers that the page names."""
     refused = await answer(admin(), route.method, route.path)
     assert (refused.status_code == 401) == route.token
-    assert [name for name in OF_EVERY_ANSWER if name not in refused.headers] == []
+    rebound = await answer(admin(None), "HEAD" if route.method == "GET" else route.method, route.path, host="elsewhere")
+    assert (rebound.status_code == 403) == route.token
+    for told in (refused, rebound):
+        assert [name for name in OF_EVERY_ANSWER if name not in told.headers] == []
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "GET"], ids=lambda route: route.path)
@@ -55,10 +58,11 @@ async def test_head_is_answered_wherever_get_is(route: Route) -> None:
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.method != "GET"], ids=lambda route: route.path)
 async def test_what_changes_something_is_refused_to_pages_of_other_sites(route: Route) -> None:
-    """By their origin; without a token also under a name of the host that anybody could have made."""
-    foreign = await answer(admin(), route.method, route.path, origin="http://elsewhere", authorization="Bearer secret")
-    rebound = await answer(admin(None), route.method, route.path, host="elsewhere:8080")
-    assert (foreign.status_code, rebound.status_code) == (403, 403)
+    """By what their browser says of itself, whatever password it keeps."""
+    known = {"authorization": "Bearer secret"}
+    foreign = await answer(admin(), route.method, route.path, origin="http://elsewhere", **known)
+    fetched = await answer(admin(), route.method, route.path, **{"sec-fetch-site": "cross-site"}, **known)
+    assert (foreign.status_code, fetched.status_code) == (403, 403)
 
 
 def test_every_header_of_a_letter_stands_on_the_page_and_none_else() -> None:
