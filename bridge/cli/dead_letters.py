@@ -17,6 +17,7 @@ from bridge.kafka.admin import probe
 from bridge.kafka.replays import KafkaLogs
 from bridge.model import Record, action_id
 from bridge.observe.masking import mask
+from bridge.observe.printable import printable
 from bridge.replay.ledger import State
 from bridge.replay.outlook import Key, Outlook, outlook
 from bridge.replay.shelf import Found, Keep, Shelf, about, matching
@@ -157,7 +158,7 @@ def line(found: Found, *, show_contacts: bool) -> str:
     text += said if len(said) <= MESSAGE_MAX else said[: MESSAGE_MAX - 1] + "…"
     if found.state is not State.OPEN:
         text += f"  [{found.state.value}{': ' + _masked(found.message, show_contacts) if found.message else ''}]"
-    return text
+    return printable(text)
 
 
 def _masked(text: str, show_contacts: bool) -> str:
@@ -175,5 +176,5 @@ def page(found: Found, record: Record | None, *, show_contacts: bool) -> str:
             value = ", ".join(f"{header}={text}" for header, text in value)
         elif isinstance(value, list):
             value = ", ".join(map(str, value))
-        written.append(f"{name.replace('_', ' '):<{width}}  {value}")
+        written.append(f"{name.replace('_', ' '):<{width}}  {printable(str(value))}")
     return "\n".join(written)

@@ -21,6 +21,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bridge.observe.masking import mask, mask_email, mask_keys
+from bridge.observe.printable import printable
 
 __all__ = ["LEVELS", "configure", "mask_email", "mask_keys"]
 
@@ -60,7 +61,7 @@ def configure(stream: TextIO, level: str = "info", json: bool | None = None, *, 
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,  # a logger made at import must follow a later configure
     )
-    renderer: Processor = _json if as_json else _console(colors=terminal)
+    renderers: list[Processor] = [_json] if as_json else [_on_one_line, _console(colors=terminal)]
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
@@ -68,7 +69,7 @@ def configure(stream: TextIO, level: str = "info", json: bool | None = None, *, 
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
             _Masking(show_contacts),
-            renderer,
+            *renderers,
         ],
     )
     handler = _Handler(stream)
@@ -109,6 +110,18 @@ def _json(logger: WrappedLogger, method: str, event_dict: EventDict) -> str:
         return orjson.dumps(line).decode()
     except TypeError:  # an integer beyond 64 bits, or half a surrogate pair: logging must not fail for them
         return json_module.dumps(line, default=str)
+
+
+def _on_one_line(logger: WrappedLogger, method: str, event_dict: EventDict) -> EventDict:
+    """Texts of others cannot begin a line that looks like ours, nor tell the terminal anything; a traceback is indented
+    so that its lines look like none of ours either."""
+    clean = {
+        printable(name): printable(value) if isinstance(value, str) else value for name, value in event_dict.items()
+    }
+    for name in ("exception", "stack"):
+        if isinstance(text := event_dict.get(name), str):
+            clean[name] = "\n".join(f"  {printable(line)}" for line in text.split("\n"))
+    return clean
 
 
 def _console(*, colors: bool) -> Processor:

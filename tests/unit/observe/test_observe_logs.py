@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import structlog
 
 from bridge.observe.logs import TEXT_MAX, configure
 from bridge.observe.masking import mask, mask_contact, mask_email, mask_keys
+from bridge.observe.printable import printable
 
 
 class Terminal(io.StringIO):
@@ -193,3 +195,35 @@ def test_mask_reaches_keys_of_mappings_and_every_container() -> None:
         "b": True,
         "none": None,
     }
+
+
+EVIL = "\x1b[2Jred\r\n2026-01-01 [error] forged \u202egnp\x9b31m\u2028\ud800\x00"
+
+
+def test_no_text_of_others_moves_the_terminals_cursor_or_forges_a_line() -> None:
+    """On a terminal a line is one line, whatever stands in it: in the event, a name, a value, what libraries log."""
+    stream = Terminal()
+    configure(stream, "info", json=False)
+    structlog.get_logger("bridge").warning(EVIL, value=EVIL, listed=[EVIL], **{EVIL: 1})
+    logging.getLogger("library").warning("%s", EVIL)
+    told = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()  # our own colours
+    assert len(told) == 2
+    assert all(line.isprintable() and "\\x1b[2Jred\\r\\n2026" in line for line in told)
+
+
+def test_a_traceback_on_a_terminal_looks_like_no_line_of_ours() -> None:
+    stream = Terminal()
+    configure(stream, "info", json=False)
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        structlog.get_logger("bridge").exception("broken")
+    first, *others = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()
+    assert "broken" in first and len(others) > 3
+    assert all(line.isprintable() and line.startswith("  ") for line in others)
+
+
+@pytest.mark.parametrize("text", ["plain", "jörg@exämple.com 🦊 — \u00a0", ""])
+def test_what_can_be_shown_is_shown_as_it_is(text: str) -> None:
+    assert printable(text) == text
+    assert printable(f"{text}\n\t", keep="\n\t") == f"{text}\n\t"
