@@ -87,6 +87,6 @@ LOCK := CUSTOM_COMPILE_COMMAND="make lock" .cache/lock/bin/pip-compile --quiet -
 lock:  ## Renew the lock files from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)
 	$(PYTHON) -m venv .cache/lock
 	.cache/lock/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_TOOLS)
-	$(LOCK) $(UPGRADE) --extra redis --output-file requirements.lock pyproject.toml
+	$(LOCK) $(UPGRADE) --extra redis --extra tracing --output-file requirements.lock pyproject.toml
 	$(LOCK) $(UPGRADE) --allow-unsafe --all-build-deps --only-build-deps --output-file requirements-build.lock pyproject.toml
 	$(LOCK) $(UPGRADE) --allow-unsafe --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml

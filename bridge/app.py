@@ -53,6 +53,7 @@ from bridge.runtime.suppression import SuppressionSync
 from bridge.runtime.unchanged import Unchanged
 from bridge.scopes import DEFAULT_KEY, missing_scopes, reads_suppressions, unneeded_scopes
 from bridge.state import open_ledger, open_store
+from bridge.tracing import tracing_of
 from bridge.web.server import AdminServer
 
 if TYPE_CHECKING:
@@ -243,6 +244,11 @@ class Bridge:
         )
         self.engine.burial.how_to_resume = self.admin.how_to_resume
         self.engine.burial.heard = self._uses.heard
+        self.tracing = tracing_of(settings, clock)
+        if self.tracing is not None:
+            self.engine.trace(self.tracing.traces)
+            self.replays.traces = self.tracing.traces
+            self.metrics.trace_spans = self.tracing.spans
 
     def _quotas(
         self, limits: Sequence[tuple[int, float]], clock: Clock
@@ -412,6 +418,8 @@ class Bridge:
         await self.store.close()
         await self.client.close()
         await self.admin.stop()
+        if self.tracing is not None:
+            await self.tracing.close()
 
 
 async def serve(settings: Settings, *, stop: asyncio.Event | None = None) -> int:

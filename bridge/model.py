@@ -367,6 +367,16 @@ class Letter:
     undelivered_ids: tuple[str, ...] = ()
 
 
+class TraceContext(NamedTuple):
+    """Which span of which trace, as W3C Trace Context carries it in headers."""
+
+    trace_id: int
+    span_id: int
+    sampled: bool = True
+    state: str = ""
+    """`tracestate`, as it came."""
+
+
 class Position(NamedTuple):
     """What is committed for one partition: the frontier, and the progress beyond it as text."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, SchemaId, TopicPartition
+from bridge.model import Assigned, Call, Letter, Outcome, Position, Record, SchemaId, TopicPartition, TraceContext
 
 
 class Clock(Protocol):
@@ -291,6 +291,54 @@ class Ledger(Protocol):
         """Raises LedgerFailed where it could not be used. Changes nothing."""
 
     async def close(self) -> None: ...
+
+
+Attribute = str | int | float | bool | tuple[str, ...]
+"""A value that a span may carry."""
+Attributes = Mapping[str, Attribute]
+SpanKind = Literal["consumer", "producer", "client"]
+
+
+class SpanEvent(NamedTuple):
+    """Something that happened during a span."""
+
+    name: str
+    wall: float
+    attributes: Attributes
+
+
+class Span(NamedTuple):
+    """What is told of a piece of work once it has ended."""
+
+    name: str
+    kind: SpanKind
+    context: TraceContext
+    parent: TraceContext | None
+    start_wall: float
+    end_wall: float
+    attributes: Attributes
+    error: str = ""
+    """Why it failed; empty where it did not."""
+    links: Sequence[TraceContext] = ()
+    events: Sequence[SpanEvent] = ()
+
+
+class Tracer(Protocol):
+    """Takes ended spans to a collector. Nothing here waits, and nothing raises: what cannot be kept is dropped."""
+
+    def begin(self, parent: TraceContext | None, topic: str) -> TraceContext | None:
+        """The identity of a span for a record; None where its trace is not sampled."""
+
+    def within(self, parent: TraceContext) -> TraceContext:
+        """The identity of a further span of the same trace."""
+
+    def ended(self, span: Span) -> None: ...
+
+    def dropped(self, count: int) -> None:
+        """Spans that were sampled and never begun, because too many are open."""
+
+    async def close(self) -> None:
+        """Exports what is still here, within a short time."""
 
 
 class Meter(Protocol):

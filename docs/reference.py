@@ -54,6 +54,7 @@ SECTIONS: Mapping[str, str] = {
     "state": "What outlives it: identities, [what Meisa has](unchanged-state.md), [lazy fields](lazy-fields.md).",
     "delivery": "How long things may wait.",
     "admin": "The bridge's own pages: see [http.md](http.md).",
+    "tracing": "OpenTelemetry, off where this is absent: see [tracing.md](tracing.md).",
 }
 
 

@@ -39,6 +39,7 @@ UNREADABLE_SCHEMA = "MB041"
 NOT_A_SCHEMA = "MB042"
 OTHER_SCHEMA = "MB043"
 UNUSED_BY_FORMAT = "MB044"
+NO_TRACING = "MB050"
 
 CODES: dict[str, str] = {
     SYNTAX: "the file is not YAML",
@@ -73,6 +74,7 @@ CODES: dict[str, str] = {
     NOT_A_SCHEMA: "a file that is not the schema that its name promises",
     OTHER_SCHEMA: "a schema of a kind that does not describe records of the topic's format",
     UNUSED_BY_FORMAT: "a setting that the topic's format has no use for",
+    NO_TRACING: "traces are wanted, and the packages for them are not installed",
 }
 
 YAML: Final = Dialect(

@@ -349,6 +349,27 @@ class Admin(Section):
         return split_address(self.listen)
 
 
+class Tracing(Section):
+    endpoint: Annotated[Text, AfterValidator(_no_slash)] | None = Field(
+        None,
+        description="The collector's OTLP/HTTP address; /v1/traces is added. "
+        "Default: OTEL_EXPORTER_OTLP_ENDPOINT, else http://localhost:4318.",
+        examples=["http://collector:4318"],
+    )
+    headers: dict[str, Secret] = Field(
+        default_factory=dict, description="Sent with each export, e.g. authorization: {env: OTLP_TOKEN}."
+    )
+    sample: Share | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="The share of traces that are kept of those that begin here; a record with a traceparent keeps its "
+        "producer's decision. Default: OTEL_TRACES_SAMPLER, else all.",
+    )
+    service_name: Text | None = Field(None, description="Default: OTEL_SERVICE_NAME, else meisa-bridge.")
+    allow_http: bool = Field(False, description="Permits http:// to another host although headers are sent.")
+
+
 def split_address(text: str) -> tuple[str, int]:
     """`127.0.0.1:8080`, `[::1]:8080` or `:8080` as host and port. Raises ValueError."""
     host, colon, port = text.rpartition(":")
@@ -378,6 +399,9 @@ class Settings(Section):
     state: State = Field(default_factory=lambda: State.model_validate({}))
     delivery: Delivery = Field(default_factory=lambda: Delivery.model_validate({}))
     admin: Admin = Field(default_factory=lambda: Admin.model_validate({}))
+    tracing: Tracing | None = Field(
+        None, description="OpenTelemetry traces, by OTLP over HTTP; off where this section is absent."
+    )
 
     _path: Path = PrivateAttr(default=Path("bridge.yaml"))
     _places: dict[tuple[str | int, ...], Place] = PrivateAttr(default_factory=dict)

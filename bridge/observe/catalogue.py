@@ -103,6 +103,7 @@ WRITE_RESULT = Label("result", "as listed", ("ok", "error"))
 REBALANCE_KIND = Label("kind", "as listed", ("assigned", "revoked", "lost"))
 RELOAD_RESULT = Label("result", "as listed", ("loaded", "refused"))
 FETCH_RESULT = Label("result", "as listed", ("fetched", "unknown", "unusable", "failed"))
+SPAN_RESULT = Label("result", "as listed", ("exported", "failed", "dropped"))
 REPLAY_STATE = Label("state", "as listed", ("replayed", "refused_again", "failed"))
 VERSION = Label("version", "one at a time")
 RULES_VERSION = Label("version", "one at a time: that of the rules in force")
@@ -374,6 +375,15 @@ SCHEMA_FETCHES = Definition(
     "failed (it is asked again).",
     "when a record names a schema that is not at hand",
 )
+TRACE_SPANS = Definition(
+    "meisa_bridge_trace_spans_total",
+    "counter",
+    "spans",
+    (SPAN_RESULT,),
+    "Spans of sampled traces: exported, failed (the collector did not take them) or dropped (the queue was full, or "
+    "too many records were under way). 0 where `tracing` is off.",
+    "as spans end, and as the collector answers",
+)
 DEDUPE_IDS = Definition(
     "meisa_bridge_dedupe_ids",
     "gauge",
@@ -440,6 +450,7 @@ CATALOGUE: tuple[Definition, ...] = (
     RULES_REFUSED,
     RULES_INFO,
     SCHEMA_FETCHES,
+    TRACE_SPANS,
     DEDUPE_IDS,
     LAZY_CONTACTS,
     SUPPRESSION_LIST,

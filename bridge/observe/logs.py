@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import json as json_module
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from bridge.model import TraceContext
 from bridge.observe.masking import mask, mask_email, mask_keys
 from bridge.observe.printable import printable
 
@@ -68,6 +69,7 @@ def configure(stream: TextIO, level: str = "info", json: bool | None = None, *, 
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
+            _add_trace,
             _Masking(show_contacts),
             *renderers,
         ],
@@ -81,6 +83,30 @@ def configure(stream: TextIO, level: str = "info", json: bool | None = None, *, 
     root.setLevel(number)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+
+_find_trace: Callable[[Mapping[str, Any]], TraceContext | None] | None = None
+
+
+def name_traces(find: Callable[[Mapping[str, Any]], TraceContext | None]) -> None:
+    """From now on lines have the `trace_id` and `span_id` that `find` tells for their fields."""
+    global _find_trace
+    _find_trace = find
+
+
+def forget_traces(find: Callable[[Mapping[str, Any]], TraceContext | None]) -> None:
+    """Ends that, unless somebody else has taken it over."""
+    global _find_trace
+    if _find_trace is find:
+        _find_trace = None
+
+
+def _add_trace(logger: WrappedLogger, method: str, event_dict: EventDict) -> EventDict:
+    context = None if _find_trace is None else _find_trace(event_dict)
+    if context is not None:
+        event_dict.setdefault("trace_id", f"{context.trace_id:032x}")
+        event_dict.setdefault("span_id", f"{context.span_id:016x}")
+    return event_dict
 
 
 class _Handler(logging.StreamHandler[TextIO]):

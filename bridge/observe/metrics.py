@@ -56,6 +56,8 @@ class CountingMeter:
         self.letter_writes: Count[str] = Count()
         self.replays: Count[str] = Count()
         self.schema_fetches: Count[str] = Count()
+        self.trace_spans: Callable[[], Mapping[str, int]] = dict
+        """Spans by what became of them; whoever exports them counts."""
 
     def consumed(self, topic: str, count: int) -> None:
         self.consumed_events[topic] += count
@@ -215,6 +217,7 @@ COUNTERS: Mapping[Definition, Callable[[CountingMeter], Samples]] = {
     catalogue.REPLAYS: lambda meter: _single(meter.replays),
     catalogue.RELOADS: lambda meter: _single(meter.reloads),
     catalogue.SCHEMA_FETCHES: lambda meter: _single(meter.schema_fetches),
+    catalogue.TRACE_SPANS: lambda meter: _single(meter.trace_spans()),
 }
 """Every counter's samples by their labels."""
 

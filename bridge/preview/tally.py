@@ -245,7 +245,7 @@ class Tally:
 
     # The watch
 
-    def called(self, items: Collection[Item], call: Call, outcome: Outcome) -> None:
+    def called(self, items: Collection[Item], call: Call, outcome: Outcome, sent_wall: float) -> None:
         """A call for actions was answered."""
         # A call for kept values stands alone, until an event's own upsert joins it.
         parts = [part for item in items for part in item.pending.group if part.batch.marks is not ALONE]

@@ -32,6 +32,7 @@ from bridge.replay.writing import ReplayMarks, Writer
 from bridge.runtime.completion import Completion, start
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.schemas import Schemas
+from bridge.runtime.traces import Traces
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +103,7 @@ class Replays:
         """One worker reads at a time: reading is for the broker and the processor, waiting for Meisa is not."""
         self._window = asyncio.Semaphore(WINDOW)
         self._trouble = ""
+        self.traces: Traces | None = None
 
     def plan(self, event: Event) -> Plan:
         """The rules' plan of a live event; replays that wait in its partition hear of what it writes."""
@@ -265,6 +267,8 @@ class Replays:
                 if sent:
                     job.event.record = job.record._replace(epoch=epoch)
                     actions = [each.action for each in sent]
+                    if self.traces is not None:
+                        self.traces.replaying(job.event, actions)
                     completion = self._delivery.deliver(job.event, actions, alone=False, marks=marks, tell=marks.tell)
                 task = asyncio.get_running_loop().create_task(self._carry(job, sent, marks, completion))
                 carried.add(task)
@@ -285,21 +289,28 @@ class Replays:
         completion: Completion[Sequence[Result]] | None,
     ) -> None:
         """Waits until a job has ended, and says so. A withdrawn one never ends here: its worker is cancelled."""
-        results = await _awaited(completion) if completion is not None else ()
-        ended = end(job, sent, results, self, self._clock.wall(), marks.doubted)
-        for letter in ended.letters:
-            await self._bury(letter)
-        for mark in ended.marks:
-            self._writer.write(mark)
-        await self._answer(ended.answers)
-        for answer in ended.answers:
-            log.info("a replay ended", source=job.record.place, state=answer.state, message=answer.message)
+        try:
+            results = await _awaited(completion) if completion is not None else ()
+            ended = end(job, sent, results, self, self._clock.wall(), marks.doubted)
+            for letter in ended.letters:
+                await self._bury(letter)
+            for mark in ended.marks:
+                self._writer.write(mark)
+            await self._answer(ended.answers)
+            for answer in ended.answers:
+                log.info("a replay ended", source=job.record.place, state=answer.state, message=answer.message)
+            if self.traces is not None:
+                self.traces.replayed(job.record, {answer.state for answer in ended.answers})
+        finally:
+            if self.traces is not None:
+                self.traces.abandoned(job.record)
 
     def identify(self, record: Record, action: Action) -> str:
         return self._identify(record, action)
 
     async def _bury(self, letter: Letter) -> None:
         """Writes a fresh letter until it is acknowledged: only then may its request be answered."""
+        start_wall = self._clock.wall()
         while True:
             try:
                 await self._letters.write(replace(letter, failed_at_wall_seconds=self._clock.wall()))
@@ -314,6 +325,8 @@ class Replays:
                 await asyncio.sleep(AGAIN_SECONDS)
         self._meter.letter_tried("ok")
         self._meter.dead_letter(letter.kind, letter.rule)
+        if self.traces is not None:
+            self.traces.buried(letter, start_wall, replay=True)
 
 
 async def _awaited(completion: Completion[Sequence[Result]]) -> Sequence[Result]:

@@ -34,7 +34,7 @@ from bridge.model import (
     Waiting,
     action_id,
 )
-from bridge.pipeline import carry
+from bridge.pipeline import Line, carry
 from bridge.ports import Clock, Letters, Meter, Source, Store
 from bridge.runtime.burial import Burial
 from bridge.runtime.commits import Commits
@@ -47,6 +47,8 @@ from bridge.runtime.marks import PartitionMarks
 from bridge.runtime.partition import Partition
 from bridge.runtime.schemas import Schemas
 from bridge.runtime.spend import Spend
+from bridge.runtime.traced import TracedLine
+from bridge.runtime.traces import Traces
 
 log = structlog.get_logger(__name__)
 
@@ -160,9 +162,17 @@ class Engine:
         """When the record that is being taken was first read, here or by a former owner, or earlier."""
         self._look_timer: asyncio.TimerHandle | None = None
         self._broken_places: set[str] = set()
+        self._line: Line = self
+        self._traces: Traces | None = None
         self.joined = False
         self.kafka_trouble = ""
         """What the source last complained about; empty while all is well."""
+
+    def trace(self, traces: Traces) -> None:
+        """Tells of every record's path from now on."""
+        self._traces = traces
+        self._line = TracedLine(self, traces, self._clock)
+        self._delivery.sending.watch = traces
 
     # The line: stations of the path (pipeline.py)
 
@@ -435,7 +445,7 @@ class Engine:
 
     def _begin(self, partition: Partition, record: Record, read_wall: float) -> None:
         self._arrived_wall = partition.offsets.arrivals.of(record.offset, read_wall)
-        start(carry(record, self), self._broken, record)
+        start(carry(record, self._line), self._broken, record)
 
     def _owned(self, record: Record) -> Partition | None:
         # A plain tuple equals and hashes like the TopicPartition, and is three times cheaper to make.
@@ -452,6 +462,8 @@ class Engine:
             error=repr(error),
             exc_info=error,
         )
+        if self._traces is not None:
+            self._traces.broke(record, error)
 
     def _look(self) -> None:
         """Now and then: is somebody else possibly the owner; does a frontier stand still."""
@@ -489,6 +501,8 @@ class Engine:
         if self._duplicates is not None:
             self._duplicates.gone(names)
         self.burial.forget(names)
+        if self._traces is not None:
+            self._traces.gone(names)
         if self._spend is not None:
             self._spend.gone(names)
         self._intake.room_made()

@@ -381,7 +381,7 @@ class Sending:
         departure = self._unchanged.departs(item, call)
         if departure is None or await self._unchanged.lasts(item):
             outcome, sent_wall = await self._call(key, item, call)
-            self.watch.called((item,), call, outcome)
+            self.watch.called((item,), call, outcome, sent_wall)
         else:
             outcome, sent_wall = UNLASTING, self._clock.wall()
             self._unsent(key, item)
@@ -393,7 +393,7 @@ class Sending:
     async def _send_together(self, key: Key, first: Item, call: Call, company: Company) -> None:
         """Makes one call in the first one's slot; each hears what became of it."""
         outcome, sent_wall = await self._call(key, first, call)
-        self.watch.called(company.values(), call, outcome)
+        self.watch.called(company.values(), call, outcome, sent_wall)
         if outcome.verdict is Verdict.DELIVERED:
             self._meter.saved("bulk", len(company) - 1)
         now, wall, sent_by_meisa = self._clock.now(), self._clock.wall(), self._meisa_clock.at(sent_wall)

@@ -1,6 +1,6 @@
-"""Who hears of every call and every action's end beside those who work on them: `meisa-bridge preview`.
+"""Who hears of every call and every action's end beside those who work on them: `meisa-bridge preview`, and traces.
 
-Metrics count; a preview also tells which events made a call, and what became of each action.
+Metrics count; these also tell which events made a call, and what became of each action.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bridge.runtime.items import Item, Part
 class Watch(Protocol):
     """Hears only: whatever it is told of goes on being worked on."""
 
-    def called(self, items: Collection[Item], call: Call, outcome: Outcome) -> None:
-        """A call was answered that stands for the present groups of these items."""
+    def called(self, items: Collection[Item], call: Call, outcome: Outcome, sent_wall: float) -> None:
+        """A call that left at `sent_wall` was answered. It stands for the present groups of these items."""
 
     def ended(self, part: Part, result: Result) -> None:
         """An action has ended, with a call or without."""
@@ -25,7 +25,7 @@ class Watch(Protocol):
 class Nobody:
     """The service itself: metrics are enough."""
 
-    def called(self, items: Collection[Item], call: Call, outcome: Outcome) -> None:
+    def called(self, items: Collection[Item], call: Call, outcome: Outcome, sent_wall: float) -> None:
         pass
 
     def ended(self, part: Part, result: Result) -> None:

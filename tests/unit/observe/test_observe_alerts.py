@@ -141,6 +141,7 @@ def test_the_dashboard_shows_what_the_one_on_call_needs() -> None:
         "meisa_bridge_info",
         "meisa_bridge_lost_records_total",
         "meisa_bridge_rules_reloads_total",
+        "meisa_bridge_trace_spans_total",
     }
     for lane in ("transactional", "sync", "bulk"):
         assert f'lane="{lane}"' in text
