@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,16 @@ def parametrized(language: str) -> Any:
 @parametrized("json")
 def test_json_is_json(text: str) -> None:
     json.loads(text)
+
+
+@parametrized("python")
+def test_python_is_python(text: str) -> None:
+    ast.parse(text)
+
+
+@parametrized("toml")
+def test_toml_is_toml(text: str) -> None:
+    tomllib.loads(text)
 
 
 @parametrized("yaml")

@@ -16,6 +16,7 @@ from bridge.cli import COMMANDS, main
 from bridge.errors import ProblemsFound
 from bridge.model import Event, Record
 from bridge.rules import load, load_text
+from tests.support.chaos.kinds import KINDS
 from tests.support.docs_runner import File, steps
 
 ROOT = Path(__file__).parents[3]
@@ -109,6 +110,23 @@ def test_the_mistake_of_the_readme_is_told_in_these_words(tmp_path: Path) -> Non
     with pytest.raises(ProblemsFound) as caught:
         load(["rules/*.yaml"], tmp_path)
     assert str(caught.value).removeprefix(f"{tmp_path}/") == line
+
+
+def test_ci_runs_what_the_readme_shows_first() -> None:
+    (block,) = [block for block in blocks(README) if "make demo" in block]
+    shown = {line.partition("#")[0].strip() for line in block.splitlines()}
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert shown == {"make demo", "make test"} and shown <= {line.strip() for line in run}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_pages() -> None:
+    """Each stands in docs/benchmarks.md too, with its command; all kinds of chaos are in its table."""
+    section = README.split("## How few calls, and how fast")[1].split("\n## ")[0]
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    figures = re.findall(r"(?<![\w.,])\d[\d,.]*\d(?: s\b| ms\b)?", section)
+    assert len(figures) >= 9 and [figure for figure in figures if figure not in page] == []
+    rows = re.findall(r"^\| (.+?) \| .+ s \|$", (ROOT / "docs" / "chaos.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == [kind.title for kind in KINDS.values()] and len(rows) == 10 and "ten kinds of faults" in README
 
 
 CHECK = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
