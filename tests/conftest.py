@@ -1,8 +1,11 @@
 """What all tests share."""
 
 import gc
+import logging
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests.support.amount import THOROUGH, use_profile
 from tests.support.kafka import any_kafka, embedded_kafka, real_kafka
@@ -27,6 +30,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow") is not None]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging() -> Iterator[None]:
+    """Logging is global: a command that is run in this process sets it up, and other tests must find it as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
 
 
 def _everyday(config: pytest.Config) -> bool:

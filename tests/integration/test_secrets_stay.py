@@ -6,13 +6,10 @@ import asyncio
 import base64
 import io
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import structlog
 
 from bridge.observe.logs import configure
 from tests.support.inprocess import Place, until
@@ -52,15 +49,11 @@ rules:
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """All that the service logs, at the level at which it says most; logging is global, and put back."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+def log() -> io.StringIO:
+    """All that the service logs, at the level at which it says most."""
     stream = io.StringIO()
     configure(stream, "debug", show_contacts=True)
-    yield stream
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
+    return stream
 
 
 async def echo(peer: Peer) -> None:
