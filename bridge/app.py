@@ -37,6 +37,7 @@ from bridge.model import Call, Event, Kind, Outcome, Plan, Verdict, action_id
 from bridge.observe.metrics import Metrics
 from bridge.observe.rule_uses import RuleUses
 from bridge.ports import Clock, Store
+from bridge.replay.desk import Desk
 from bridge.replay.service import Replays
 from bridge.rules.handlers import sources as handler_sources
 from bridge.runtime.clock import SystemClock
@@ -230,6 +231,15 @@ class Bridge:
             rule_uses=self._uses.states,
         )
         self.metrics.snapshot = self.status.snapshot
+        kafka = settings.kafka
+        self.desk = Desk(
+            lambda: KafkaLogs(kafka.bootstrap_servers, kafka.properties),
+            self.replays.preparing_on,
+            topic=settings.dead_letters.topic,
+            replays_topic=settings.dead_letters.replays_topic,
+            topics=settings.topics,
+            clock=clock,
+        )
         admin = settings.admin
         self.admin = AdminServer(
             admin.listen,
@@ -241,6 +251,7 @@ class Bridge:
             slowest=self.delivery.slowest,
             stuck=self.source.stuck,
             allowed_hosts=admin.allowed_hosts,
+            letters=self.desk,
         )
         self.engine.burial.how_to_resume = self.admin.how_to_resume
         self.engine.burial.heard = self._uses.heard
@@ -406,6 +417,7 @@ class Bridge:
         await self.keys.close()
         await self.suppressions.close()
         await self.replays.hold()
+        leaving = asyncio.create_task(self.desk.close())  # beside the rest: with a broker away it takes seconds
         await self.engine.stop(self._drain_seconds)
         await self.replays.close()
         await self.delivery.close()
@@ -418,6 +430,7 @@ class Bridge:
         await self.store.close()
         await self.client.close()
         await self.admin.stop()
+        await leaving
         if self.tracing is not None:
             await self.tracing.close()
 

@@ -6,7 +6,7 @@ API keys are masked always; email addresses unless `admin.show_contacts` says ot
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Characters that cannot stand in an address as programs write it. `%40` is an @ in a URL's query; other %xx belong to
@@ -30,6 +30,14 @@ def mask_contact(name: str) -> str:
     """A contact's name, of whatever kind: an address as above, of any other id the first character."""
     masked = mask_email(name)
     return masked if masked != name or not name else f"{name[0]}***"
+
+
+def mask_names(text: str, names: Iterable[str]) -> str:
+    """The text with each of these names of contacts as `mask_contact` shows it, where it stands by itself."""
+    for name in sorted(set(names), key=len, reverse=True):
+        if name and name in text:
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?![\w*])", lambda found: mask_contact(found[0]), text)
+    return text
 
 
 def mask_keys(text: str) -> str:

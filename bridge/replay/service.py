@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -81,9 +82,9 @@ class Replays:
         self._owned = owned
         self._clock = clock
         self._meter = meter
-        self._preparing = Preparing(
-            logs,
-            topic,
+        self.preparing_on: Callable[[Logs], Preparing] = partial(
+            Preparing,
+            topic=topic,
             decoders=decoders,
             plan=plan,
             knows_rule=knows_rule,
@@ -92,6 +93,8 @@ class Replays:
             schemas=schemas,
             deduplicated=deduplicated,
         )
+        """What reads and plans as replays do, on other connections."""
+        self._preparing = self.preparing_on(logs)
         self._writer = Writer(logs, topic)
         self._watcher: asyncio.Task[None] | None = None
         self._workers: dict[TopicPartition, tuple[int, asyncio.Task[None]]] = {}

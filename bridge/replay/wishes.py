@@ -47,6 +47,10 @@ class Wishes:
                 wishes.skipped.append((each, f"it is {each.state.value.replace('_', ' ')}"))
         return wishes
 
+    @property
+    def replaying(self) -> bool:
+        return any(request.wish is Wish.REPLAY for request in self.requests)
+
     def _add(self, each: Found, wish: Wish, **options: bool) -> None:
         self.chosen.append(each)
         # Later than any earlier request for it, whatever this machine's clock says: that names the request.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 STATIC = {
     "/dashboard.css": ("dashboard.css", "text/css"),
     "/dashboard.js": ("dashboard.js", "text/javascript"),
+    "/letters.js": ("letters.js", "text/javascript"),
 }
 """Given to everybody: they say nothing of the bridge's state."""
 
@@ -87,7 +88,9 @@ class CountedStream(StreamingResponse):
             self._streams.open -= 1
 
 
-def application(sources: Sources) -> Starlette:
+def application(sources: Sources, more: Sequence[BaseRoute] = ()) -> Starlette:
+    """`more` are routes that check by themselves who asks."""
+
     async def livez(request: Request) -> Response:
         stuck = sources.stuck()
         return PlainTextResponse(stuck or "ok", status_code=503 if stuck else 200, headers=HEADERS)
@@ -150,6 +153,7 @@ def application(sources: Sources) -> Starlette:
             Route("/api/topics/{topic}/resume", resume, methods=["POST"]),
             *(Route(path, static) for path in STATIC),
             Route("/favicon.ico", favicon),
+            *more,
         ]
     )
     # It would send whoever writes one slash too many to whatever name the Host header gives.

@@ -262,19 +262,21 @@ def _letters(letters: dict[str, int]) -> str:
         (
             kind,
             count,
+            Markup(
+                f'<a id="letters-{quote(kind, safe="")}" href="/dead-letters?kind={quote(kind, safe="")}" '
+                f'aria-label="Look at dead letters of kind {text(kind)}">look, replay</a>'
+            ),
             code(f"meisa-bridge dlq list --kind {kind}"),
-            code(f"meisa-bridge dlq replay --kind {kind} --dry-run"),
         )
         for kind, count in sorted(letters.items())
     ]
-    return table(
+    return '<p><a id="letters-all" href="/dead-letters">All that need somebody</a></p>' + table(
         "letters",
         "Dead letters since the start, by kind",
-        ("kind", "letters", "to look", "to replay"),
+        ("kind", "letters", "here", "on the command line"),
         rows,
-        "None.",
-        "Without --dry-run letters are replayed, through the same queues and quota. What was replayed or discarded "
-        "still counts here; the list tells what is open.",
+        "None since the start.",
+        "What was replayed or discarded still counts here; the lists tell what is open.",
     )
 
 

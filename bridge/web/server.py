@@ -28,6 +28,7 @@ from bridge.web.live import Live
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from bridge.replay.desk import Desk
     from bridge.web.routes import Exposition
     from bridge.web.serving import QuietServer
 
@@ -44,7 +45,8 @@ class AdminServer:
 
     `resume` goes on with a topic that its dead letters had stopped: True if it did, False if the topic was not stopped,
     None if it is none of ours. `slowest` tells the contacts that wait longest, not masked yet. `stuck` tells why the
-    process should be killed, None while it should not.
+    process should be killed, None while it should not. `letters` are the dead letters; without them there are no pages
+    of these.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class AdminServer:
         slowest: Callable[[], Sequence[SlowContact]] = tuple,
         stuck: Callable[[], str | None] = lambda: None,
         allowed_hosts: Sequence[str] = (),
+        letters: Desk | None = None,
     ) -> None:
         self._host, self._port = parse_listen(listen)
         if not token and not is_loopback(self._host):
@@ -74,6 +77,7 @@ class AdminServer:
         self._resume = resume
         self._slowest = slowest
         self._stuck = stuck
+        self._letters = letters
         self._history = History()
         self._live = self._streams()
         self._watching: asyncio.Task[None] | None = None
@@ -172,8 +176,11 @@ class AdminServer:
         return listener
 
     def _app(self) -> Starlette:
+        from bridge.web.letter_routes import LetterRoutes
         from bridge.web.routes import Sources, application
 
+        letters = self._letters
+        more = LetterRoutes(letters, self._access, show_contacts=self._show_contacts).routes() if letters else []
         return application(
             Sources(
                 access=self._access,
@@ -184,12 +191,13 @@ class AdminServer:
                 live=lambda: self._live,
                 resume=self._resume,
                 stuck=self._stuck,
-            )
+            ),
+            more,
         )
 
 
 def _import() -> None:
-    for name in ("bridge.web.routes", "bridge.web.serving"):
+    for name in ("bridge.web.letter_routes", "bridge.web.serving"):
         importlib.import_module(name)
 
 

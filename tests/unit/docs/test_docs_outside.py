@@ -10,16 +10,15 @@ import pytest
 
 from bridge.kafka import letters
 from bridge.model import Letter, LetterKind, Record
-from bridge.observe.metrics import Metrics
-from bridge.observe.snapshot import Snapshot
 from bridge.web import AdminServer
 from docs.outside import HEADERS, ROUTES, Route
+from tests.support.letters import LetterDesk
 
 OF_EVERY_ANSWER = ("content-security-policy", "cache-control", "x-content-type-options", "x-frame-options")
 
 
 def admin(token: str | None = "secret") -> AdminServer:
-    return AdminServer("127.0.0.1:8080", Metrics(), lambda: Snapshot("0.1.0", 1.0, 2.0, in_group=True), token)
+    return LetterDesk(token).admin
 
 
 async def answer(server: AdminServer, method: str, path: str, **headers: str) -> httpx.Response:

@@ -93,10 +93,10 @@ def test_rules_tell_their_use_their_last_error_and_the_version() -> None:
     assert rules.index("signup 900 2 a***@example.com has no plan 30 s ago") < rules.index("idle 0 0")
 
 
-def test_letters_come_with_the_commands_that_look_and_replay() -> None:
-    letters = words(parts()["letters"])
-    assert "rejected 2 meisa-bridge dlq list --kind rejected" in letters
-    assert "meisa-bridge dlq replay --kind rejected --dry-run" in letters
+def test_letters_come_with_the_page_and_the_command_that_look_at_them() -> None:
+    letters = parts()["letters"]
+    assert "rejected 2 look, replay meisa-bridge dlq list --kind rejected" in words(letters)
+    assert 'href="/dead-letters?kind=rejected"' in letters and 'href="/dead-letters"' in letters
 
 
 def test_delays_are_told_per_lane() -> None:
