@@ -34,25 +34,33 @@ ROUTES: tuple[Route, ...] = (
           "too many pages are open"),
     Route("POST", "/api/topics/{topic}/resume", True, "goes on with a topic that its dead letters stopped: 200 "
           '`{"resumed": …}`; 404, not a topic of this instance; 409, not stopped'),
-    Route("GET", "/dead-letters", True, "[dead letters](dead-letters.md#on-the-page), the newest first, as HTML; `?kind=`, "
-          "`rule=`, `state=`, `page=`"),
-    Route("GET", "/dead-letters/{topic}/{partition}/{offset}", True, "one of them"),
-    Route("GET", "/dead-letters/replay", True, "what a replay would send, and the form that asks for it; of `?letter=`s, "
-          "or of all that `kind=`, `rule=`, `state=` choose"),
-    Route("GET", "/dead-letters/discard", True, "the same for discarding"),
-    Route("POST", "/dead-letters/replay", True, "the form; it holds a word without which it is refused (403). 303, back "
-          "to the letter or the list; 409 where nothing could be asked for; 503 where Kafka does not answer"),
-    Route("POST", "/dead-letters/discard", True, "the same for discarding"),
-    Route("GET", "/api/dead-letters", True, "JSON: `letters` (the newest first), `matching`, `page`, `pages`, `looked_at`, "
-          "`left_out`, `as_of`, `states`, `reading`, `problem`. `?kind=`, `rule=`, `state=` (`all`; else those that need "
-          "somebody) may be repeated; `limit=` up to 500, `page=` from 0. 503 where they cannot be read"),
-    Route("GET", "/api/dead-letters/{topic}/{partition}/{offset}", True, "JSON: everything of one, by its own place or "
-          "its record's; 404, not among the newest; 409, several are about that record"),
-    Route("POST", "/api/dead-letters/{topic}/{partition}/{offset}/replay", True, "asks for a replay; as JSON, if anything: "
-          '`{"overwrite": true, "send_again": true, "dry_run": true}`. 202 `{"requested": …}`; a dry run 200 '
-          '`{"would_send": …}`; 409 with the reason why it cannot be'),
-    Route("POST", "/api/dead-letters/{topic}/{partition}/{offset}/discard", True, 'marks it as settled: 200 '
-          '`{"discarded": …}`; 409 where it is settled'),
+    Route("GET", "/dead-letters", True,
+          "[dead letters](dead-letters.md#on-the-page), the newest first, as HTML; `?kind=`, `rule=`, `state=`,"
+          " `page=`"),
+    Route("GET", "/dead-letters/{topic}/{partition}/{offset}", True,
+          "one of them"),
+    Route("GET", "/dead-letters/replay", True,
+          "what a replay would send, and the form that asks for it; of `?letter=`s, or of all that `kind=`, "
+          "`rule=`, `state=` choose"),
+    Route("GET", "/dead-letters/discard", True,
+          "the same for discarding"),
+    Route("POST", "/dead-letters/replay", True,
+          "the form; it holds a word without which it is refused (403). 303, back to the letter or the list; "
+          "409 where nothing could be asked for; 503 where Kafka does not answer"),
+    Route("POST", "/dead-letters/discard", True,
+          "the same for discarding"),
+    Route("GET", "/api/dead-letters", True,
+          "JSON: `letters` (the newest first), `matching`, `page`, `pages`, `looked_at`, `left_out`, `as_of`, "
+          "`states`, `reading`, `problem`. `?kind=`, `rule=`, `state=` (`all`; else those that need somebody) "
+          "may be repeated; `limit=` up to 500, `page=` from 0. 503 where they cannot be read"),
+    Route("GET", "/api/dead-letters/{topic}/{partition}/{offset}", True,
+          "JSON: everything of one, by its own place or its record's; 404, not among the newest; 409, several "
+          "are about that record"),
+    Route("POST", "/api/dead-letters/{topic}/{partition}/{offset}/replay", True,
+          'asks for a replay; as JSON, if anything: `{"overwrite": true, "send_again": true, "dry_run": true}`.'
+          ' 202 `{"requested": …}`; a dry run 200 `{"would_send": …}`; 409 with the reason why it cannot be'),
+    Route("POST", "/api/dead-letters/{topic}/{partition}/{offset}/discard", True,
+          'marks it as settled: 200 `{"discarded": …}`; 409 where it is settled'),
     Route("GET", "/letters.js", False, "the script of the pages of dead letters"),
     Route("GET", "/dashboard.css", False, "the page's style"),
     Route("GET", "/dashboard.js", False, "the page's script"),
