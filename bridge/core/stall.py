@@ -20,13 +20,13 @@ class StallWatch:
     def __init__(self, *, after_seconds: float = 60.0) -> None:
         self.after_seconds = after_seconds
         self._frontier: int | None = None
-        self._since = 0.0
+        self._since: float | None = None
         self._tell_at = after_seconds
         self._told = False
 
     def look(self, now: float, frontier: int | None, lag: int) -> bool:
         """Takes a look; True if the stall should be told now. `lag` counts what lies beyond, taken in or not."""
-        if frontier != self._frontier or not lag:
+        if self._since is None or frontier != self._frontier or not lag:
             self._frontier = frontier
             self._since = now
             self._tell_at = self.after_seconds
@@ -44,5 +44,5 @@ class StallWatch:
         return self._told
 
     def seconds(self, now: float) -> float:
-        """For how long the frontier has stood."""
-        return now - self._since
+        """For how long the frontier has stood, as far as anybody has looked: 0 before the first look."""
+        return 0.0 if self._since is None else now - self._since

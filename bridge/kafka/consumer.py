@@ -312,6 +312,10 @@ class KafkaSource:
             )
             while not self._closing and self._verdict is None:
                 self._turn(consumer)
+            if self._verdict is None:
+                # Before close(), which ends the heartbeats: a drain that outlasts the session would be refused its last
+                # commit, and others would have the partitions while calls are under way.
+                self._hand_over(consumer, list(self._assignment.epochs))
         finally:
             consumer.close()
             self._on_lost(consumer, [KafkaPartition(*tp) for tp in self._assignment.epochs])  # none, unless it broke
@@ -437,8 +441,13 @@ class KafkaSource:
         self._assignment.add(consumer, [TopicPartition(tp.topic, tp.partition) for tp in given])
 
     def _on_revoke(self, consumer: Consumer, taken: Sequence[KafkaPartition]) -> None:
-        self._send_in_hand()
         partitions = [TopicPartition(tp.topic, tp.partition) for tp in taken]
+        self._hand_over(consumer, partitions)
+        consumer.incremental_unassign([KafkaPartition(*tp) for tp in partitions])
+
+    def _hand_over(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Lets the listener drain and commit; from here on nothing of these partitions is ours."""
+        self._send_in_hand()
         told = self._assignment.told(partitions)
         deadline = time.monotonic() + self._revoke_seconds
         if told and not self._drain(consumer, told, deadline):
@@ -446,7 +455,6 @@ class KafkaSource:
         # What was asked for before now is still ours to commit.
         self._commits.settle(consumer, deadline)
         self._assignment.forget(partitions)
-        consumer.incremental_unassign([KafkaPartition(*tp) for tp in partitions])
 
     def _drain(self, consumer: Consumer, partitions: list[TopicPartition], deadline: float) -> bool:
         """Lets the listener finish on the loop and commits what it asks for; False if it was not done in time."""

@@ -37,6 +37,28 @@ async def test_closing_drains_and_commits_first(any_kafka: Cluster) -> None:
     assert "lost" not in listener.names()
 
 
+async def test_a_drain_at_the_end_may_outlast_the_groups_session() -> None:
+    """It is still a member while it drains, heard of by the group: its last commit is taken, whatever calls took."""
+    kafka = EmbeddedKafka(session_seconds=0.5)
+    try:
+        topic, group = kafka.create_topic(unique("long")), unique("g")
+        kafka.produce(topic, b"x")
+
+        async def drain(_: Sequence[TopicPartition]) -> None:
+            await asyncio.sleep(1.5)  # a call that is under way
+            source.commit([Position(TopicPartition(topic, 0), 1, "late")])
+            await listener.until_answered(1)
+
+        listener = Listening(drain)
+        async with member(kafka, group, topic, listener) as (source, _):
+            await listener.until_records(1)
+        assert [error for _, error in listener.commits] == [None]
+        assert kafka.committed(group, topic) == (1, "late")
+        assert "lost" not in listener.names()
+    finally:
+        kafka.stop()
+
+
 async def test_a_commit_in_flight_when_draining_begins_is_answered_within_it(any_kafka: Cluster) -> None:
     """A drain may wait for a commit that was sent just before: its answer does not need another poll."""
     topic, group = any_kafka.create_topic(unique("flight")), unique("g")

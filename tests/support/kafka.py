@@ -137,8 +137,8 @@ class EmbeddedKafka(Cluster):
 
     kind = "embedded"
 
-    def __init__(self) -> None:
-        self.broker = EmbeddedBroker(heartbeat_seconds=0.2, session_seconds=3.0).start()
+    def __init__(self, *, session_seconds: float = 3.0) -> None:
+        self.broker = EmbeddedBroker(heartbeat_seconds=0.2, session_seconds=session_seconds).start()
         self.bootstrap_servers = self.broker.bootstrap_servers
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> str:

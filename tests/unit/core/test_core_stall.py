@@ -34,3 +34,11 @@ def test_moving_on_ends_a_stall() -> None:
     assert not watch.stalled
     assert not watch.look(120.0, 8, 1)
     assert watch.look(130.0, 8, 1)
+
+
+def test_nothing_has_stood_before_the_first_look() -> None:
+    """`now` is monotonic: counted from zero it would be how long the machine has been up."""
+    watch = StallWatch(after_seconds=60.0)
+    assert watch.seconds(50_000.0) == 0.0
+    assert not watch.look(50_000.0, None, 1), "the first look begins the count, even where no frontier is known"
+    assert watch.seconds(50_010.0) == 10.0
