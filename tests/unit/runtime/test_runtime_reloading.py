@@ -237,13 +237,14 @@ async def test_the_watch_outlives_a_mistake_of_its_own(tmp_path: Path) -> None:
     watch = asyncio.create_task(desk.reloading.run())
     with capture_logs():
         desk.reloading.ask()
-        while not desk.reloading.state.problem:
+        while not desk.reloading.state.problem and not watch.done():
             await asyncio.sleep(0)
         assert not watch.done() and desk.taken == []
         desk.read = load
         desk.reloading.ask()
-        while not desk.taken:
+        while not desk.taken and not watch.done():
             await asyncio.sleep(0)
+        assert not watch.done() and desk.taken
     watch.cancel()
 
 

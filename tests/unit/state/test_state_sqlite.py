@@ -155,3 +155,23 @@ async def test_copying_the_log_is_no_writing_of_others(tmp_path: Path, monkeypat
     assert alone.get("x:1") == b"2"
     await alone.close()
     await store.close()
+
+
+async def test_a_scrubbed_file_holds_nothing_of_what_was_deleted(tmp_path: Path) -> None:
+    """Not in pages that are free now, nor in the write-ahead log; also where SQLite does not overwrite what it deletes,
+    which depends on how it was built."""
+    file = tmp_path / "state.db"
+    store = opened(file, patience_seconds=1.0)
+    store._db.execute("PRAGMA secure_delete = OFF")
+    names = [f"x:ada-{number}" for number in range(500)]
+    for name in [*names, "x:eve"]:
+        store.put(name, name.encode() * 10)
+    await store.flush()
+    for name in names:
+        store.delete(name)
+    await store.flush()
+    assert any(b"ada-" in path.read_bytes() for path in tmp_path.iterdir()), "else there would be nothing to scrub"
+    assert store.scrub()
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"x:eve" in left and b"ada-" not in left
+    await store.close()
