@@ -200,6 +200,12 @@ def _tracing(tracing: Tracing | None, where: Where) -> Iterator[Problem]:
                 codes.WRONG_TYPE, "`tracing.headers` has a name that no HTTP header has", "e.g. authorization"
             )
     if tracing.endpoint is None:
+        if tracing.headers:  # else they would go wherever a variable points to
+            yield where("tracing", "headers").problem(
+                codes.MISSING_KEY,
+                "`tracing.headers` need `tracing.endpoint` beside them",
+                "e.g. https://collector:4318",
+            )
         return
     place = where("tracing", "endpoint")
     scheme, host = http_url(tracing.endpoint)

@@ -127,7 +127,7 @@ class Traces:
         context = self._tracer.begin(parent, record.topic)
         if context is None:
             return
-        open = self._replays if replay else self._live
+        table = self._replays if replay else self._live
         if self._live.count + self._replays.count >= OPEN_MAX:
             self._tracer.dropped(1)
             return
@@ -138,7 +138,7 @@ class Traces:
             trace.link(origin)
         if replay:
             trace.operation = "replay"
-        open.put(trace)
+        table.put(trace)
 
     @_quietly
     def planned(self, record: Record, plan: Plan) -> None:
@@ -192,8 +192,8 @@ class Traces:
     def gone(self, partitions: Collection[TopicPartition]) -> None:
         """These partitions went to other owners: what of them has not ended never will here."""
         for partition in partitions:
-            for open in (self._live, self._replays):
-                for trace in open.gone(partition):
+            for table in (self._live, self._replays):
+                for trace in table.gone(partition):
                     self._end(trace, "abandoned", GIVEN_UP, "abandoned")
 
     # Replays of dead letters

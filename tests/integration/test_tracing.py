@@ -18,6 +18,7 @@ from bridge.sandbox.faults import Rule
 from bridge.sandbox.server import SandboxServer
 from tests.support.inprocess import Place, calls, sandbox_options
 from tests.support.kafka import Cluster
+from tests.support.misbehaving import MisbehavingServer, Peer
 from tests.support.tracing import TRACEPARENT, Collector, attributes, collector
 
 RULES = """\
@@ -181,3 +182,25 @@ async def test_a_collector_that_is_down_is_told_once_and_stops_nothing(
     (told,) = [line for line in lines if "collector" in line["event"]]
     assert told["level"] == "warning" and "500" in told["error"]
     assert len(calls(sandbox, "upsert")) == 20
+
+
+async def refusing(peer: Peer) -> None:
+    """Is not well when it is pinged, and answers all else with 400; the server remembers the requests' heads."""
+    while True:
+        await peer.read_request()
+        ping = b"/ping/" in peer.server.heads[-1]
+        await peer.send(b"HTTP/1.1 503 Not Now\r\n" if ping else b"HTTP/1.1 400 Bad Request\r\n")
+        await peer.send(b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+
+
+async def test_no_trace_goes_to_meisa(embedded_kafka: Cluster, tmp_path: Path, collected: Collector) -> None:
+    """It is another company's service: neither the header's name nor the trace's id is in a request."""
+    async with MisbehavingServer(refusing) as api:
+        place = Place(embedded_kafka, tmp_path, f"http://127.0.0.1:{api.port}/api/v1", rules=RULES, partitions=1)
+        place.sections["tracing"] = {"endpoint": collected.url}
+        embedded_kafka.produce(place.topic, sent("plan.changed", email="ada@example.com", plan="p"))
+        async with place.running():
+            await place.finished(1)
+        heads = b"".join(api.heads).lower()
+    assert b"/contacts/upsert/" in heads and len(collected.named("POST /contacts/upsert/")) == 1
+    assert b"trace" not in heads and TRACEPARENT[3:35] not in heads

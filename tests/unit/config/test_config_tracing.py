@@ -62,9 +62,10 @@ def test_headers_are_secrets(tmp_path: Path) -> None:
         ("tracing: {endpoint: 'http://a:b@collector:4318'}", "MB012"),
         ("tracing: {endpoint: 'http://token@collector:4318'}", "5:21 MB022 `tracing.endpoint` holds a user"),
         ("tracing: {endpoint: 'http://c:4318', headers: {a: {env: OTLP}}}", "5:21 MB023 `tracing.endpoint` would send"),
+        ("tracing: {headers: {a: {env: OTLP}}}", "5:11 MB005 `tracing.headers` need `tracing.endpoint`"),
         ("tracing: {sample: 2}", "5:19 MB008 `tracing.sample` must be at most 1"),
         ("tracing: {sampling: 1}", "5:11 MB004 unknown key `sampling`"),
-        ("tracing: {headers: {'a b': {env: OTLP}}}", "MB006 `tracing.headers"),
+        ("tracing: {endpoint: 'https://c', headers: {'a b': {env: OTLP}}}", "MB006 `tracing.headers"),
     ],
 )
 def test_mistakes_are_told_with_their_place(tmp_path: Path, section: str, says: str) -> None:

@@ -6,12 +6,14 @@ import io
 import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import structlog
 
-from bridge.observe.logs import TEXT_MAX, configure
+from bridge.model import TraceContext
+from bridge.observe.logs import TEXT_MAX, configure, forget_traces, name_traces
 from bridge.observe.masking import mask, mask_contact, mask_email, mask_keys
 from bridge.observe.printable import printable
 
@@ -38,6 +40,30 @@ def test_json_lines_say_when_what_and_where() -> None:
         "partition": "users/3",
         "count": 2,
     }
+
+
+def test_a_line_about_a_traced_record_names_its_trace() -> None:
+    """As 32 and 16 hex digits, by which a backend finds them; other lines have none, and nobody's own is replaced."""
+
+    def find(fields: Mapping[str, Any]) -> TraceContext | None:
+        return TraceContext(10, 11) if fields.get("place") == "users/0/7" else None
+
+    stream = io.StringIO()
+    configure(stream, "info")
+    name_traces(find)
+    try:
+        log = structlog.get_logger("bridge")
+        log.info("one", place="users/0/7")
+        log.info("two", place="users/0/8")
+        log.info("three", place="users/0/7", trace_id="own")
+    finally:
+        forget_traces(lambda fields: None)
+        assert lines(stream)[-1]["trace_id"] == "own"
+        forget_traces(find)
+    structlog.get_logger("bridge").info("four", place="users/0/7")
+    one, two, _, four = lines(stream)
+    assert (one["trace_id"], one["span_id"]) == ("0" * 31 + "a", "0" * 15 + "b")
+    assert "trace_id" not in two and "trace_id" not in four
 
 
 def test_a_terminal_gets_text_for_people() -> None:

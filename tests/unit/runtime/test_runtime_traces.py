@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Call, Event, Outcome, Plan, Record, Verdict
+from bridge.model import Action, Call, Contact, Event, Kind, Outcome, Plan, Record, Verdict
 from bridge.ports import Span
 from bridge.runtime import traces as traces_module
 from bridge.runtime.open_traces import LINKS_MAX
@@ -137,6 +137,25 @@ async def test_a_merged_call_is_one_events_child_and_links_all() -> None:
     assert call.attributes["meisa_bridge.contributions"] == 3
     outcomes = [span.attributes["meisa_bridge.outcome"] for span in (first, *others)]
     assert outcomes == ["merged", "merged", "delivered"]
+
+
+@story
+async def test_a_bulk_call_links_the_events_of_all_its_addresses() -> None:
+    """Enrollments of three contacts leave together; one of them is the parent."""
+
+    def enrolling(event: Event) -> Plan:
+        email = event.data["email"]
+        return Plan((Action(Kind.ENROLL, "rule", 0, {"email": email, "sequence_slug": "s"}, Contact(email)),))
+
+    each = {f"{number}@x": DELIVERED for number in range(3)}
+    house = Traced(lambda call: DELIVERED._replace(each=each), plan=enrolling)
+    await house.fed(*[record(number, f"{number}@x") for number in range(3)], seconds=60)
+    (call,) = house.tracer.of("client")
+    assert call.name == "POST /bulk_enroll/"
+    first, *others = house.tracer.of("consumer")
+    assert call.parent == first.context and list(call.links) == [other.context for other in others]
+    assert call.attributes["meisa_bridge.contributions"] == 3
+    assert [list(other.links) for other in others] == [[call.context]] * 2
 
 
 @story
