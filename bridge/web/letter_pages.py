@@ -24,6 +24,9 @@ SKIPPED_MAX = 20
 RELOAD = '<noscript><meta http-equiv="refresh" content="5"></noscript>'
 """Only while something is under way: without a script a page that loads itself disturbs who fills in a form."""
 
+COLUMNS = ("letter", "age", "state", "kind", "rule", "action", "contact", "message", "replays", "record")
+"""What is needed first stands first: on a narrow screen the rest is scrolled to."""
+
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -100,13 +103,13 @@ def _list(facts: Facts, filter: Filter) -> str:
     rows = [_row(each) for each in facts["letters"]]
     query = pairs_of(filter)
     empty = "None that match." if facts["as_of"] else "Not known yet."
-    columns = ("letter", "age", "kind", "rule", "action", "contact", "message", "state", "replays", "record")
-    made = table("letters", f"{facts['matching']:,} dead letters, the newest first", columns, rows, empty)
+    made = table("letters", f"{counted(facts['matching'])}, the newest first", COLUMNS, rows, empty)
     if facts["letters"]:
+        them = "it" if facts["matching"] == 1 else f"all {facts['matching']:,}"
         made += _pager(facts, query) + (
             '<div class="actions">'
-            + _button("/dead-letters/replay", f"Replay these {facts['matching']:,} …", query, "replay-these")
-            + _button("/dead-letters/discard", f"Discard these {facts['matching']:,} …", query, "discard-these")
+            + _button("/dead-letters/replay", f"Replay {them} …", query, "replay-these")
+            + _button("/dead-letters/discard", f"Discard {them} …", query, "discard-these")
             + "</div>"
         )
     return made
@@ -115,13 +118,13 @@ def _list(facts: Facts, filter: Filter) -> str:
 def _row(each: Facts) -> tuple[Any, ...]:
     return (
         _link(each["letter"]),
-        "" if each["age_seconds"] is None else duration(each["age_seconds"]),
+        Markup(f'<span class="number">{"" if each["age_seconds"] is None else duration(each["age_seconds"])}</span>'),
+        _state(each),
         each["kind"],
         each["rule"] or "",
         _action(each),
         each["contact"] or "",
         _short(each["message"]),
-        _state(each),
         str(each["replays"]),
         each["source"],
     )
@@ -303,7 +306,6 @@ def discard_page(wishes: Wishes, *, pairs: Pairs, csrf: str, now: float, show_co
     send = f'<button id="send" class="go">Discard {counted(count)}</button>' if count else ""
     rows = [_row(row(each, now, show_contacts=show_contacts)) for each in wishes.chosen[:SKIPPED_MAX]]
     more = f"The first {SKIPPED_MAX} of {count:,}." if count > SKIPPED_MAX else ""
-    columns = ("letter", "age", "kind", "rule", "action", "contact", "message", "state", "replays", "record")
     body = (
         _problem(problem)
         + f"<p><strong>{counted(count)}</strong> would be marked as settled: what they name is not delivered. "
@@ -311,7 +313,7 @@ def discard_page(wishes: Wishes, *, pairs: Pairs, csrf: str, now: float, show_co
         + '<form class="decide" method="post" action="/dead-letters/discard">'
         + _hidden([*pairs, ("csrf", csrf)])
         + f'<div class="actions">{send}<a href="/dead-letters">Do nothing</a></div></form>'
-        + f"<section>{table('which', 'Which', columns, rows, 'None.', more)}</section>"
+        + f"<section>{table('which', 'Which', COLUMNS, rows, 'None.', more)}</section>"
         + _skipped(wishes)
     )
     return page("Discard dead letters", body, lives=False)
@@ -336,19 +338,19 @@ def _outlooks(wishes: Wishes, looks: Mapping[Key, Outlook], remark: str, now: fl
             continue
         lines = "".join(f"<li>{text(on_page(line))}</li>" for line in outlook_lines(look, show_contacts=show_contacts))
         facts = row(each, now, show_contacts=show_contacts)
-        rows.append((_link(facts["letter"]), each.letter.kind, each.letter.rule, Markup(f"<ul>{lines}</ul>")))
+        rows.append((_link(facts["letter"]), Markup(f"<ul>{lines}</ul>"), each.letter.kind, each.letter.rule))
     if not rows:
         return f"<section><p>{text(on_page(remark))}</p></section>" if remark else ""
-    made = table("outlook", "What would be sent now", ("letter", "kind", "rule", "it"), rows, "", on_page(remark))
+    made = table("outlook", "What would be sent now", ("letter", "it", "kind", "rule"), rows, "", on_page(remark))
     return f"<section>{made}</section>"
 
 
 def _skipped(wishes: Wishes) -> str:
     if not wishes.skipped:
         return ""
-    rows = [(_link(str(each.letter.place)), each.letter.kind, on_page(why)) for each, why in wishes.skipped]
+    rows = [(_link(str(each.letter.place)), on_page(why), each.letter.kind) for each, why in wishes.skipped]
     more = f"The first {SKIPPED_MAX} of {len(rows):,}." if len(rows) > SKIPPED_MAX else ""
-    made = table("skipped", f"{counted(len(rows))} left out", ("letter", "kind", "why"), rows[:SKIPPED_MAX], "", more)
+    made = table("skipped", f"{counted(len(rows))} left out", ("letter", "why", "kind"), rows[:SKIPPED_MAX], "", more)
     return f"<section>{made}</section>"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from html import unescape
 from urllib.parse import urlencode
@@ -33,7 +34,7 @@ async def test_the_list_tells_what_somebody_needs_to_know_with_contacts_masked()
     page = await desk.get("/dead-letters")
     told = words(page.text)
     assert "2 dead letters, the newest first" in told
-    assert told.index("exhausted rule") < told.index("rejected signup")
+    assert told.index("open exhausted") < told.index("open rejected signup")
     assert "a***@example.com is refused" in told and "events/0/0" in told
     assert "anna" not in page.text and "b***@" not in page.text
     assert "b***@example.com" in words((await desk.get("/dead-letters?state=replayed")).text)
@@ -185,6 +186,25 @@ async def test_pressed_twice_it_is_asked_for_once() -> None:
     assert (await desk.press(form)).status_code == 303
     again = await desk.press(form)
     assert again.status_code == 409 and "it is requested already" in words(again.text)
+    assert len(desk.requests()) == 1
+
+
+async def test_two_who_press_at_once_ask_once() -> None:
+    desk = LetterDesk()
+    desk.letter()
+    form = await desk.get("/dead-letters/replay?letter=letters/0/0")
+    answers = await asyncio.gather(desk.press(form), desk.press(form))
+    assert sorted(answer.status_code for answer in answers) == [303, 409] and len(desk.requests()) == 1
+
+
+async def test_what_others_asked_for_a_moment_ago_is_seen_before_it_is_asked_for() -> None:
+    """By the command line, or by the page of another instance: what was read for this page is older."""
+    desk = LetterDesk()
+    letter = desk.letter()
+    form = await desk.get("/dead-letters/replay?letter=letters/0/0")
+    desk.logs.ask(letter)
+    answer = await desk.press(form)
+    assert answer.status_code == 409 and "it is requested already" in words(answer.text)
     assert len(desk.requests()) == 1
 
 
