@@ -221,6 +221,7 @@ PAGES = {
     "commands.md": reference.command_line,
     "rules.md": reference.rules,
     "http.md": outside.http,
+    "status-json.md": outside.status,
     "dead-letter-headers.md": outside.headers,
 }
 

@@ -1,13 +1,18 @@
-"""The reference of what programs of others meet: routes over HTTP, and the headers of dead letters.
+"""The reference of what programs of others meet: routes over HTTP, the JSON of the status, headers of dead letters.
 
-Both tables are held by tests/unit/docs/test_docs_outside.py: to the application's routes and what they answer, and to
-the headers that are written.
+The tables here are held by tests/unit/docs/test_docs_outside.py: to the application's routes and what they answer, and
+to the headers that are written. What the status holds comes from bridge/observe/snapshot.py and its docstrings.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bridge.observe import snapshot
 from bridge.web.serving import CONNECTIONS_MAX, HEAD_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_SECONDS_MAX
 from docs.reference import GENERATED, table
 
@@ -29,7 +34,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/readyz", False, '200 `{"ready": true}`: in the group, even without partitions, and the key not '
           'refused. Else 503 `{"ready": false, "reason": …}`'),
     Route("GET", "/metrics", False, "[metrics](metrics.md) for Prometheus"),
-    Route("GET", "/api/status", True, "JSON: what [`meisa-bridge status`](status.md) shows"),
+    Route("GET", "/api/status", True, "[JSON](status-json.md): what [`meisa-bridge status`](status.md) shows"),
     Route("GET", "/api/live", True, "server-sent events: the dashboard's sections whenever they change. 503 while "
           "too many pages are open"),
     Route("POST", "/api/topics/{topic}/resume", True, "goes on with a topic that its dead letters stopped: 200 "
@@ -130,3 +135,70 @@ text in UTF-8. Those that would be empty are left out. [dead-letters.md](dead-le
 letters.
 
 {table(("header", ""), rows)}"""
+
+
+SUMMARY: dict[str, tuple[str, str]] = {
+    "ready": ("true or false", "as `/readyz` has it"),
+    "unready_reason": ("text or null", "why it is not"),
+    "lag": ("whole number or null", "over all partitions; null while that of any is unknown"),
+    "uptime_seconds": ("number", ""),
+    "started_at": ("text", "ISO 8601"),
+    "taken_at": ("text", "ISO 8601: of this moment are all figures"),
+    "slowest_contacts": (
+        "list of [SlowContact](#slowcontact)",
+        "those whose oldest work has been here longest; masked",
+    ),
+}
+"""What the status adds to the snapshot."""
+
+_WORDS = {
+    "str": "text", "int": "whole number", "float": "number", "bool": "true or false", "None": "null",
+    "Mapping[str, int]": "map: whole number",
+}  # fmt: skip
+
+
+_OF_CODE, _MASKED = "to be masked before anybody sees it (bridge/web/page.py)", "masked unless `admin.show_contacts`"
+
+
+def _fields(made: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
+    """Each with its type and what its docstring says."""
+    for here, after in zip(made.body, [*made.body[1:], None], strict=True):
+        if isinstance(here, ast.AnnAssign) and isinstance(here.target, ast.Name):
+            said = after.value if isinstance(after, ast.Expr) else None
+            text = said.value if isinstance(said, ast.Constant) and isinstance(said.value, str) else ""
+            yield (
+                here.target.id,
+                _words(ast.unparse(here.annotation)),
+                " ".join(text.split()).replace("None", "null").replace(_OF_CODE, _MASKED),
+            )
+
+
+def _words(annotation: str) -> str:
+    if listed := re.fullmatch(r"tuple\[(.+), \.\.\.\]", annotation):
+        return f"list of {_words(listed[1])}"
+    if pair := re.fullmatch(r"tuple\[(.+), (.+)\]", annotation):
+        return f"[{_words(pair[1])}, {_words(pair[2])}]"
+    arms = [_WORDS.get(arm, f"[{arm}](#{arm.lower()})") for arm in annotation.split(" | ")]
+    return " or ".join(arms)
+
+
+def status() -> str:
+    """docs/status-json.md"""
+    classes = [each for each in ast.parse(inspect.getsource(snapshot)).body if isinstance(each, ast.ClassDef)]
+    (whole,) = [each for each in classes if each.name == "Snapshot"]
+    head = ("field", "is", "")
+    top = [(name, *said) for name, said in SUMMARY.items()] + list(_fields(whole))
+    page = f"""{GENERATED}
+# The status as JSON
+
+What `/api/status` answers ([http.md](http.md)), and `meisa-bridge status --json`, which adds `drain`. It tells of one
+instance. Names that end in `_seconds` are seconds, `_wall_seconds`
+seconds since 1970.
+
+{table(head, ((f"`{name}`", kind, said) for name, kind, said in top))}"""
+    for made in classes:
+        if made is not whole:
+            said = " ".join((ast.get_docstring(made) or "").split("No part of")[0].split())
+            rows = ((f"`{name}`", kind, text) for name, kind, text in _fields(made))
+            page += f"\n## {made.name}\n\n{said}\n\n{table(head, rows)}"
+    return page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -76,3 +77,13 @@ def test_every_header_of_a_letter_stands_on_the_page_and_none_else() -> None:
 
 def test_every_kind_of_letter_is_named() -> None:
     assert set(re.findall(r"`(\w+)`", HEADERS["kind"])) == {kind.value for kind in LetterKind}
+
+
+async def test_every_field_of_the_status_stands_on_its_page() -> None:
+    """And every kind of part has its section."""
+    told = (await answer(admin(), "GET", "/api/status", authorization="Bearer secret")).json()
+    page = (Path(__file__).parents[3] / "docs" / "status-json.md").read_text(encoding="utf-8")
+    top = page.split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", top, re.MULTILINE)) == set(told)
+    linked = set(re.findall(r"\]\(#(\w+)\)", page))
+    assert linked == {name.lower() for name in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
