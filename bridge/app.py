@@ -367,7 +367,12 @@ class Bridge:
 
     def _look_at_scopes(self, pings: Mapping[str, Outcome | None]) -> None:
         for key, scopes in unneeded_scopes(self._settings, self._book, pings).items():
-            log.warning("the API key may do more than its work needs", key=key, unneeded_scopes=scopes)
+            log.warning(
+                "the API key may do more than its work needs, and so may whoever gets hold of it: one without these "
+                "scopes would do",
+                key=key,
+                unneeded_scopes=scopes,
+            )
 
     async def _introduce(self, key: str) -> Outcome | None:
         outcome = await self._ping(key)

@@ -95,9 +95,16 @@ def tell(settings: Settings, book: RuleBook) -> None:
         log.exception("comparing the rules with the schemas broke in the bridge itself; nothing depends on it")
         return
     for problem in problems[:TOLD_MAX]:
-        log.warning("the rules and a schema do not go together: meisa-bridge check tells more", problem=str(problem))
+        log.warning(
+            "the rules and a schema do not go together: events may match no rule, or fail in one and be dead-lettered; "
+            "meisa-bridge check tells more",
+            problem=str(problem),
+        )
     if len(problems) > TOLD_MAX:
-        log.warning("more of the rules and the schemas do not go together", problems=len(problems) - TOLD_MAX)
+        log.warning(
+            "more of the rules and the schemas do not go together: meisa-bridge check tells all",
+            problems=len(problems) - TOLD_MAX,
+        )
 
 
 def _views(

@@ -196,7 +196,9 @@ def has_committed(
                 problem = error.args[0]
                 if problem.code() not in COORDINATOR_BUSY or time.monotonic() >= deadline:
                     log.warning(
-                        "Kafka does not tell whether the group has committed: it counts as if", error=reason(problem)
+                        "Kafka does not tell whether the group has committed: it counts as if it had, and where the "
+                        "shared quota's Redis knows of no calls, what may have been made counts as made",
+                        error=reason(problem),
                     )
                     return True
                 time.sleep(0.1)

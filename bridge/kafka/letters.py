@@ -60,7 +60,11 @@ class KafkaLetters:
         without_value = _text("value_omitted", f"{size} bytes")
         error = await self._send(record.key, record.value, [*kept, *own])
         if _too_large(error):
-            log.warning("a dead letter is too large for its topic; it is written without its value", place=record.place)
+            log.warning(
+                "a dead letter is too large for its topic; it is written without its value, and can be replayed for as "
+                "long as the source topic keeps the record",
+                place=record.place,
+            )
             error = await self._send(record.key, None, [*kept, *own, without_value])
         if _too_large(error):
             short = [header for header in own if header[0] not in _LONG]
@@ -117,7 +121,10 @@ class KafkaLetters:
     def _objection(self, error: KafkaError) -> KafkaError:
         """After a fatal error the idempotent producer takes nothing more: the next letter gets a new one."""
         if error.fatal() or error.code() == KafkaError._FATAL:
-            log.warning("the dead-letter producer broke; a new one is made", error=reason(error))
+            log.warning(
+                "the dead-letter producer broke; a new one is made, and what was not acknowledged is written again",
+                error=reason(error),
+            )
             self._producer = None
         return error
 

@@ -50,7 +50,11 @@ class RefusedKeys:
             try:
                 self._refresh(key)
             except UsageError as error:
-                log.warning("the API key cannot be read; its work goes on waiting", key=key, error=str(error))
+                log.warning(
+                    "the API key cannot be read; its work goes on waiting, and reading it is tried again",
+                    key=key,
+                    error=str(error),
+                )
                 continue
             try:
                 outcome = await self._delivery.ask(Call("ping", key=key))

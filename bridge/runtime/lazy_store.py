@@ -88,7 +88,11 @@ class KeptInStore:
         for name, value in found:
             full += not self._values.load(new.partition, name, value, wall, fresh=new.fresh)
         if full:
-            log.warning("there is no room for kept values of lazy fields: they stay in the store", contacts=full)
+            log.warning(
+                "there is no room for kept values of lazy fields: they stay in the store, and are not sent before the "
+                "partition is assigned again",
+                contacts=full,
+            )
         self._taken()
 
     @staticmethod

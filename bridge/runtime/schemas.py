@@ -220,7 +220,11 @@ class Schemas:
             reason = wire.learn(id, found.text, found.references)
         self.fetched("fetched" if reason is None else "unusable")
         if reason is not None:
-            log.warning("a schema cannot be used: its records are dead letters", schema=id, reason=reason)
+            log.warning(
+                "a schema cannot be used: its records are dead letters; replay them once they can be read",
+                schema=id,
+                reason=reason,
+            )
 
     @staticmethod
     def _refuse(wire: Wire, id: SchemaId, registry: Registry) -> None:
