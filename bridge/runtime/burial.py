@@ -13,6 +13,7 @@ from bridge.errors import LetterNotWritten
 from bridge.model import Letter, LetterKind, Record, TopicPartition, Waiting
 from bridge.ports import Clock, Letters, Meter
 from bridge.runtime.completion import Completion
+from bridge.runtime.letter_log import LetterLog
 from bridge.runtime.partition import Partition
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Burial:
         self._held: list[tuple[Letter, Completion[None], Partition]] = []
         """Letters of stopped topics, unwritten: at most what the windows hold."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._log = LetterLog()
         self.how_to_resume: Callable[[str], str] = lambda topic: ""
         """Tells people how a stopped topic is resumed, in one line."""
         self.heard: Callable[[Letter], None] = lambda letter: None
@@ -78,10 +80,15 @@ class Burial:
                 completion.abandon()
         self._held = [each for each in self._held if each[2].name not in gone]
 
+    def look(self, now: float) -> None:
+        """Now and then: the log tells of letters that it has only counted."""
+        self._log.look(now)
+
     async def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._log.close(self._clock.now())
 
     def waiting(self, partitions: Iterable[Partition]) -> list[Waiting]:
         """Why letters, or whole topics, wait."""
@@ -165,4 +172,5 @@ class Burial:
         self.trouble = ""
         self._meter.letter_tried("ok")
         self._meter.dead_letter(letter.kind, letter.rule)
+        self._log.wrote(letter, self._clock.now())
         completion.complete(None)

@@ -470,6 +470,7 @@ class Engine:
         self._look_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         now = self._clock.now()
         self._commits.look(now)
+        self.burial.look(now)
         if self._spend is not None:
             self._spend.refresh()
         ends = self._source.log_ends()
