@@ -194,10 +194,16 @@ def _tracing(tracing: Tracing | None, where: Where) -> Iterator[Problem]:
             "`tracing` needs packages that are not installed",
             "pip install 'meisa-bridge[tracing]', or remove the section",
         )
-    for name in tracing.headers:
+    for name, secret in tracing.headers.items():
         if not re.fullmatch(HEADER_NAME, name):
             yield where("tracing", "headers", name).problem(
                 codes.WRONG_TYPE, "`tracing.headers` has a name that no HTTP header has", "e.g. authorization"
+            )
+        elif not _sendable(secret):
+            yield where("tracing", "headers", name).problem(
+                codes.WRONG_TYPE,
+                f"`tracing.headers.{name}` holds characters that no HTTP header has",
+                "the variable or file should hold the value alone, in one line",
             )
     if tracing.endpoint is None:
         if tracing.headers:  # else they would go wherever a variable points to
@@ -225,8 +231,16 @@ def _tracing(tracing: Tracing | None, where: Where) -> Iterator[Problem]:
         )
 
 
+def _sendable(secret: Secret) -> bool:
+    try:
+        value = secret.read()
+    except UsageError:
+        return True  # reported by the loader
+    return value.isascii() and value.isprintable()
+
+
 def tracing_installed() -> bool:
-    """Whether the extra `tracing` is there. Looks for files only: importing it takes a third of a second."""
+    """Whether the extra `tracing` is there. Looks for its files only: most who check never trace."""
     try:
         return all(map(find_spec, ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")))
     except ModuleNotFoundError:

@@ -32,7 +32,7 @@ TEXT_MAX = 16_384
 """Characters of one text in a log line; a longer one (an answer's body, a deep traceback) is cut and says so."""
 
 # One line per HTTP request would be most of the log, and metrics count the calls anyway.
-_TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access")
+_TALKATIVE = ("httpx", "httpcore", "aiohttp", "asyncio", "uvicorn", "uvicorn.error", "uvicorn.access", "urllib3")
 
 
 def configure(stream: TextIO, level: str = "info", json: bool | None = None, *, show_contacts: bool = False) -> None:

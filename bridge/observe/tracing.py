@@ -203,7 +203,7 @@ class OtlpTracer:
         try:
             result = self._exporter.export([self._readable(span) for span in spans])
         except Exception as error:
-            self._words.last = repr(error)
+            self._words.last = _shown(f"{type(error).__name__}: {error}")
             result = SpanExportResult.FAILURE
         if result is SpanExportResult.SUCCESS:
             self.exported += len(spans)
@@ -217,7 +217,7 @@ class OtlpTracer:
             log.warning(
                 "the collector does not take traces: spans are dropped until it does, and counted in "
                 "meisa_bridge_trace_spans_total. Events are delivered as before",
-                error=self._words.last[:300],
+                error=self._words.last,
             )
 
     def _readable(self, span: Span) -> ReadableSpan:
@@ -270,4 +270,22 @@ class _LastWords(logging.Handler):
         self._logger.propagate = True
 
     def emit(self, record: logging.LogRecord) -> Any:
-        self.last = record.getMessage()
+        self.last = _shown(record.getMessage())
+
+
+def _shown(complaint: str) -> str:
+    """Complaints about a header quote its value, which is a secret."""
+    if "header" in complaint.lower():
+        return "a header cannot be sent: see tracing.headers and OTEL_EXPORTER_OTLP_HEADERS"
+    return complaint[:300]
+
+
+class _Unquoted(logging.Filter):
+    """Takes the header out of what the SDK says of a header variable that it cannot read."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.args = ("(not shown)",) if record.args else record.args
+        return True
+
+
+logging.getLogger("opentelemetry.util.re").addFilter(_Unquoted())

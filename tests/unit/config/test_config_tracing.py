@@ -73,6 +73,14 @@ def test_mistakes_are_told_with_their_place(tmp_path: Path, section: str, says: 
     assert says in problem
 
 
+def test_a_header_that_cannot_be_sent_is_told_without_its_value(tmp_path: Path) -> None:
+    """A file of two lines, or a typographic character: no export would ever succeed."""
+    for value in ("Bearer 5up3r\n53cr3t", "Bearer 5up3r\u201353cr3t"):
+        section = "tracing: {endpoint: 'https://c', headers: {a: {env: TWO}}}\n"
+        (problem,) = problems(tmp_path, section, TWO=value)
+        assert "MB006 `tracing.headers.a` holds characters" in problem and "5up3r" not in problem
+
+
 def test_headers_may_leave_in_clear_to_this_machine_or_where_somebody_says_so(tmp_path: Path) -> None:
     """As everywhere where a secret is sent."""
     headers = "headers: {a: {env: OTLP}}"

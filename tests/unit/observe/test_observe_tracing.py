@@ -170,6 +170,19 @@ async def test_all_are_sampled_by_default() -> None:
         await tracer.close()
 
 
+async def test_no_complaint_shows_a_header(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither of a variable that cannot be read, nor of a value that cannot be sent."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "no header of 5up3r53cr3t,authorization=Bearer%0A5up3r53cr3t")
+    with capture_logs() as lines:
+        tracer = open_tracer(endpoint="http://127.0.0.1:1")
+        tracer.ended(span())
+        await tracer.close()
+    assert "Header format invalid" in caplog.text and "(not shown)" in caplog.text
+    (told,) = [line for line in lines if "does not take" in line["event"]]
+    assert told["error"].startswith("a header cannot be sent")
+    assert "5up3r" not in caplog.text + repr(lines)
+
+
 def test_the_collectors_address_is_its_base_or_the_whole() -> None:
     for endpoint in ("http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"):
         assert traces_url(endpoint) == "http://c:4318/v1/traces"
