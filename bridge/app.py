@@ -155,7 +155,7 @@ class Bridge:
         self.letters = KafkaLetters(
             settings.kafka.bootstrap_servers, settings.dead_letters.topic, settings.kafka.properties
         )
-        self.logs = KafkaLogs(settings.kafka.bootstrap_servers, settings.kafka.properties)
+        self.logs = KafkaLogs(settings.kafka.bootstrap_servers, group, settings.kafka.properties)
         made = decoders(settings)
         self.registries = registries(settings)
         schemas = Schemas(made.wires, self.registries) if made.wires else None
@@ -233,7 +233,7 @@ class Bridge:
         self.metrics.snapshot = self.status.snapshot
         kafka = settings.kafka
         self.desk = Desk(
-            lambda: KafkaLogs(kafka.bootstrap_servers, kafka.properties),
+            lambda: KafkaLogs(kafka.bootstrap_servers, group, kafka.properties),
             self.replays.preparing_on,
             topic=settings.dead_letters.topic,
             replays_topic=settings.dead_letters.replays_topic,
@@ -348,7 +348,7 @@ class Bridge:
         kafka = self._settings.kafka
         cluster = await asyncio.to_thread(probe, kafka.bootstrap_servers, kafka.properties, START_SECONDS)
         for name in cluster.missing(*self._settings.topics):
-            log.warning("a topic does not exist (yet); its events are read once it does", topic=name)
+            log.warning("a topic does not exist (yet), or may not be seen; its events are read once it is", topic=name)
 
     def _swap_rules(self, book: RuleBook) -> None:
         """Puts other rules in force, between two events: all that follows from rules follows from these now."""

@@ -5,6 +5,7 @@ BridgeError
 │   ├── UsageError            the command line, an unreadable file, a missing secret      exit status 2
 │   └── ProblemsFound         the config or the rules have problems, each with its place  exit status 1
 ├── StartFailed               no broker, a refused key, a missing topic                    exit status 1
+│   └── KafkaRefused          no connection to Kafka, and why: TLS, SASL, or nobody there
 ├── RecordError               one record is bad: it ends as a dead letter, nothing stops
 │   ├── DecodeError           its bytes are not the event that its topic promises
 │   └── RuleError             a rule could not be applied to it
@@ -21,6 +22,7 @@ BridgeError
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 class BridgeError(Exception):
@@ -75,6 +77,30 @@ class ProblemsFound(UserError):
 
 class StartFailed(UserError):
     """The service cannot start as the world is: no broker, a refused key, a missing topic."""
+
+
+class KafkaFault(Enum):
+    """Where a connection to Kafka fails."""
+
+    UNREACHABLE = "unreachable"
+    PROTOCOL = "protocol"
+    """TLS, SASL, or neither: the two sides speak differently."""
+    CERTIFICATE = "certificate"
+    """The broker's is not accepted."""
+    CREDENTIALS = "credentials"
+    CLIENT_CERTIFICATE = "client certificate"
+    """The broker does not accept ours, or wants one."""
+
+
+class KafkaRefused(StartFailed):
+    """No connection to Kafka, and why. Holds no secret. `setting` is the route below `kafka` of what to look at."""
+
+    def __init__(self, fault: KafkaFault, message: str, cure: str, setting: tuple[str, ...]) -> None:
+        self.fault = fault
+        self.message = message
+        self.cure = cure
+        self.setting = setting
+        super().__init__(f"{message}; {cure}")
 
 
 class RecordError(BridgeError):

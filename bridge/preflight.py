@@ -12,10 +12,22 @@ from typing import TYPE_CHECKING
 
 from bridge.app import secrets
 from bridge.decoders import registries
-from bridge.errors import LedgerFailed, Problem, ProblemsFound, RegistryFailed, StartFailed, UsageError, UserError
+from bridge.errors import (
+    KafkaFault,
+    KafkaRefused,
+    LedgerFailed,
+    LogFailed,
+    Problem,
+    ProblemsFound,
+    RegistryFailed,
+    StartFailed,
+    UsageError,
+    UserError,
+)
 from bridge.introductions import introduction, not_meisa
 from bridge.kafka.admin import Cluster, create_topics, probe, retention_seconds
 from bridge.kafka.properties import validate
+from bridge.kafka.rights import READ, WRITE, rights
 from bridge.loading import load_rules
 from bridge.meisa.client import MeisaClient
 from bridge.meisa.endpoints import ENDPOINTS
@@ -30,6 +42,13 @@ if TYPE_CHECKING:
     from bridge.registry.client import RegistryClient
     from bridge.rules import RuleBook
 
+REFUSALS = {
+    KafkaFault.UNREACHABLE: "MB201",
+    KafkaFault.CERTIFICATE: "MB230",
+    KafkaFault.PROTOCOL: "MB231",
+    KafkaFault.CREDENTIALS: "MB232",
+    KafkaFault.CLIENT_CERTIFICATE: "MB233",
+}
 CODES = {
     "MB201": "no broker answers",
     "MB202": "a topic does not exist",
@@ -52,6 +71,15 @@ CODES = {
     "MB226": "sampled records are no events (a warning)",
     "MB227": "a rule's type is almost that of events which no rule matches (a warning)",
     "MB228": "a topic's traffic could not be looked at (a notice)",
+    "MB230": "the certificate of a Kafka broker is not accepted: its authority, its name or its date",
+    "MB231": "a Kafka broker and `security.protocol` do not speak alike: TLS, SASL, or neither",
+    "MB232": "a Kafka broker refuses the user, the password, the token or the mechanism",
+    "MB233": "a Kafka broker refuses the client's certificate, or wants one",
+    "MB234": "an ACL is missing: a topic may not be read",
+    "MB235": "an ACL is missing: the group may not be used",
+    "MB236": "an ACL is missing: dead letters may not be written, or not read (a warning)",
+    "MB237": "an ACL is missing: the topic of replays may not be read or written (a warning)",
+    "MB238": "whether ACLs suffice could not be asked (a notice)",
 }
 
 ASK_SECONDS = 10.0
@@ -140,16 +168,60 @@ def _kafka(settings: Settings, create: bool) -> tuple[list[Problem], Cluster | N
         cluster = probe(kafka.bootstrap_servers, kafka.properties, ASK_SECONDS)
     except UsageError as error:
         return [settings.place("kafka", "properties").problem("MB204", str(error))], None
+    except KafkaRefused as error:
+        place = settings.place("kafka", *error.setting)
+        return [place.problem(REFUSALS[error.fault], error.message, error.cure)], None
     except StartFailed as error:
-        return [settings.place("kafka", "bootstrap_servers").problem("MB201", str(error))], None
+        return [settings.place("kafka", "properties").problem("MB204", str(error))], None
     letters = settings.dead_letters.topic
-    problems = [
+    may: dict[str, frozenset[str]] = {}
+    problems: list[Problem] = []
+    if cluster.describes:
+        may, problems = _rights(settings)
+    problems += [
         problem
         for name in cluster.missing(*settings.topics, letters)
+        if name not in may  # hidden from this user, as it may not be seen
         for problem in _missing_topic(settings, name, is_letters=name == letters, create=create)
     ]
     partitions = sum(cluster.topics.get(name, 0) for name in settings.topics)
     return [*problems, *_shares(settings, partitions)], cluster
+
+
+def _rights(settings: Settings) -> tuple[dict[str, frozenset[str]], list[Problem]]:
+    """What the user of kafka.properties may do with each topic that it is told of, and what is missing."""
+    kafka, letters, replays = settings.kafka, settings.dead_letters.topic, settings.dead_letters.replays_topic
+    try:
+        found = rights(kafka.bootstrap_servers, kafka.properties, [*settings.topics, letters, replays], kafka.group_id)
+    except LogFailed as error:
+        place = settings.place("kafka", "properties")
+        return {}, [place.problem("MB238", f"whether Kafka's ACLs suffice is not known: {error}", severity="notice")]
+    user = kafka.properties.get("sasl.username")
+    whose = f"the user {user}" if user else "the user of kafka.properties"
+    problems = [
+        settings.place("topics", name).problem(
+            "MB234", f"{whose} may not read topic {name}", f"grant READ on topic {name}"
+        )
+        for name in settings.topics
+        if READ not in found.topics.get(name, {READ})
+    ]
+    if found.group is not None and READ not in found.group:
+        problems.append(
+            settings.place("kafka", "group_id").problem(
+                "MB235", f"{whose} may not use group {kafka.group_id}", f"grant READ on group {kafka.group_id}"
+            )
+        )
+    place = settings.place("dead_letters", "topic")
+    for name, code in ((letters, "MB236"), (replays, "MB237")):
+        missing = [right for right in (READ, WRITE) if right not in found.topics.get(name, {READ, WRITE})]
+        if not missing:
+            continue
+        what = f"{whose} may not {' or '.join(right.lower() for right in missing)} topic {name}"
+        cure = f"grant {' and '.join(missing)} on topic {name}"
+        fatal = code == "MB236" and WRITE in missing
+        without = "without WRITE no dead letter can be written" if fatal else "else dead letters cannot be replayed"
+        problems.append(place.problem(code, what, f"{cure}; {without}", severity="error" if fatal else "warning"))
+    return dict(found.topics), problems
 
 
 def _shares(settings: Settings, partitions: int) -> Iterator[Problem]:

@@ -94,8 +94,8 @@ and in parentheses what to write instead.
     config/bridge.yaml:3:1: error MB004: unknown key `meissa` (did you mean `meisa`?)
 
 A code never changes its meaning and is never used again, so scripts can rely on it (`check --output-format json`).
-Errors end with status 1; MB013, a secret that is missing, with status 2; warnings fail only with `--strict`, notices
-never.
+Errors end with status 1; MB013 and MB055, a secret or a file that is missing, with status 2; warnings fail only with
+`--strict`, notices never.
 """
     for title, about, table in TABLES:
         rows = [(f"`{code}`", _sentence(meaning)) for code, meaning in sorted(table.items())]

@@ -9,8 +9,9 @@ import structlog
 
 from tests.support.amount import THOROUGH, use_profile
 from tests.support.kafka import any_kafka, embedded_kafka, real_kafka
+from tests.support.secured import secured_kafka
 
-__all__ = ["any_kafka", "embedded_kafka", "real_kafka"]
+__all__ = ["any_kafka", "embedded_kafka", "real_kafka", "secured_kafka"]
 
 use_profile()
 

@@ -93,7 +93,7 @@ def check(
     click.echo(FORMATS["json" if as_json else output_format](problems, config), nl=False)
     if unreadable is not None:
         raise unreadable
-    if any(problem.code == codes.UNREADABLE_REFERENCE for problem in problems):
+    if any(problem.code in codes.UNREADABLE for problem in problems):
         ctx.exit(2)
     ctx.exit(1 if _errors(problems) or (strict and any(problem.severity == "warning" for problem in problems)) else 0)
 

@@ -40,7 +40,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Shelf, KafkaLogs]]:
     """Raises StartFailed where there is no broker, and where Kafka fails later."""
     kafka = settings.kafka
     await asyncio.to_thread(probe, kafka.bootstrap_servers, kafka.properties, PROBE_SECONDS)
-    logs = KafkaLogs(kafka.bootstrap_servers, kafka.properties)
+    logs = KafkaLogs(kafka.bootstrap_servers, kafka.group_id, kafka.properties)
     letters = settings.dead_letters
     try:
         yield (

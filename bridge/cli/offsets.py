@@ -137,7 +137,7 @@ class _Desk:
         with contextlib.ExitStack() as opened:
             opened.enter_context(quiet())
             self._describes = probe(kafka.bootstrap_servers, kafka.properties).describes
-            sampler = self.asked(lambda: Sampler(kafka.bootstrap_servers, kafka.properties))
+            sampler = self.asked(lambda: Sampler(kafka.bootstrap_servers, kafka.properties, kafka.group_id))
             self._sampler: Sampler = opened.enter_context(sampler)
             offsets = self.asked(lambda: Offsets(kafka.bootstrap_servers, kafka.properties, kafka.group_id))
             self._offsets: Offsets = opened.enter_context(offsets)

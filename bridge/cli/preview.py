@@ -189,6 +189,7 @@ def _from_topic(settings: Settings, topic: str, last: int | None, since: float |
         records = sample(
             kafka.bootstrap_servers,
             kafka.properties,
+            kafka.group_id,
             topic,
             last=wanted,
             since=since,

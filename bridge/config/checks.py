@@ -14,6 +14,7 @@ from typing import Any, Final
 from bridge.config import codes
 from bridge.config.explain import HINTS, Route
 from bridge.config.formats import FORMAT_CHECKS
+from bridge.config.kafka_security import security_problems
 from bridge.config.secret import Secret
 from bridge.config.settings import (
     RESERVED_PROPERTIES,
@@ -57,6 +58,7 @@ def _kafka(kafka: Kafka, where: Where) -> Iterator[Problem]:
             yield where("kafka", "properties", name).problem(
                 codes.RESERVED_PROPERTY, f"`{name}` is set by the bridge itself", RESERVED_PROPERTIES[name]
             )
+    yield from security_problems(kafka, where)
     for server in kafka.bootstrap_servers.split(","):
         try:
             host, _ = split_address(server.strip().rpartition("://")[2])

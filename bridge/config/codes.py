@@ -40,6 +40,14 @@ NOT_A_SCHEMA = "MB042"
 OTHER_SCHEMA = "MB043"
 UNUSED_BY_FORMAT = "MB044"
 NO_TRACING = "MB050"
+UNREADABLE_KAFKA_FILE = "MB055"
+BAD_KAFKA_FILE = "MB056"
+KAFKA_CERTIFICATE_DATE = "MB057"
+KAFKA_SECURITY = "MB058"
+KAFKA_UNPROTECTED = "MB059"
+
+UNREADABLE: Final = frozenset({UNREADABLE_REFERENCE, UNREADABLE_KAFKA_FILE})
+"""They end a command with status 2."""
 
 CODES: dict[str, str] = {
     SYNTAX: "the file is not YAML",
@@ -75,6 +83,11 @@ CODES: dict[str, str] = {
     OTHER_SCHEMA: "a schema of a kind that does not describe records of the topic's format",
     UNUSED_BY_FORMAT: "a setting that the topic's format has no use for",
     NO_TRACING: "traces are wanted, and the packages for them are not installed",
+    UNREADABLE_KAFKA_FILE: "a file that `kafka.properties` names cannot be read (exit status 2)",
+    BAD_KAFKA_FILE: "a certificate or key of `kafka.properties` that is none, or that does not fit",
+    KAFKA_CERTIFICATE_DATE: "a certificate of `kafka.properties` has expired; a warning where it soon will",
+    KAFKA_SECURITY: "properties for TLS and SASL that do not go together, or are of Kafka's Java clients",
+    KAFKA_UNPROTECTED: "a connection to Kafka that is less protected than it looks (a warning)",
 }
 
 YAML: Final = Dialect(

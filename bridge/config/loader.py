@@ -20,11 +20,13 @@ from bridge.config import codes
 from bridge.config.checks import run_checks
 from bridge.config.environ import REFERENCE_KEYS, apply_overrides, override_name
 from bridge.config.explain import HINTS, Route, as_problem, dotted
+from bridge.config.kafka_security import located
 from bridge.config.secret import Secret
-from bridge.config.settings import FROM_FILE, SECRET_PROPERTY, Settings, nearest_place
+from bridge.config.settings import FROM_FILE, Settings, nearest_place
 from bridge.config.shape import Shape, dotted_names, shape_of
 from bridge.errors import Problem, ProblemsFound, UsageError
 from bridge.places import Place, nearest
+from bridge.secret_names import SECRET_PROPERTY
 from bridge.yamldoc import Node, parse
 
 FILE_BYTES_MAX: Final = 1_048_576
@@ -61,7 +63,7 @@ class Examined:
         if self.settings is not None:
             return self.settings
         errors = [problem for problem in self.problems if problem.severity == "error"]
-        if any(problem.code == codes.UNREADABLE_REFERENCE for problem in errors):
+        if any(problem.code in codes.UNREADABLE for problem in errors):
             raise SecretMissing(errors)
         raise ProblemsFound(errors)
 
@@ -274,7 +276,8 @@ class _Walk:
             if self._variable(node, route):
                 return
             self.shown[route] = node.value
-        data[key] = node.value
+        in_kafka = route[:2] == ("kafka", "properties")
+        data[key] = located(self.base_dir, key, node.value) if in_kafka else node.value
 
     def _variable(self, node: Node, route: Route) -> bool:
         """Tells `${NAME}`, as shells and other tools have it; an envelope's `${…}` are expressions."""

@@ -43,9 +43,6 @@ RESERVED_PROPERTIES: Final[dict[str, str]] = {
     "auto.offset.reset": "set start at the topic",
 }
 
-SECRET_PROPERTY: Final = re.compile(r"password|secret|^ssl\.key\.pem$|^sasl\.oauthbearer\.config$")
-"""librdkafka properties that hold a secret themselves (`ssl.key.location` is only a path)."""
-
 
 FROM_FILE: Final = "from a file"
 """The validation context of the loader."""

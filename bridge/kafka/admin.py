@@ -5,25 +5,30 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
-from bridge.errors import StartFailed
+from bridge.errors import KafkaFault, KafkaRefused, StartFailed
+from bridge.kafka.diagnosis import diagnosed, door, hidden, refuses
 from bridge.kafka.properties import CLASSIC, reason, shared
 from bridge.kafka.topics import keeps_seconds
 
 log = structlog.get_logger(__name__)
 
+REFUSED_SECONDS = 2.0
+"""After which a probe gives up early where every broker has refused the connection, and is not merely away."""
 SESSION_SECONDS = 45.0
 """Kafka's default for both group protocols."""
 
 _HEARTBEAT = re.compile(r"ApiKey ConsumerGroupHeartbeat \(68\) Versions (\d+)\.\.(\d+)")
 _HEARTBEAT_VERSION = 1
 """What librdkafka speaks; version 0 (Kafka 3.7 to 3.9) was an early access that it does not."""
+_TROUBLES_MAX = 100
+"""While a broker cannot be reached they repeat."""
 _LINES_MAX = 2_000
 """A broker lists some 90 APIs and 140 features; a cluster's first few brokers fit, and more is not needed."""
 
@@ -48,12 +53,13 @@ class _Listening:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self.fault = ""
+        self.troubles: list[str] = []
+        """What librdkafka itself calls an error, or a warning."""
 
     def log(self, level: int, text: str, *arguments: object) -> None:
         line = text % arguments if arguments else text
-        if level >= logging.WARNING and not self.fault:
-            self.fault = line.rsplit(": ", 1)[-1] if "[thrd:" not in line else line.split("]: ", 1)[-1]
+        if level >= logging.WARNING and len(self.troubles) < _TROUBLES_MAX:
+            self.troubles.append(line.split("]: ", 1)[-1])
         if len(self.lines) < _LINES_MAX:
             self.lines.append(line)
 
@@ -65,16 +71,30 @@ class _Listening:
         return bool(found) and all(int(m[1]) <= _HEARTBEAT_VERSION <= int(m[2]) for m in found)
 
 
-def _unreachable(bootstrap_servers: str, fault: str) -> StartFailed:
-    detail = f" ({fault})" if fault else ""
-    return StartFailed(
-        f"no Kafka broker answers at {bootstrap_servers}{detail}; check kafka.bootstrap_servers, that the broker is "
-        "up, and kafka.properties for security.protocol and credentials"
+def _unreachable(bootstrap_servers: str, properties: Mapping[str, Any], troubles: Sequence[str]) -> KafkaRefused:
+    found = diagnosed(bootstrap_servers, properties, troubles)
+    if found is not None:
+        return found
+    detail = f" ({hidden(troubles[0], properties)})" if troubles else ""
+    return KafkaRefused(
+        KafkaFault.UNREACHABLE,
+        f"no Kafka broker answers at {bootstrap_servers}{detail}",
+        "check kafka.bootstrap_servers, that the broker is up, and kafka.properties for security.protocol and "
+        "credentials",
+        ("bootstrap_servers",),
     )
 
 
+def _hopeless(bootstrap_servers: str, properties: Mapping[str, Any], troubles: Sequence[str]) -> bool:
+    """Whether every broker that is named has refused us, so that waiting helps nobody."""
+    addresses = bootstrap_servers.split(",")
+    refused = {door(bootstrap_servers, properties, line).address for line in troubles if refuses(line)}
+    return len(refused) >= len(addresses)
+
+
 def probe(bootstrap_servers: str, properties: Mapping[str, Any], timeout_seconds: float = 5.0) -> Cluster:
-    """Connects once and asks; about 10 ms on a local broker. Blocking. Raises StartFailed in one clear line."""
+    """Connects once and asks; about 10 ms on a local broker. Blocking. Raises StartFailed in one clear line:
+    KafkaRefused where it is the connection that fails."""
     listening = _Listening()
     errors: list[str] = []
     config = {
@@ -83,16 +103,23 @@ def probe(bootstrap_servers: str, properties: Mapping[str, Any], timeout_seconds
         "log_level": 7,
         "error_cb": lambda error: errors.append(reason(error)),
     }
+    deadline = time.monotonic() + timeout_seconds
     try:
         client = AdminClient(config, logger=listening)
-        metadata = client.list_topics(timeout=timeout_seconds)
-        client.poll(0)  # delivers the log lines, which wait for a poll
     except KafkaException as error:
-        problem = error.args[0]
-        if problem.code() == KafkaError._INVALID_ARG:
-            raise StartFailed(f"kafka.properties: {problem.str()}") from None
-        client.poll(0)
-        raise _unreachable(bootstrap_servers, listening.fault or (errors[0] if errors else "")) from None
+        raise StartFailed(f"kafka.properties: {error.args[0].str()}") from None
+    patience = min(REFUSED_SECONDS, timeout_seconds)
+    while True:
+        try:
+            metadata = client.list_topics(timeout=patience)
+            client.poll(0)  # delivers the log lines, which wait for a poll
+            break
+        except KafkaException:
+            client.poll(0)
+            troubles = listening.troubles or errors
+            patience = deadline - time.monotonic()
+            if patience <= 0.1 or _hopeless(bootstrap_servers, properties, listening.troubles):
+                raise _unreachable(bootstrap_servers, properties, troubles) from None
     topics = {
         name: len(topic.partitions)
         for name, topic in metadata.topics.items()

@@ -43,6 +43,7 @@ from bridge.kafka.commits import Commits
 from bridge.kafka.headers import read_headers
 from bridge.kafka.properties import CLASSIC, CONSUMER, LibrdkafkaLog, checked, for_source, validate
 from bridge.kafka.pulse import Pulse
+from bridge.kafka.rights import refused
 from bridge.kafka.starting import Stale, parse_start
 from bridge.model import Assigned, Position, Record, TopicPartition
 from bridge.ports import SourceListener
@@ -285,8 +286,10 @@ class KafkaSource:
                 self._notices.say("unreachable", f"{error}. Nothing is read; trying again")
                 self._wait(PROBE_AGAIN_SECONDS)
                 continue
-            for topic in cluster.missing(*self._topics):
-                self._notices.say(*faults.no_such_topic(topic))  # with KIP-848 nobody else tells
+            missing = cluster.missing(*self._topics)
+            hidden = refused(self._bootstrap_servers, self._properties, missing) if cluster.describes else set()
+            for topic in missing:  # with KIP-848 nobody else tells
+                self._notices.say(*(faults.not_permitted if topic in hidden else faults.no_such_topic)(topic))
             self._assignment.topics.note_partitions(cluster.topics)
             if cluster.describes:
                 self._assignment.topics.connect(self._bootstrap_servers, self._properties)

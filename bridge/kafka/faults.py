@@ -57,11 +57,7 @@ def judge(
     if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
         return Verdict(*no_such_topic(topic or "?"))
     if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        return Verdict(
-            f"topic {topic}",
-            f"Kafka does not permit reading topic {topic or '?'}; it waits until the principal in "
-            "kafka.properties may READ it",
-        )
+        return Verdict(*not_permitted(topic))
     if code == KafkaError._MAX_POLL_EXCEEDED:
         return Verdict(
             "poll",
@@ -145,6 +141,20 @@ def no_such_topic(topic: str) -> tuple[str, str]:
     )
 
 
+def not_permitted(topic: str | None) -> tuple[str, str]:
+    """The notice's key and words. With KIP-848 brokers refuse all topics for the sake of one, and do not name it."""
+    if topic is None:
+        return (
+            "topics",
+            "Kafka does not permit reading one of the topics; with its group protocol `consumer` nothing is read until "
+            "the user of kafka.properties may READ all of them (`meisa-bridge check` names those that it may not)",
+        )
+    return (
+        f"topic {topic}",
+        f"Kafka does not permit reading topic {topic}; its events wait until the user of kafka.properties may READ it",
+    )
+
+
 class Notices:
     """Tells a trouble once, and again only after a minute or after it had gone."""
 
@@ -166,7 +176,7 @@ class Notices:
 
     def clear(self, key: str | None = None) -> None:
         """Things work again: `key`, or whatever kept the brokers from being reached."""
-        for gone in (key,) if key else ("unreachable", "credentials", "poll", "group"):
+        for gone in (key,) if key else ("unreachable", "credentials", "poll", "group", "topics"):
             if self._told.pop(gone, None) is not None:
                 log.info("Kafka is reached again; reading goes on", trouble=gone)
 

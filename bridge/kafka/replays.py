@@ -35,7 +35,6 @@ THREADS = 6
 
 _READING: dict[str, Any] = {
     **READS,
-    "group.id": "meisa-bridge-beside-the-group",  # librdkafka wants one; nothing is joined and nothing committed
     # One reading at a time is in a hurry for as long as it lasts; between readings nothing is fetched.
     "queued.min.messages": 2_000,
     "queued.max.messages.kbytes": 16_384,
@@ -52,13 +51,17 @@ T = TypeVar("T")
 
 
 class KafkaLogs:
-    """Implements ports.LetterLogs, and so ports.Logs."""
+    """Implements ports.LetterLogs, and so ports.Logs.
 
-    def __init__(self, bootstrap_servers: str, properties: Mapping[str, Any] | None = None) -> None:
+    `group_id` is the bridge's own: librdkafka asks for the coordinator of whatever group it is given, which must be
+    permitted; nothing is joined and nothing committed.
+    """
+
+    def __init__(self, bootstrap_servers: str, group_id: str, properties: Mapping[str, Any] | None = None) -> None:
         own = checked(properties or {})
         self._servers = bootstrap_servers
         self._properties = dict(properties or {})
-        self._reading = {**_READING, **shared(bootstrap_servers, own)}
+        self._reading = {**_READING, **shared(bootstrap_servers, own), "group.id": group_id}
         self._writing = for_letters(bootstrap_servers, own)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="kafka-logs")
         self._asker: Consumer | None = None

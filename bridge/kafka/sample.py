@@ -33,9 +33,6 @@ SILENCE_SECONDS = 30.0
 POLL_SECONDS = 0.2
 BATCH = 1_000
 
-BESIDE = "meisa-bridge-beside-the-group"
-"""librdkafka wants a group's name; nothing is joined."""
-
 _READING: dict[str, Any] = {
     **READS,
     # What retention takes away while it is being read is no longer asked for.
@@ -68,6 +65,7 @@ Progress = Callable[[int, int], None]
 def sample(
     bootstrap_servers: str,
     properties: Mapping[str, Any],
+    group_id: str,
     topic: str,
     *,
     last: int | None = None,
@@ -81,7 +79,7 @@ def sample(
     `limit` the oldest are left out. `last` is shared out among partitions: each gives as many, a short one all that it
     has. Raises LogFailed, also where there is no such topic.
     """
-    with Sampler(bootstrap_servers, properties) as sampler:
+    with Sampler(bootstrap_servers, properties, group_id) as sampler:
         slices = sampler.whole(topic) if since is None else sampler.since(topic, since)
         wanted = limit if last is None else min(last, limit)
         records = sampler.read(fitted(slices, wanted), progress)
@@ -134,9 +132,13 @@ def in_time(records: Sequence[Record]) -> Iterator[Record]:
 
 
 class Sampler:
-    """Asks and reads with one consumer; a context manager. Every call raises LogFailed."""
+    """Asks and reads with one consumer; a context manager. Every call raises LogFailed.
 
-    def __init__(self, bootstrap_servers: str, properties: Mapping[str, Any], group_id: str = BESIDE) -> None:
+    librdkafka looks for the coordinator of whatever group it is given, and reads nothing where that is not permitted:
+    hence the bridge's own group, which it may use, though nothing is joined.
+    """
+
+    def __init__(self, bootstrap_servers: str, properties: Mapping[str, Any], group_id: str) -> None:
         own = shared(bootstrap_servers, checked(properties))
         self._config = {**_READING, **own, "group.id": group_id}
         self._consumer: Consumer | None = None

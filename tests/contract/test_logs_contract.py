@@ -17,7 +17,7 @@ from tests.support.kafka import Cluster, EmbeddedKafka, unique
 
 @pytest.fixture
 async def logs(any_kafka: Cluster) -> AsyncIterator[KafkaLogs]:
-    made = KafkaLogs(any_kafka.bootstrap_servers)
+    made = KafkaLogs(any_kafka.bootstrap_servers, "beside")
     yield made
     await made.close()
 
@@ -72,7 +72,7 @@ async def test_a_reading_that_is_given_up_leaves_nothing_behind(any_kafka: Clust
     """`close` returns although one was in the middle."""
     topic = any_kafka.create_topic(unique("source"))
     any_kafka.produce(topic, *(b"x" for _ in range(2_000)))
-    logs = KafkaLogs(any_kafka.bootstrap_servers)
+    logs = KafkaLogs(any_kafka.bootstrap_servers, "beside")
     async with contextlib.aclosing(logs.read(topic, 0, 0, 2_000)) as batches:
         async for _ in batches:
             break
@@ -81,7 +81,7 @@ async def test_a_reading_that_is_given_up_leaves_nothing_behind(any_kafka: Clust
 
 async def test_a_refused_write_is_raised_and_the_next_one_goes_through(embedded_kafka: EmbeddedKafka) -> None:
     topic = embedded_kafka.create_topic(unique("replays"))
-    logs = KafkaLogs(embedded_kafka.bootstrap_servers)
+    logs = KafkaLogs(embedded_kafka.bootstrap_servers, "beside")
     await logs.write(topic, [(b"a", b"1")])
     embedded_kafka.broker.push_errors(0, [44])  # POLICY_VIOLATION for one produce request
     with pytest.raises(LogFailed, match="POLICY_VIOLATION"):
@@ -104,7 +104,7 @@ async def test_compacted_records_and_markers_are_gaps(real_kafka: Cluster) -> No
         producer.produce(topic, str(commit).encode())
         await asyncio.to_thread(producer.flush, 20)
         await asyncio.to_thread(producer.commit_transaction if commit else producer.abort_transaction, 20)
-    logs = KafkaLogs(real_kafka.bootstrap_servers)
+    logs = KafkaLogs(real_kafka.bootstrap_servers, "beside")
     bounds = await logs.bounds(topic, 0)
     assert bounds == (0, 6)
     assert [record.value for record in await read(logs, topic, *bounds)] == [b"True", b"True"]

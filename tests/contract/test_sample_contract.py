@@ -15,7 +15,7 @@ from tests.support.kafka import Cluster, unique
 
 
 def values(kafka: Cluster, topic: str, **which: Any) -> list[bytes | None]:
-    return [record.value for record in sample(kafka.bootstrap_servers, {}, topic, **which)]
+    return [record.value for record in sample(kafka.bootstrap_servers, {}, "beside", topic, **which)]
 
 
 def minutes(kafka: Cluster, topic: str, now: float, ages: dict[str, tuple[int, int]]) -> None:
@@ -53,7 +53,7 @@ def test_records_since_a_time(any_kafka: Cluster) -> None:
 def test_keys_headers_offsets_and_tombstones_come_as_they_are(any_kafka: Cluster) -> None:
     topic = any_kafka.create_topic(unique("sample"))
     any_kafka.produce(topic, b"1", {"value": None, "key": b"k", "headers": [("h", b"x")]})
-    found = list(sample(any_kafka.bootstrap_servers, {}, topic, last=1))
+    found = list(sample(any_kafka.bootstrap_servers, {}, "beside", topic, last=1))
     assert [(each.offset, each.key, each.value, each.headers) for each in found] == [(1, b"k", None, (("h", b"x"),))]
 
 
@@ -95,7 +95,7 @@ def test_a_broker_that_does_not_answer_is_an_error(
 ) -> None:
     monkeypatch.setattr("bridge.kafka.sample.ASK_SECONDS", 0.3)
     with pytest.raises(LogFailed):
-        list(sample(f"127.0.0.1:{free_port()}", {}, "topic", last=1))
+        list(sample(f"127.0.0.1:{free_port()}", {}, "beside", "topic", last=1))
 
 
 @pytest.mark.kafka

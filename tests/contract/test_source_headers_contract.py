@@ -35,7 +35,7 @@ async def test_the_bytes_come_and_the_headers_are_said_to_be_unreadable(any_kafk
     async with member(any_kafka, unique("g"), topic) as (_, listener):
         await listener.until_records(COUNT)
     assert [(record.value, record.headers) for record in listener.got] == expected
-    logs = KafkaLogs(any_kafka.bootstrap_servers)
+    logs = KafkaLogs(any_kafka.bootstrap_servers, "beside")
     found = [(record.value, record.headers) async for batch in logs.read(topic, 0, 0, COUNT) for record in batch]
     await logs.close()
     assert found == expected

@@ -182,7 +182,7 @@ async def test_a_broker_that_is_away_is_told_within_seconds() -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
     away = desk.Desk(
-        lambda: KafkaLogs(f"127.0.0.1:{port}"),
+        lambda: KafkaLogs(f"127.0.0.1:{port}", "beside"),
         lambda logs: pytest.fail("nothing is planned"),
         topic="letters",
         replays_topic="letters.replays",

@@ -114,7 +114,9 @@ async def test_the_service_makes_the_calls_that_the_preview_told(
         told.append((call.endpoint, json.loads(json.dumps(dict(call.body or {})))))
 
     def again() -> None:
-        records = sample(settings.kafka.bootstrap_servers, settings.kafka.properties, place.topic, last=1000)
+        records = sample(
+            settings.kafka.bootstrap_servers, settings.kafka.properties, settings.kafka.group_id, place.topic, last=1000
+        )
         line = timeline(from_topic(records), now_wall=0.0)
         found = rehearse(settings, load_rules(settings), line, decoders(settings), called=listen, new_account=True)
         assert sum(found.tally.calls.values()) == report["calls"]["total"], "each time the same"

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +161,12 @@ class RealKafka(Cluster):
 
     kind = "real"
 
-    def __init__(self, libs: Path, folder: Path, **overrides: str) -> None:
+    def __init__(self, libs: Path, folder: Path, *, users: Sequence[str] = (), **overrides: str) -> None:
+        """`users` are SCRAM credentials as `kafka-storage format --add-scram` takes them."""
         self._libs = libs
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         port, controller_port = free_port(), free_port()
-        self.bootstrap_servers = f"127.0.0.1:{port}"
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -193,12 +193,16 @@ class RealKafka(Cluster):
             "group.min.session.timeout.ms": "1000",
             **overrides,
         }
+        # The first listener is the one that the helpers here use.
+        self.bootstrap_servers = settings["advertised.listeners"].split(",")[0].partition("://")[2]
         self._settings = folder / "server.properties"
         self._settings.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # In one word: an id may begin with a dash.
+        scram = [f"--add-scram={user}" for user in users]
         self._run(
-            "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._settings), "--standalone"
+            *("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(self._settings)),
+            *("--standalone", *scram),
         )
         self.start()
 

@@ -51,7 +51,8 @@ def test_what_no_waiting_gets_over_is_fatal_and_says_what_to_do(error: KafkaErro
         (KafkaError._ALL_BROKERS_DOWN, None, "b:1"),
         (KafkaError._AUTHENTICATION, None, "kafka.properties"),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, "orders", "orders does not exist"),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "orders", "READ"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "orders", "topic orders; its events wait"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, None, "nothing is read until"),
         (KafkaError._MAX_POLL_EXCEEDED, None, "repeated"),
     ],
 )
