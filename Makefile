@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 SOURCES := pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate backlog chaos mutations check coverage bench lint format lock clean
+.PHONY: help demo test fuzz simulate backlog chaos mutations check coverage bench lint format lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1	/' | expand -t 18
@@ -33,6 +33,10 @@ check: lint  ## Run the static checks: ruff, mypy, import-linter
 
 simulate: $(VENV)/.dev  ## Simulate the whole engine under faults: SEED=123 replays one, SEEDS=2000 runs many
 	$(BIN)/python -m tests.support.simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),2000))
+
+fuzz: $(VENV)/.dev  ## A hundred thousand bad records and requests, and bad answers and files: SEED=, KIND=, COUNT=, FIRST=
+	$(BIN)/python -m tests.support.fuzz $(if $(SEED),--seed $(SEED)) $(if $(KIND),--kind $(KIND)) \
+	  $(if $(COUNT),--count $(COUNT)) $(if $(FIRST),--first $(FIRST))
 
 backlog: $(VENV)/.dev  ## Hours of work on a million events at Meisa's quota, on a virtual clock: is memory flat? HOURS=
 	$(BIN)/python -m tests.support.backlog $(if $(HOURS),--hours $(HOURS))

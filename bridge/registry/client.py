@@ -81,22 +81,25 @@ class RegistryClient:
         self, answer: dict[str, Any], references: dict[tuple[str, Any], str], above: list[tuple[str, Any]]
     ) -> None:
         """Adds the texts of what a schema refers to, the innermost first."""
-        for reference in answer.get("references") or ():
-            try:
-                name = (str(reference["subject"]), int(reference["version"]))
-            except (KeyError, TypeError, ValueError):
-                raise RegistryFailed(f"{self.where} gives a reference without subject and version") from None
+        for name, path in self._referred_to(answer):
             if name in references:
                 continue
             if name in above or len(references) + len(above) >= REFERENCES_MAX:
                 raise RegistryFailed(f"{self.where} gives schemas that refer to one another without end")
-            path = f"/subjects/{quote(name[0], safe='')}/versions/{name[1]}"
             try:
                 found = await self._ask(path)
             except UnknownSchema:
                 raise RegistryFailed(f"{self.where} lacks a schema that another refers to: {name[0]}") from None
             await self._draw_in(found, references, [*above, name])
             references[name] = found["schema"]
+
+    def _referred_to(self, answer: dict[str, Any]) -> list[tuple[tuple[str, Any], str]]:
+        """What a schema refers to, each with its path. Raises RegistryFailed, and nothing else."""
+        try:
+            given = [(str(each["subject"]), int(each["version"])) for each in answer.get("references") or ()]
+            return [(name, f"/subjects/{quote(name[0], safe='')}/versions/{name[1]}") for name in given]
+        except (KeyError, TypeError, ValueError, OverflowError):  # half a surrogate pair in a subject, too
+            raise RegistryFailed(f"{self.where} gives a reference without subject and version") from None
 
     async def _ask(self, path: str) -> dict[str, Any]:
         """One question, answered with a schema. Raises UnknownSchema and RegistryFailed."""
