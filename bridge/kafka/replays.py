@@ -136,12 +136,11 @@ class KafkaLogs:
             position = start
             heard = time.monotonic()
             while position < end:
-                messages = await self._run(_consume, consumer)
-                if messages:
+                came, records, position = await self._run(_next, consumer, position, end)
+                if came:
                     heard = time.monotonic()
                 elif time.monotonic() - heard > SILENCE_SECONDS:
                     raise LogFailed(f"{topic}/{partition} cannot be read: nothing came for {SILENCE_SECONDS:g} s")
-                records, position = _taken(messages, position, end)
                 if records:
                     yield records
         finally:
@@ -187,6 +186,15 @@ class KafkaLogs:
             self._threads.submit(asker.close)
         self._producer = None
         await asyncio.to_thread(self._threads.shutdown)
+
+
+def _next(consumer: Consumer, position: int, end: int) -> tuple[bool, list[Record], int]:
+    """Whether anything came, the records below `end`, and where the reading stands. Raises LogFailed.
+
+    Records are made here and not on the loop: five hundred with their headers are a tenth of a second.
+    """
+    messages = _consume(consumer)
+    return bool(messages), *_taken(messages, position, end)
 
 
 def _consume(consumer: Consumer) -> list[Message]:

@@ -143,6 +143,8 @@ class Desk:
         self._shelf = None
 
     def _open(self) -> Shelf:
+        if self._closed:
+            raise LogFailed("the bridge stops")
         if self._logs is None:
             self._logs = self._connect()
         if self._shelf is None:
@@ -163,9 +165,9 @@ class Desk:
     async def foresee(self, requests: Sequence[Request]) -> tuple[Mapping[Key, Outlook], str]:
         """What the first letters would send, and what there is to say about it. Sends and writes nothing."""
         self._stay()
-        self._open()
-        assert self._logs is not None
         try:
+            self._open()
+            assert self._logs is not None
             async with asyncio.timeout(OUTLOOK_SECONDS):
                 looks = await outlook(
                     self._preparing(self._logs), self._logs, requests[:OUTLOOKS_MAX], behind_max=BEHIND_MAX
@@ -206,6 +208,8 @@ class Desk:
     # Life
 
     def _stay(self) -> None:
+        if self._closed:
+            return
         loop = asyncio.get_running_loop()
         if self._idle is not None:
             self._idle.cancel()

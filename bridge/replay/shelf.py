@@ -30,8 +30,8 @@ LETTERS_MAX = 50_000
 WRITE_BATCH = 1_000
 STEP = 500
 """Records of a tail that are read at once, from the end backwards; between two steps its bounds are looked at."""
-BREATH = 50
-"""Records that are parsed (a millisecond or two) before whatever else runs on the same loop gets its turn."""
+BREATH = 20
+"""Records that are parsed (a millisecond) before whatever else runs on the same loop gets its turn."""
 VALUE_LOOKED_AT = 4_096
 """Characters of a value in which a letter without a request is searched for its contact's email."""
 
@@ -123,7 +123,9 @@ class Shelf:
         self._trim()
         if facts is not None:
             await self._read_facts(*facts)
-        for key, each in self._found.items():
+        for number, (key, each) in enumerate(list(self._found.items())):
+            if number % (BREATH * 10) == 0:
+                await asyncio.sleep(0)
             each.short = partitions == 1
             each.state, each.message = self._states.of(*key)
             each.request = self._states.request(*key)
