@@ -26,7 +26,6 @@ import structlog
 
 from benchmarks.house import Log
 from benchmarks.trace import Traffic, book, trace
-from bridge.app import collect_seldom
 from bridge.core.identity import Identities
 from bridge.core.quota import Quota
 from bridge.core.retry import Policy
@@ -34,6 +33,7 @@ from bridge.decode import decoder_for
 from bridge.model import Record, TopicPartition, action_id
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.engine import Engine
+from bridge.runtime.garbage import collect_seldom
 from tests.support.fakes import CountingMeter, FakeLetters, FakeMeisa, FakeSource
 from tests.support.virtual import VirtualClock, run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import hashlib
 import signal
 import time
@@ -44,6 +43,7 @@ from bridge.runtime.clock import SystemClock
 from bridge.runtime.delivery import Delivery
 from bridge.runtime.duplicates import Duplicates
 from bridge.runtime.engine import Engine
+from bridge.runtime.garbage import collect_by_the_clock, collect_seldom
 from bridge.runtime.keys import RefusedKeys
 from bridge.runtime.permissions import Permissions
 from bridge.runtime.reloading import Reloading
@@ -77,18 +77,6 @@ def run(settings: Settings) -> int:
     """Runs the service until SIGTERM or SIGINT; returns the exit status. Raises UserError where it cannot start."""
     collect_seldom()
     return asyncio.run(serve(settings))
-
-
-def collect_seldom() -> None:
-    """Settings of the garbage collector for a process that is a service: not for a library to decide.
-
-    What waits is a heap of up to a million live objects without cycles. The default walks the young ones after each
-    700, and all of them again and again: more than half of the time that taking events in costs. Cycles are few
-    (tracebacks, closed connections) and may wait for 100,000 objects, some 20 MB. What is there at the start stays.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
 
 
 class Bridge:
@@ -457,15 +445,16 @@ async def serve(settings: Settings, *, stop: asyncio.Event | None = None) -> int
         starting = asyncio.create_task(bridge.start())
         told = asyncio.create_task(ending.wait())
         watching = asyncio.create_task(bridge.reloading.run())
+        collecting = asyncio.create_task(collect_by_the_clock())
         try:
             await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
                 await told
         finally:
-            for task in (starting, told, watching):
+            for task in (starting, told, watching, collecting):
                 task.cancel()
-            await asyncio.gather(starting, told, watching, return_exceptions=True)
+            await asyncio.gather(starting, told, watching, collecting, return_exceptions=True)
             await bridge.stop()
     if failures:
         raise StartFailed(f"the service ended: {failures[0]}")

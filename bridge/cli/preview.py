@@ -89,7 +89,6 @@ def preview(
     settings = _settings(config)
     show = show_contacts or settings.admin.show_contacts
 
-    from bridge import app
     from bridge.config import placed
     from bridge.decoders import fetching_decoders
     from bridge.loading import load_rules
@@ -97,13 +96,14 @@ def preview(
     from bridge.preview import events
     from bridge.preview.rehearsal import rehearse
     from bridge.preview.report import report
+    from bridge.runtime.garbage import collect_seldom
 
     try:
         book = load_rules(settings)
         decode = fetching_decoders(settings, also_json=file is not None)
     except ProblemsFound as error:
         raise ProblemsFound(placed(error.problems, settings.place)) from None
-    app.collect_seldom()
+    collect_seldom()
     with quiet(), _Bar(sys.stderr) as bar:
         if file is not None:
             where = events.spread(partitions, decode, book.plan) if partitions else events.first_partition
