@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bridge.sandbox.children import free_port
 from tests.support.chaos.proxy import Proxy
-from tests.support.kafka import RealKafka
+from tests.support.kafka import EmbeddedKafka, RealKafka
 
 SESSION_SECONDS = 3.0
 
@@ -55,3 +55,18 @@ class ProxiedKafka(RealKafka):
         self.stop(kill=True)
         for proxy in self.proxies:
             proxy.close()
+
+
+class DirectKafka(EmbeddedKafka):
+    """The embedded broker where a real one is not at hand: every door is the test's own, and no proxy stands there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session_seconds = SESSION_SECONDS
+        self.proxies: list[Proxy] = []
+
+    def door(self, number: int) -> str:
+        return self.bootstrap_servers
+
+    def close(self) -> None:
+        self.stop()

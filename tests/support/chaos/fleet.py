@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from bridge.core.progress import decode, finished_offsets
 from bridge.sandbox.children import free_port, read_ledger
 from bridge.sandbox.stream import SampleEvent
-from tests.support.chaos.cluster import DOORS, ProxiedKafka
+from tests.support.chaos.cluster import DOORS, DirectKafka, ProxiedKafka
 from tests.support.contributions import counted
 from tests.support.kafka import unique
 from tests.support.service import Sandbox
@@ -31,6 +31,10 @@ STOP_SECONDS_MAX = 45.0
 """Above the bridge's own `shutdown_timeout`."""
 STALLED_SECONDS_MAX = 120.0
 """No commit moves for so long: the run has failed. More than the bridge's longest backoff, a minute and a half."""
+
+
+BRIDGE = (sys.executable, "-m", "bridge")
+"""The command of this checkout."""
 
 
 class Place(NamedTuple):
@@ -68,16 +72,27 @@ class Stalled(AssertionError):
 class Member:
     """One bridge in a process of its own. Its API key is its own too: the ledger tells whose call it was."""
 
-    def __init__(self, number: int, door: int, config: Path, key: str, folder: Path, admin_url: str) -> None:
+    def __init__(
+        self,
+        number: int,
+        door: int,
+        config: Path,
+        key: str,
+        folder: Path,
+        admin_url: str,
+        command: Sequence[str] = BRIDGE,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.door = door
         """Which of the ways to Kafka it takes."""
         self.name = f"m{number}"
         self.admin_url = admin_url
+        self.config = config
         self.log = folder / f"{self.name}.log"
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bridge", "run", "-c", str(config)],
-                env={**os.environ, "MEISA_API_KEY": key},
+                [*command, "run", "-c", str(config)],
+                env={**os.environ, "MEISA_API_KEY": key, **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -87,6 +102,10 @@ class Member:
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def crash(self) -> None:
         self._process.kill()
@@ -155,7 +174,13 @@ class Fleet:
     """`members` are those that should run now; `gone` those that ended as they should."""
 
     def __init__(
-        self, kafka: ProxiedKafka, folder: Path, load: Load, more: str = "", meisa: str = "", shared: str = ""
+        self,
+        kafka: ProxiedKafka | DirectKafka,
+        folder: Path,
+        load: Load,
+        more: str = "",
+        meisa: str = "",
+        shared: str = "",
     ) -> None:
         """`shared`: all bridges use one API key, whose quota they share in this way."""
         self.kafka = kafka
@@ -191,19 +216,26 @@ class Fleet:
 
     # Bridges
 
-    def spawn(self) -> Member:
-        """Starts one more bridge; it is among `members` at once."""
+    def spawn(self, command: Sequence[str] = BRIDGE, environ: Mapping[str, str] | None = None) -> Member:
+        """Starts one more bridge; it is among `members` at once. `command`: another one than this checkout's."""
         self._numbers += 1
         name = f"m{self._numbers}"
         key = "meisa_test_all" if self._shared else f"meisa_test_{name}"
-        quota = f"{{per_minute: {self.load.per_minute or 1_000_000}, per_hour: 60000000, shared: '{self._shared}'}}"
         self._http.post("/keys", json={"key": key, "name": name}).raise_for_status()
         port = free_port()
         taken = [member.door for member in self.members]
         door = min(range(DOORS), key=taken.count)
         config = self._folder / f"{name}.yaml"
-        config.write_text(
-            f"""kafka: {{bootstrap_servers: "{self.kafka.door(door)}", group_id: {self.group}}}
+        config.write_text(self.configuration(self.kafka.door(door), port), encoding="utf-8")
+        url = f"http://127.0.0.1:{port}"
+        member = Member(self._numbers, door, config, key, self._folder, url, command, environ)
+        self.members.append(member)
+        return member
+
+    def configuration(self, bootstrap_servers: str, port: int) -> str:
+        """A bridge's, as YAML."""
+        quota = f"{{per_minute: {self.load.per_minute or 1_000_000}, per_hour: 60000000, shared: '{self._shared}'}}"
+        return f"""kafka: {{bootstrap_servers: "{bootstrap_servers}", group_id: {self.group}}}
 topics: {{{self.topic}: {{format: json}}}}
 meisa:
   base_url: {self.sandbox.url}/api/v1
@@ -215,12 +247,7 @@ rules: [rules.yaml]
 dead_letters: {{topic: {self.letters_topic}}}
 admin: {{listen: "127.0.0.1:{port}"}}
 {self._more}
-""",
-            encoding="utf-8",
-        )
-        member = Member(self._numbers, door, config, key, self._folder, f"http://127.0.0.1:{port}")
-        self.members.append(member)
-        return member
+"""
 
     def crash(self, member: Member) -> None:
         """kill -9. What its commits told is kept as a moment."""

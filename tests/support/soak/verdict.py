@@ -1,0 +1,115 @@
+"""Says whether what was measured is flat. Pure.
+
+Load repeats in equal cycles, so one cycle's phase is compared with the same phase of other cycles: never a burst with a
+rest. The first third of the cycles is warm-up (imports, pools, caches that fill).
+
+Growth is the median of the slopes between all pairs of equal phases (Theil-Sen): one cycle in which the machine was
+busy, or the allocator rounded up, does not decide it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import median
+
+from tests.support.soak.phases import QUIET
+from tests.support.soak.watch import Sample
+
+SPARE_HANDLES = 3
+"""More in a quiet phase than after the warm-up: a connection to Kafka that is just being exchanged, a scrape."""
+SPARE_THREADS = 2
+SPARE_TASKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Flatness:
+    """Of one run."""
+
+    cycles: int
+    warm: int
+    """So many of them are warm-up."""
+    memory_mb: tuple[float, ...]
+    """PSS, the median of each cycle."""
+    growth_kb_per_cycle: float
+    growth: float
+    """What the measured cycles have grown by altogether, as a share of the memory after the warm-up."""
+    quiet_handles: tuple[float, ...]
+    """The median of each cycle's quiet phase."""
+    quiet_threads: tuple[float, ...]
+    peak_handles: int
+    peak_threads: int
+
+    def wrong(self, growth_max: float) -> list[str]:
+        """What is not flat, in words."""
+        found = []
+        if self.growth > growth_max:
+            found.append(
+                f"memory grows by {self.growth_kb_per_cycle:.0f} KB a cycle, {self.growth:.1%} in all (at most "
+                f"{growth_max:.0%}): {', '.join(f'{each:.1f}' for each in self.memory_mb)} MB"
+            )
+        for what, series, spare in (
+            ("file handles", self.quiet_handles, SPARE_HANDLES),
+            ("threads", self.quiet_threads, SPARE_THREADS),
+        ):
+            base = series[self.warm]
+            if series[-1] > base + spare:
+                found.append(f"{what} in quiet phases: {base:g} after the warm-up, {series[-1]:g} at the end")
+        return found
+
+
+def flatness(samples: Sequence[Sample]) -> Flatness:
+    """Needs three cycles at least."""
+    cycles = 1 + max(sample.cycle for sample in samples)
+    assert cycles >= 3, "no warm-up and two cycles to compare"
+    warm = max(1, cycles // 3)
+    memory = list(_medians(samples, lambda sample: sample.held.pss_kb, cycles))
+    slope = _growth(samples, warm)
+    return Flatness(
+        cycles,
+        warm,
+        tuple(round(each / 1024, 1) for each in memory),
+        slope,
+        slope * (cycles - 1 - warm) / memory[warm],
+        tuple(_medians(quiet(samples), lambda sample: sample.handles, cycles)),
+        tuple(_medians(quiet(samples), lambda sample: sample.held.threads, cycles)),
+        max(sample.handles for sample in samples),
+        max(sample.held.threads for sample in samples),
+    )
+
+
+def quiet(samples: Sequence[Sample]) -> list[Sample]:
+    """The second half of each quiet phase: what was under way has ended."""
+    by_cycle = defaultdict(list)
+    for sample in samples:
+        if sample.phase == QUIET:
+            by_cycle[sample.cycle].append(sample)
+    return [sample for each in by_cycle.values() for sample in each[len(each) // 2 :]]
+
+
+def _medians(samples: Sequence[Sample], value: Callable[[Sample], float], cycles: int) -> Iterator[float]:
+    for cycle in range(cycles):
+        yield median(value(sample) for sample in samples if sample.cycle == cycle)
+
+
+def _growth(samples: Sequence[Sample], warm: int) -> float:
+    """KB of memory in a cycle."""
+    by_phase: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for sample in samples:
+        if sample.cycle >= warm:
+            by_phase[sample.phase][sample.cycle].append(sample.held.pss_kb)
+    slopes = [
+        (median(cycles[later]) - median(cycles[earlier])) / (later - earlier)
+        for cycles in by_phase.values()
+        for earlier, later in combinations(sorted(cycles), 2)
+    ]
+    return median(slopes)
+
+
+def grown(before: Mapping[str, int], after: Mapping[str, int], least: int = 200) -> list[str]:
+    """Types of objects of which there are more than before, the most first, in words."""
+    more = {name: after[name] - before.get(name, 0) for name in after}
+    found = sorted(((count, name) for name, count in more.items() if count >= least), reverse=True)
+    return [f"{name} {before.get(name, 0):,} → {after[name]:,}" for _, name in found]
