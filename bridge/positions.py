@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 from bridge.core.progress import (
     ASSIGNMENT_BYTES,
-    BITMAP_BYTES_MAX,
     DELIVERED,
     DoesNotFit,
     Progress,
@@ -32,6 +31,7 @@ from bridge.core.progress import (
     ours,
     window_limit,
 )
+from bridge.core.reader import BITMAP_BYTES_MAX
 from bridge.core.shares import read as read_spend
 from bridge.errors import BridgeError
 from bridge.kafka.groups import Committed

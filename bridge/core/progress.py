@@ -25,6 +25,8 @@ The form
     11       the assignment id: eight bytes that no other assignment of the partition tells
     12-15    reserved; with tags 10 and 11 at most SPEND_BYTES, heads included
 
+    Release 0.1.0 wrote another form under the same prefix (core/progress_first.py), with another checksum.
+
 Rules that never break
     1. What is written never exceeds its limit, in bytes; the broker would refuse the whole commit.
     2. Text that is foreign, cut, damaged, or of another version decodes to None, and never raises. `ours` tells text
@@ -50,6 +52,9 @@ import zlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from bridge.core import progress_first
+from bridge.core.reader import BITMAP_BYTES_MAX, DISTANCE_MAX, Reader
+
 PREFIX = "mb1:"
 _OURS = re.compile(r"mb\d{1,4}:")
 
@@ -66,10 +71,6 @@ _HEADS_BYTES = _CHECK_BYTES + 4 * 4 + 9 + 5 + 8
 """The checksum, four sections' heads of four bytes, and all of `seen` (9), `unsure_below` (5) and the topic's hash."""
 SPEND_BYTES = 160
 """Reserved for the quota's spend and an assignment id."""
-BITMAP_BYTES_MAX = 1 << 17
-"""Of a decoded bitmap: a million offsets. What claims more is not ours."""
-_DISTANCE_MAX = BITMAP_BYTES_MAX * 8
-"""From the frontier; fits into three bytes of a varint."""
 _NO_BOUND = 1 << 62
 _RUNS_MAX = 256
 """Beyond so many runs the other forms are about as short, and finding the runs costs a millisecond."""
@@ -212,9 +213,11 @@ def decode(offset: int, text: str) -> Progress | None:
     try:
         raw = base64.b85decode(text[len(PREFIX) :])
         body, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
+        if check == progress_first.check(offset, body):
+            return Progress(**progress_first.read(offset, Reader(body)))
         if len(raw) <= _CHECK_BYTES or check != _check(offset, body):
             return None
-        return _read(offset, _Reader(body))
+        return _read(offset, Reader(body))
     except (ValueError, IndexError, zlib.error, binascii.Error):
         return None
 
@@ -229,12 +232,12 @@ def finished_offsets(progress: Progress) -> Iterable[int]:
                     yield first + bit
 
 
-def _read(offset: int, body: _Reader) -> Progress:
+def _read(offset: int, body: Reader) -> Progress:
     progress = Progress(offset & ~7)
     delivered: dict[int, frozenset[int]] = {}
     while body.left:
         tag = body.byte()
-        reader = _Reader(body.bytes(body.number()))
+        reader = Reader(body.bytes(body.number()))
         if tag in (_STORED, _DEFLATED, _RUNS):
             progress = progress._replace(bitmap=_BITMAPS[tag](reader))
         elif tag == _STARTED:
@@ -283,11 +286,11 @@ def _encode_runs(bitmap: bytes) -> bytes | None:
     return bytes(runs)
 
 
-def _decode_stored(reader: _Reader) -> bytes:
+def _decode_stored(reader: Reader) -> bytes:
     return reader.bytes(reader.left)
 
 
-def _decode_deflated(reader: _Reader) -> bytes:
+def _decode_deflated(reader: Reader) -> bytes:
     inflate = zlib.decompressobj()
     bitmap = inflate.decompress(reader.bytes(reader.left), BITMAP_BYTES_MAX)
     if not inflate.eof:
@@ -295,12 +298,12 @@ def _decode_deflated(reader: _Reader) -> bytes:
     return bitmap
 
 
-def _decode_runs(reader: _Reader) -> bytes:
+def _decode_runs(reader: Reader) -> bytes:
     bits = place = 0
     finished = False
     while reader.left:
         length = reader.distance()
-        if place + length > _DISTANCE_MAX:
+        if place + length > DISTANCE_MAX:
             raise ValueError("larger than any window")
         if finished:
             bits |= (1 << length) - 1 << place
@@ -327,7 +330,7 @@ def _encode_started(offset: int, started: Mapping[int, Mapping[int, int]]) -> by
     return bytes(entries)
 
 
-def _decode_started(offset: int, reader: _Reader) -> dict[int, dict[int, int]]:
+def _decode_started(offset: int, reader: Reader) -> dict[int, dict[int, int]]:
     started: dict[int, dict[int, int]] = {}
     place = offset
     while reader.left:
@@ -352,7 +355,7 @@ def _encode_delivered(offset: int, delivered: Mapping[int, Collection[int]], roo
     return bytes(entries)
 
 
-def _decode_delivered(offset: int, reader: _Reader) -> dict[int, frozenset[int]]:
+def _decode_delivered(offset: int, reader: Reader) -> dict[int, frozenset[int]]:
     delivered: dict[int, frozenset[int]] = {}
     place = offset
     while reader.left:
@@ -381,52 +384,3 @@ def _put(target: bytearray, number: int) -> None:
         target.append(number & 0x7F | 0x80)
         number >>= 7
     target.append(number)
-
-
-class _Reader:
-    """Reads what is there; raises IndexError where it ends too early."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-        self._place = 0
-
-    @property
-    def left(self) -> int:
-        return len(self._raw) - self._place
-
-    def byte(self) -> int:
-        self._place += 1
-        return self._raw[self._place - 1]
-
-    def number(self) -> int:
-        number = shift = 0
-        while True:
-            byte = self.byte()
-            number |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return number
-            shift += 7
-            if shift > 63:
-                raise ValueError("no number is that long")
-
-    def distance(self) -> int:
-        distance = self.number()
-        if distance > _DISTANCE_MAX:
-            raise ValueError("farther than any window")
-        return distance
-
-    def count(self) -> int:
-        """How many things follow, each of at least a byte: what is cut short, or a bomb, ends here."""
-        count = self.number()
-        if count > self.left:
-            raise IndexError("cut short")
-        return count
-
-    def fixed(self, count: int) -> int:
-        return int.from_bytes(self.bytes(count), "big")
-
-    def bytes(self, count: int) -> bytes:
-        if count > self.left:
-            raise IndexError("cut short")
-        self._place += count
-        return self._raw[self._place - count : self._place]

@@ -68,7 +68,8 @@ class Before(Enum):
     """The group has no offset there: no instance was ever permitted a call of it."""
     UNKNOWN = "unknown"
     """An offset without our text: another tool has set it while no member lived, or an older version. Counts as if the
-    limits had been used evenly, as a bridge with work does: calls go on at that pace, at once."""
+    limits had been used evenly, as a bridge with work does: urgent calls go on at that pace, at once; where there is a
+    reserve all others wait until as much of the window has passed."""
     UNREADABLE = "unreadable"
     """Our text, damaged or of a newer version: counts as used up to the last moment."""
 
