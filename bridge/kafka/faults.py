@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import structlog
 from confluent_kafka import KafkaError
 
+from bridge.kafka.diagnosis import hidden
 from bridge.kafka.properties import CLASSIC, reason
 from bridge.model import TopicPartition
 
@@ -39,7 +40,7 @@ def judge(
 ) -> Verdict | None:
     """None for what librdkafka gets over by itself and nobody need know."""
     code = error.code()
-    text = error.str()
+    text = hidden(error.str(), properties)
     if error.fatal() or code in (KafkaError._FATAL, KafkaError.GROUP_AUTHORIZATION_FAILED):
         return _fatal(error, properties)
     if code in (KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE):

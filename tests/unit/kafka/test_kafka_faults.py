@@ -63,6 +63,13 @@ def test_troubles_that_pass_are_told_in_words_and_end_nothing(code: int, topic: 
     assert words in verdict.message
 
 
+def test_a_password_that_a_broker_repeats_is_not_told() -> None:
+    """Neither in logs nor in the status, which show these words."""
+    error = KafkaError(KafkaError._AUTHENTICATION, "no such password: hunter2")
+    verdict = judge(error, "b:1", None, {"sasl.password": "hunter2"})
+    assert verdict is not None and "***" in verdict.message and "hunter2" not in verdict.message
+
+
 def test_one_broken_connection_is_nobodys_business() -> None:
     """librdkafka reconnects; only all brokers together are news."""
     assert judge(KafkaError(KafkaError._TRANSPORT), "b:1", None, {}) is None
