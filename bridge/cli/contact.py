@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Final
 
 import click
 
 from bridge.cli.boundary import LazyGroup
-from bridge.cli.options import agree, config_option
+from bridge.cli.options import agree, config_option, settings_without_keys
 
 COMMANDS = {"forget": "bridge.cli.contact:forget"}
 PATIENCE_SECONDS: Final = 30.0
@@ -37,12 +36,11 @@ def forget(email: str, config: Path, dry_run: bool, yes: bool, as_json: bool) ->
     person later is learned again: stop their events first, then the bridge, erase, and start it again.
     """
     from bridge.cli.forgetting import Erasure, erasing, remains
-    from bridge.config import load
     from bridge.errors import StartFailed, StoreFailed, UsageError
 
     if not email.strip().partition("@")[2]:
         raise UsageError("EMAIL is no email address")
-    settings = load(config, os.environ)
+    settings = settings_without_keys(config)
 
     def ask(found: Erasure) -> None:
         if not (as_json or yes):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bridge.cli.boundary import LazyGroup
-from bridge.cli.options import agree, config_option
+from bridge.cli.options import agree, config_option, settings_without_keys
 from bridge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -268,9 +267,7 @@ def _exit(status: int) -> None:
 
 
 def _run(config: Path, work: Callable[[Shelf, KafkaLogs, Settings], Coroutine[Any, Any, T]]) -> T:
-    from bridge.config import load
-
-    settings = load(config, os.environ)
+    settings = settings_without_keys(config)
 
     from bridge.cli.dead_letters import opened
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Final
 
 import click
 
-from bridge.cli.options import config_option
+from bridge.cli.options import config_option, settings_without_keys
 
 PATIENCE_SECONDS: Final = 30.0
 """How long the import waits for a service that writes to the same file."""
@@ -37,10 +36,9 @@ def import_(file: Path, config: Path, as_json: bool) -> None:
     """
     from bridge.app import store_of
     from bridge.cli.people import imported, read
-    from bridge.config import load
     from bridge.errors import StartFailed, StoreFailed, UserError
 
-    settings = load(config, os.environ)
+    settings = settings_without_keys(config)
     if settings.state.url == "memory":
         raise UserError(
             "state.url is memory, which forgets everything when the bridge ends: "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bridge.cli.boundary import LazyGroup
-from bridge.cli.options import agree, config_option, wall_of
+from bridge.cli.options import agree, config_option, settings_without_keys, wall_of
 from bridge.errors import LogFailed, StartFailed, UsageError
 
 if TYPE_CHECKING:
@@ -52,9 +51,7 @@ def show(config: Path, topics: tuple[str, ...], as_json: bool) -> None:
 
     Beyond the committed offset events may have finished, and triggers may have started that are not known to be sent.
     """
-    from bridge.config import load
-
-    settings = load(config, os.environ)
+    settings = settings_without_keys(config)
     with _Desk(settings, topics) as desk:
         standings = desk.standings()
     wall = time.time()
@@ -79,11 +76,10 @@ def reset(config: Path, topics: tuple[str, ...], to: str, dry_run: bool, yes: bo
     Events that are read again are delivered again: which emails could go out twice is told before anything is asked.
     What of the quota is used stays used.
     """
-    from bridge.config import load
     from bridge.kafka.groups import GroupHasMembers, members
     from bridge.model import Position
 
-    settings = load(config, os.environ)
+    settings = settings_without_keys(config)
     kafka = settings.kafka
     with _Desk(settings, topics) as desk:
         there = desk.asked(lambda: members(kafka.bootstrap_servers, kafka.properties, kafka.group_id))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import types
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
 from bridge.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from bridge.config import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 CONFIG_PATH: Final = Path("config/bridge.yaml")
@@ -31,6 +35,26 @@ def config_option(command: Command) -> Command:
         metavar="PATH",
         help="The configuration.",
     )(command)
+
+
+UNUSED: Final = "unused"
+
+
+def settings_without_keys(config: Path) -> Settings:
+    """The configuration, for commands that neither call Meisa nor serve pages: they go without those secrets.
+
+    So whoever looks after dead letters needs no key that can send email. Raises like config.load.
+    """
+    from bridge.config import codes, examine
+
+    examined = examine(config, os.environ)
+    missing = [problem for problem in examined.problems if problem.code == codes.UNREADABLE_REFERENCE]
+    named = [problem.message.split("`")[1] for problem in missing]
+    spare = [name for name in named if name in ("meisa.api_key", "admin.token") or name.startswith("meisa.keys.")]
+    if spare:
+        stand_ins = {f"MEISA_BRIDGE__{name.upper().replace('.', '__')}": UNUSED for name in spare}
+        examined = examine(config, {**os.environ, **stand_ins})
+    return examined.settings_or_raise()
 
 
 def agree(question: str, yes: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
-from bridge.cli.options import config_option
+from bridge.cli.options import config_option, settings_without_keys
 from bridge.errors import DecodeError, LogFailed, ProblemsFound, RegistryFailed, UsageError, UserError
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 LAST: Final = 10_000
 """Records of the live topic unless --last or --since says otherwise: half a minute's work, and days of most topics."""
-UNUSED_KEY: Final = "unused-by-preview"
 SHOW_EVERY_SECONDS: Final = 0.2
 
 
@@ -86,7 +84,7 @@ def preview(
     began = _moment(now, wall, "--now") if now is not None else None
     since_wall = _moment(since, wall, "--since") if since is not None else None
 
-    settings = _settings(config)
+    settings = settings_without_keys(config)
     show = show_contacts or settings.admin.show_contacts
 
     from bridge.config import placed
@@ -128,20 +126,6 @@ def preview(
         if html is not None:
             click.echo(f"\nwrote {html}")
     ctx.exit(0)
-
-
-def _settings(config: Path) -> Settings:
-    """The configuration; API keys are not needed, for nothing is called."""
-    from bridge.config import codes, examine
-
-    examined = examine(config, os.environ)
-    unreadable = [problem for problem in examined.problems if problem.code == codes.UNREADABLE_REFERENCE]
-    named = [problem.message.split("`")[1] for problem in unreadable]
-    keys = [name for name in named if name == "meisa.api_key" or name.startswith("meisa.keys.")]
-    if keys:
-        stand_ins = {f"MEISA_BRIDGE__{name.upper().replace('.', '__')}": UNUSED_KEY for name in keys}
-        examined = examine(config, {**os.environ, **stand_ins})
-    return examined.settings_or_raise()
 
 
 def _topic_of_lines(settings: Settings, topic: str | None) -> str:

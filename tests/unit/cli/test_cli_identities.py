@@ -168,3 +168,24 @@ def test_a_redis_that_is_away_is_one_line(folder: Path) -> None:
     assert result.stderr.count("\n") == 1
     assert "the state in Redis at 127.0.0.1:1 cannot be read" in result.stderr
     assert "nothing was imported" in result.stderr
+
+
+def test_keys_that_the_command_does_not_use_may_be_missing(folder: Path) -> None:
+    """Who seeds names, or looks after dead letters, needs neither a key that can send email nor the pages' token."""
+    with Path("bridge.yaml").open("a") as config:
+        config.write("admin: {token: {env: TOKEN}}\n")
+    Path("people.csv").write_text("email,external_id\na@x.io,7\n")
+    environ = {"KEY": None, "TOKEN": None}
+    result = CliRunner().invoke(main, ["identities", "import", "people.csv", "-c", "bridge.yaml"], env=environ)
+    assert (result.exit_code, result.output) == (0, "imported 1 of 1 rows\n")
+    told = CliRunner().invoke(main, ["check", "--offline", "-c", "bridge.yaml"], env=environ)
+    assert told.exit_code == 2 and told.output.count("MB013") == 2, "who runs the bridge needs both"
+
+
+def test_a_missing_secret_that_the_command_may_need_is_told(folder: Path) -> None:
+    """Kafka's password is no key of Meisa's."""
+    Path("bridge.yaml").write_text(
+        CONFIG.replace('9092"', '9092", properties: {sasl.password: {env: NONE}}') + "state: {url: 'sqlite:///s.db'}\n"
+    )
+    result = import_("email\na@x.io\n")
+    assert result.exit_code == 2 and "`kafka.properties.sasl.password`" in result.stderr
