@@ -47,6 +47,7 @@ def command(*words: str, environ: Mapping[str, str]) -> subprocess.CompletedProc
     return subprocess.run(line, env=dict(environ), capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_its_handlers_are_found_checked_and_tested(installed: Path) -> None:
     """Nothing in the configuration names it; where it is not installed, the tests of its handlers say so."""
     checked = command("check", "--offline", "--strict", environ=environ(installed))
