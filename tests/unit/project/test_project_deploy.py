@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bridge.config import load
 from bridge.config.settings import Delivery
 from bridge.kafka.properties import REFUSED
 from tests.support.manifests import read_yaml
 from tests.support.needs import require_or_skip
+from tests.support.programs import go_program
 
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -50,6 +53,23 @@ def test_the_image_is_linted() -> None:
     assert ("STOPSIGNAL", "SIGTERM") in last
     (health,) = [arguments for name, arguments in last if name == "HEALTHCHECK"]
     assert '"python"' in health and "http://127.0.0.1:8080/livez" in health
+
+
+@pytest.mark.slow  # the first time it is built
+def test_docker_itself_finds_nothing_wrong_with_the_image(tmp_path: Path) -> None:
+    """By BuildKit's own parser and linter, as `docker build --check` has them; and they would say."""
+    program = go_program(ROOT / "tests" / "support" / "dockerfile", "BuildKit's linter")
+
+    def said(text: str) -> str:
+        path = tmp_path / "Dockerfile"
+        path.write_text(text)
+        done = subprocess.run([program, str(path)], capture_output=True, text=True, timeout=60, check=False)
+        assert bool(done.returncode) is bool(done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    assert said(DOCKERFILE) == ""
+    assert "unknown instruction" in said(DOCKERFILE + "\nEXPOSED 8080\n")
+    assert "MaintainerDeprecated" in said(DOCKERFILE + "\nMAINTAINER somebody\n")
 
 
 def test_the_image_has_no_secret() -> None:
