@@ -257,5 +257,13 @@ class Quota:
     def braked_until(self, now: float) -> float | None:
         return self._braked_until if now < self._braked_until else None
 
+    def yields(self, now: float) -> WindowUse | None:
+        """A window that gives way to a neighbour, with what it may have now in place of its limit; None if none does."""
+        for window in self._windows:
+            most = window.most(now)
+            if most < window.limit:
+                return WindowUse(window.seconds, most, window.used(now))
+        return None
+
     def snapshot(self, now: float) -> tuple[WindowUse, ...]:
         return tuple(WindowUse(window.seconds, window.limit, window.used(now)) for window in self._windows)

@@ -575,5 +575,16 @@ class Sending:
                 if key.quota.none_owned:
                     reasons.append(Waiting("quota_share", queued, None, f"{key.name}: none of it is ours"))
                 elif at > now:
-                    reasons.append(Waiting("quota", queued, at, key.name))
+                    reasons.append(Waiting("quota", queued, at, f"{key.name}{_given_way(key.quota, now)}"))
         return reasons
+
+
+def _given_way(quota: Quota, now: float) -> str:
+    """Why calls wait although the limit has room, for status."""
+    less = quota.yields(now)
+    if less is None:
+        return ""
+    return (
+        f": at most {less.limit:,} of its calls in {less.seconds:g} s for now, for Meisa answered 429 while the quota had room; "
+        "does somebody else use this key?"
+    )

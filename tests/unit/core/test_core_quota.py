@@ -182,6 +182,16 @@ def test_a_neighbour_on_the_same_key_is_given_way_and_missed_when_gone() -> None
     assert sum(quota.acquire(240.0) for _ in range(100)) == 60
 
 
+def test_it_tells_which_window_gives_way_and_to_how_many_calls() -> None:
+    """Else status would show room in the window, and calls that wait for it."""
+    quota = Quota([(60, 60.0), (1000, 3600.0)])
+    evenly(quota, 40, 59.0)
+    assert quota.yields(60.0) is None
+    quota.throttled(60.0, 5.0)
+    assert quota.yields(60.0) == (60.0, 38, 40)
+    assert quota.yields(240.0) is None, "it has recovered"
+
+
 def test_who_is_at_the_limit_of_its_own_count_gives_way_too() -> None:
     """Calls that were refused count here: they must not hide that somebody else uses the key."""
     quota = Quota([(60, 60.0)])

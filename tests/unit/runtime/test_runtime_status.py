@@ -139,6 +139,26 @@ def test_a_used_up_quota_is_the_reason_for_waiting() -> None:
     run(story())
 
 
+def test_a_quota_that_gives_way_says_why_less_than_its_limit_is_used() -> None:
+    """After a 429 with room in the window: how many calls it has now, and who is suspected; nothing once it is over."""
+
+    async def story() -> None:
+        throttle = [Outcome(Verdict.THROTTLED, 429, retry_after_seconds=5.0)]
+        house = House(meisa=FakeMeisa(lambda call: throttle.pop() if throttle else DELIVERED), limits=[(1000, 60.0)])
+        house.source.assign(P0)
+        house.source.feed([record(0, "a@x")])
+        await asyncio.sleep(1)
+        house.source.feed([record(offset, f"{offset}@x") for offset in range(1, 500)])
+        await asyncio.sleep(5)
+        (waiting,) = status_of(house).snapshot().waiting_for
+        assert waiting.reason == "quota"
+        assert waiting.detail.startswith("default: at most 1 of its calls in 60 s for now, for Meisa answered 429")
+        await asyncio.sleep(300)
+        assert house.source.committed == {P0: 500} and reasons(status_of(house).snapshot()) == {}
+
+    run(story())
+
+
 def test_a_429_shows_until_when_it_holds_the_key() -> None:
     async def story() -> None:
         answers = iter([THROTTLED])
