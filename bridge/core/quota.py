@@ -258,7 +258,7 @@ class Quota:
         return self._braked_until if now < self._braked_until else None
 
     def yields(self, now: float) -> WindowUse | None:
-        """A window that gives way to a neighbour, with what it may have now in place of its limit; None if none does."""
+        """A window that gives way to a neighbour, with what it may have now in place of its limit; None if none."""
         for window in self._windows:
             most = window.most(now)
             if most < window.limit:

@@ -585,6 +585,6 @@ def _given_way(quota: Quota, now: float) -> str:
     if less is None:
         return ""
     return (
-        f": at most {less.limit:,} of its calls in {less.seconds:g} s for now, for Meisa answered 429 while the quota had room; "
-        "does somebody else use this key?"
+        f": at most {less.limit:,} of its calls in {less.seconds:g} s for now, for Meisa answered 429 "
+        "while the quota had room; does somebody else use this key?"
     )
