@@ -259,6 +259,29 @@ async def test_a_topic_that_may_not_be_read_is_waited_for_and_a_group_is_not(
     assert "Traceback" not in done[1]
 
 
+async def test_what_cannot_be_buried_waits_until_it_may_be(
+    secured_kafka: SecuredKafka, place: Place, sandbox: SandboxServer
+) -> None:
+    """Without WRITE on the dead-letter topic the offset waits; with it the letter is written, without a restart."""
+    secured_kafka.use(place, "SCRAM-SHA-512")
+    secured_kafka.grant(*(each for each in rights(place, NEEDED) if each[1:] != (place.letters_topic, "WRITE")))
+    sandbox.sandbox.faults.add([Rule("upsert", status=400, contact="bad@example.com")])
+    place.produce(*signups("bad"))
+
+    async def waits() -> bool:
+        return 'meisa_bridge_waiting_for{reason="dead_letters"} 1.0' in (await place.get("/metrics")).text
+
+    async with place.running(place.settings(**SECRETS)):
+        async with asyncio.timeout(20):
+            while not await waits():
+                await asyncio.sleep(0.05)
+        assert place.committed() == 0
+        secured_kafka.grant(("topic", place.letters_topic, "write"))
+        await place.finished(1)
+    ((_, headers),) = place.letters()
+    assert headers["kind"] == "rejected"
+
+
 def run(place: Place, **environ: str) -> tuple[int, str]:
     """Exit status of `meisa-bridge run`, and all that it says."""
     done = subprocess.run(
