@@ -141,7 +141,7 @@ def lines(
         yield f"{done}: {line(replace(each, message=''), show_contacts=show_contacts)}"
         look = (looks or {}).get((each.letter.source, each.letter.name))
         if look is not None:
-            yield from (f"    {text}" for text in outlook_lines(look, show_contacts=show_contacts))
+            yield from (f"    {printable(text)}" for text in outlook_lines(look, show_contacts=show_contacts))
     for each, why in wishes.skipped:
         yield f"left out: {each.name_in_list}  {each.letter.source}  {why}"
     if not wishes.chosen:

@@ -176,6 +176,9 @@ class Desk:
             return {}, f"what would be sent was not found out within {OUTLOOK_SECONDS:g} s"
         except BridgeError as error:
             return {}, f"what would be sent is not known: {error}"
+        except Exception as error:
+            log.exception("what replays would send could not be found out: the page says so, and nothing was sent")
+            return {}, f"what would be sent is not known: the bridge broke over it: {type(error).__name__}"
         many = len(requests) - OUTLOOKS_MAX
         return looks, f"What the other {many:,} would send was not looked at." if many > 0 else ""
 

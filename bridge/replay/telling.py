@@ -20,9 +20,9 @@ def plain(found: Found, record: Record | None = None, *, show_contacts: bool) ->
         "kind": letter.kind,
         "rule": letter.rule or None,
         "action": letter.action or None,
-        "status": int(letter.status) if letter.status.isdecimal() else None,
+        "status": _number(letter.status),
         "message": letter.message,
-        "attempts": int(letter.attempts) if letter.attempts.isdecimal() else None,
+        "attempts": _number(letter.attempts),
         "failed_at": letter.failed_at,
         "undelivered_ids": list(letter.ids),
         "replays": letter.replays,
@@ -84,6 +84,11 @@ def outlook_lines(look: Outlook, *, show_contacts: bool) -> list[str]:
     if told["left_out_unknown"]:
         lines.append(f"which fields it leaves out is not known: {told['left_out_unknown']}")
     return lines or ["sends nothing: the rules plan nothing for it now"]
+
+
+def _number(text: str) -> int | None:
+    """None for what no bridge wrote: anybody may write to the topic, and `int` refuses thousands of digits."""
+    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 def _text(value: bytes | None) -> str | None:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from bridge.observe.printable import printable
+
 
 @dataclass(frozen=True, slots=True)
 class Markup:
@@ -17,8 +19,10 @@ class Markup:
 
 
 def text(value: Any) -> str:
-    """A value as text that HTML takes as such, inside of elements and of quoted attributes."""
-    return escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
+    """A value as text that HTML takes as such, inside of elements and of quoted attributes; what would reorder or hide
+    text, or is no text at all, as escapes."""
+    shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return escape(printable(shown, keep="\n\t"))
 
 
 def cell(value: Any) -> str:

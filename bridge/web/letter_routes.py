@@ -20,10 +20,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
-import orjson
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from bridge.errors import LogFailed
@@ -375,6 +374,6 @@ def _page(html: str, status: int = 200) -> Response:
 
 
 def _json(facts: Any, status: int = 200) -> Response:
-    if status == 200:
-        return Response(orjson.dumps(facts, option=orjson.OPT_INDENT_2), media_type="application/json", headers=HEADERS)
-    return JSONResponse(facts, status_code=status, headers=HEADERS)
+    """In ASCII: a letter may hold halves of surrogate pairs, which UTF-8 cannot say."""
+    body = json.dumps(facts, indent=2, ensure_ascii=True)
+    return Response(body, status_code=status, media_type="application/json", headers=HEADERS)

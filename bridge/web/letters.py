@@ -137,7 +137,7 @@ def _positions(record: Record) -> list[int]:
     text = dict(record.headers).get(PREFIX + "undelivered") or b"[]"
     try:
         positions = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [each for each in positions if isinstance(each, int)] if isinstance(positions, list) else []
 
@@ -145,7 +145,7 @@ def _positions(record: Record) -> list[int]:
 def _age(failed_at: str, now: float) -> float | None:
     try:
         return round(max(0.0, now - datetime.fromisoformat(failed_at).timestamp()), 3)
-    except ValueError:  # another program's letter
+    except (ValueError, OverflowError, OSError):  # another program's letter
         return None
 
 

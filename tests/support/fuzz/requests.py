@@ -28,6 +28,7 @@ from bridge.web.headers import HEADERS
 from tests.support.fuzz import damage
 from tests.support.fuzz.case import ADMIN_TOKEN, Broken, Report, batches, dice_of, hold, no_secret
 from tests.support.fuzz.records import logging_to, look_at_log
+from tests.support.letters import LetterDesk
 
 BATCH = 5_000
 AT_ONCE = 60
@@ -101,7 +102,21 @@ def _authorization(dice: Random) -> bytes:
 
 
 def _path(template: str, dice: Random, topic: str) -> bytes:
-    values = (topic, "users", "0", "7", "..", "%2e%2e%2f", "%00", "-1", "9" * 40, "%ff", "a%0d%0aX-Forged:%201")
+    values = (
+        topic,
+        "users",
+        "letters",
+        "0",
+        "0",
+        "7",
+        "..",
+        "%2e%2e%2f",
+        "%00",
+        "-1",
+        "9" * 40,
+        "%ff",
+        "a%0d%0aX-Forged:%201",
+    )
 
     def filled(match: re.Match[str]) -> str:
         return topic if match[1].startswith("topic") and dice.random() < 0.7 else dice.choice(values)
@@ -277,10 +292,15 @@ class Admin:
             self.resumed.append(topic)
             return True
 
+        self.letters = (LetterDesk(), LetterDesk())
+        for desk in self.letters:
+            for hostile in damage.HOSTILE[:20]:
+                desk.letter(f"{PROTECTED}@example.com", message=hostile, rule=hostile, request={"email": hostile})
+
         def made(token: str | None) -> AdminServer:
             return AdminServer(
                 "127.0.0.1:0", Metrics(lambda: SNAPSHOT), lambda: SNAPSHOT, token,
-                show_contacts=True, resume=resume, slowest=lambda: SLOWEST,
+                show_contacts=True, resume=resume, slowest=lambda: SLOWEST, letters=self.letters[token is None].desk,
             )  # fmt: skip
 
         self.servers = (made(ADMIN_TOKEN), made(None))
