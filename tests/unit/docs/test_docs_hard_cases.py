@@ -22,6 +22,8 @@ CASES = range(1, 41)
 
 _HEADING = re.compile(r"^## (\d+)\. (.+)$", re.MULTILINE)
 _NODE = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+_TEST = re.compile(r"^\s*(?:async )?(?:def )?((?<=def )test_\w+(?=\()|Test\w+(?= = ))", re.MULTILINE)
+"""Functions, and Hypothesis' state machines: `TestX = X.TestCase`."""
 _FILE = re.compile(r"`((?:bridge|tests|docs|config|deploy)/[\w./-]+\.\w+)`")
 MUTATIONS = load()
 
@@ -38,20 +40,7 @@ def sections() -> dict[int, str]:
 @cache
 def names_in(file: str) -> frozenset[str]:
     """Names of the file's tests, by its text alone: nothing is imported."""
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    found = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return frozenset(node.name for node in found if node.name.startswith("test_")) | _machines(tree)
-
-
-def _machines(tree: ast.Module) -> set[str]:
-    """Hypothesis' state machines: `TestX = X.TestCase`."""
-    return {
-        target.id
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name) and target.id.startswith("Test")
-    }
+    return frozenset(_TEST.findall((ROOT / file).read_text(encoding="utf-8")))
 
 
 def exists(node_id: str) -> bool:
