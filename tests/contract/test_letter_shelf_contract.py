@@ -50,7 +50,7 @@ async def test_in_memory() -> None:
 
 async def test_on_a_broker(any_kafka: Cluster) -> None:
     topic = any_kafka.create_topic(unique("letters"), 1)
-    letters, logs = KafkaLetters(any_kafka.bootstrap_servers, topic), KafkaLogs(any_kafka.bootstrap_servers)
+    letters, logs = KafkaLetters(any_kafka.bootstrap_servers, topic), KafkaLogs(any_kafka.bootstrap_servers, "beside")
     try:
         await story(logs, letters, topic)
     finally:
@@ -59,7 +59,7 @@ async def test_on_a_broker(any_kafka: Cluster) -> None:
 
 
 async def test_a_topic_that_is_not_there_has_no_partitions_and_is_not_made_by_asking(any_kafka: Cluster) -> None:
-    logs = KafkaLogs(any_kafka.bootstrap_servers)
+    logs = KafkaLogs(any_kafka.bootstrap_servers, "beside")
     try:
         name = unique("nowhere")
         assert [await logs.partitions(name) for _ in range(2)] == [0, 0]
