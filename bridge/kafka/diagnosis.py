@@ -22,6 +22,8 @@ from bridge.secret_names import SECRET_PROPERTY
 
 LOOK_SECONDS = 2.0
 """For each connection of ours. A broker that is up answers within milliseconds, one across an ocean within one."""
+LOOKED_AT_MAX = 3
+"""Of the brokers that are named: one that is up tells why it refuses us."""
 ANSWER_BYTES_MAX = 4_096
 """Of an answer that lists mechanisms; there are six."""
 TEXT_MAX = 300
@@ -85,7 +87,13 @@ def diagnosed(bootstrap_servers: str, properties: Mapping[str, Any], lines: Iter
         found = recognised(at, line)
         if found is not None:
             return found
-    return look(door(bootstrap_servers, properties))
+    away: KafkaRefused | None = None
+    for server in bootstrap_servers.split(",")[:LOOKED_AT_MAX]:
+        found = look(door(server, properties))
+        if found is None or found.fault is not KafkaFault.UNREACHABLE:
+            return found
+        away = away or found
+    return away
 
 
 def recognised(at: Door, line: str) -> KafkaRefused | None:
@@ -242,8 +250,8 @@ def look(at: Door) -> KafkaRefused | None:
     """What a broker that answers nothing to librdkafka answers us; None where that does not explain it."""
     try:
         plain = _connected(at)
-    except OSError as error:
-        why = error.strerror or str(error) or type(error).__name__
+    except (OSError, ValueError) as error:  # UnicodeError, a ValueError: no name of a host
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return KafkaRefused(
             KafkaFault.UNREACHABLE,
             f"no Kafka broker answers at {at.address} ({why})",
@@ -353,6 +361,8 @@ def _mechanisms(connection: socket.socket) -> list[str]:
         names, at = [], 14
         for _ in range(count):
             (length,) = struct.unpack_from(">h", answer, at)
+            if not 0 < length <= len(answer) - at - 2:
+                return []
             names.append(answer[at + 2 : at + 2 + length].decode("ascii", "replace"))
             at += 2 + length
         return sorted(names)
