@@ -61,7 +61,7 @@ def _notice(facts: Facts, topic: str) -> str:
         since = f"What is shown is as of {facts['as_of']}. " if facts["as_of"] else ""
         lines.append(
             f'<p class="verdict bad">The dead letters cannot be read: {text(facts["problem"])}. {text(since)}'
-            "They are safe in their topic, and it is tried again.</p>"
+            "It is tried again.</p>"
         )
     if facts["reading"]:
         lines.append('<p class="verdict soon">The dead letters are being read; this takes a moment.</p>')

@@ -153,6 +153,7 @@ async def test_a_bridge_that_was_stopped_meanwhile_goes_on(
     assert [entry.endpoint for entry in list(calls(sandbox))[before:]] == ["upsert", "track"]
 
 
+@pytest.mark.slow
 async def test_a_discarded_letter_is_left_alone(
     embedded_kafka: Cluster, tmp_path: Path, sandbox: SandboxServer
 ) -> None:
@@ -177,6 +178,7 @@ async def test_a_discarded_letter_is_left_alone(
         assert {entry.contact for entry in list(calls(sandbox))[before:]} == {"ben@example.com"}
 
 
+@pytest.mark.slow
 async def test_a_broker_that_is_away_is_told_within_seconds() -> None:
     """Who looks waits a moment; the reason is there as soon as it is known, and closing does not hang."""
     with socket.create_server(("127.0.0.1", 0)) as holder:

@@ -112,6 +112,14 @@ async def test_no_secret_shows_in_logs_metrics_status_pages_letters_or_settings(
                 answer = await client.get(path)
                 assert answer.is_success
                 shown += [answer.text, str(answer.headers)]
+            letter_pages = ["/dead-letters", "/dead-letters/replay", "/dead-letters/discard", "/api/dead-letters"]
+            for each in (await client.get("/api/dead-letters")).json()["letters"]:
+                letter_pages += [f"/dead-letters/{each['letter']}", f"/api/dead-letters/{each['letter']}"]
+            assert len(letter_pages) > 4
+            for path in letter_pages:
+                answer = await client.get(path, timeout=30)
+                assert answer.is_success
+                shown += [answer.text, str(answer.headers)]
             wrong = await client.get("/api/status", headers={"authorization": "Bearer other"})
             assert wrong.status_code == 401
             shown.append(wrong.text)
