@@ -23,6 +23,7 @@ runtime/schemas.py pauses the partition and has it fetched, `learn` takes it, an
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -38,6 +39,10 @@ SCHEMAS_MAX = 1000
 more, the oldest is forgotten and fetched again."""
 
 ID_HEADER = "__value_schema_id"
+
+REASON_CHARACTERS_MAX = 500
+"""Of why a schema cannot be used."""
+_NO_LINE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
 class SchemaNotAtHand(BridgeError):
@@ -129,7 +134,9 @@ class WireAvro(_Fields):
                 document, others, self._whole or self._readers.get(_full_name(document))
             )
         except SchemaError as error:
-            made = f"the schema {id} of the registry can't be used: {error.message}"
+            # It may repeat names of the schema, which hold what anybody liked; a letter's message is one line.
+            said = _NO_LINE.sub(" ", error.message)[:REASON_CHARACTERS_MAX]
+            made = f"the schema {id} of the registry can't be used: {said}"
         except (
             Exception
         ) as error:  # whatever a library makes of a text from outside: the partition must not wait for ever

@@ -640,3 +640,11 @@ def test_values_for_other_formats_need_a_schema() -> None:
         values_in_avro(TopicSchemas(), registry=False)
     with pytest.raises(SchemaError):
         values_in_avro(TopicSchemas(Schema("avro", {"type": "array", "items": "null"})), registry=True)
+
+
+def test_why_a_registrys_schema_cannot_be_used_is_one_line() -> None:
+    """It may name what the schema names, and goes into the message of its records' dead letters."""
+    schema = {"type": "record", "name": "A", "fields": [{"name": "a", "type": "b\r\nX-Forged: 1\x1b[2J" + "c" * 9_000}]}
+    reason = WireAvro().learn(1, json.dumps(schema))
+    assert reason is not None
+    assert reason.isprintable() and len(reason) < 600 and "X-Forged" in reason
