@@ -16,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 SOURCES := pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz simulate backlog chaos mutations check coverage bench lint format lock clean
+.PHONY: help demo test fuzz simulate backlog chaos soak mutations check coverage bench lint format lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## */  make \1	/' | expand -t 18
@@ -48,6 +48,9 @@ coverage: $(VENV)/.dev  ## Hold the machines in bridge/core to full branch cover
 chaos: $(VENV)/.dev  ## Break things around a real Kafka and print what came of it: SHORT=1, EVENTS=, SEED=, KINDS="kill freeze"
 	$(BIN)/python -m $(if $(SHORT),pytest -m chaos tests/chaos $(ARGS),tests.support.chaos $(if $(EVENTS),--events $(EVENTS)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(KINDS),--kinds $(KINDS)) $(if $(WORK),--work-seconds $(WORK)) $(if $(FOLDER),--folder $(FOLDER)))
+
+soak: $(VENV)/.dev  ## Half an hour of changing load on one bridge: are memory, handles and threads flat? MINUTES=, SVG=, FOLDER=
+	$(BIN)/python -m tests.support.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SVG),--svg $(SVG)) $(if $(FOLDER),--folder $(FOLDER))
 
 mutations: $(VENV)/.dev  ## Take each hard case's code out of a copy: do its tests notice? CASES="1 12"
 	THOROUGH=1 $(BIN)/python -m tests.mutations $(CASES)

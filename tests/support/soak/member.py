@@ -7,6 +7,7 @@ how many objects of each type there are into the file SOAK_OBJECTS, but first fr
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import json
@@ -15,7 +16,7 @@ import signal
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bridge import model
 from bridge.cli import main
@@ -26,6 +27,9 @@ from bridge.core.lazy import LazyValues
 from bridge.core.ordering import Ordering
 from bridge.runtime.contact_ids import ContactIds
 from bridge.runtime.duplicates import Duplicates
+
+PYTHON = "(blocks of Python's allocator)"
+MALLOC = "(KB in use of malloc)"
 
 
 def lower(bound: int) -> None:
@@ -49,10 +53,35 @@ def lower(bound: int) -> None:
             module.email_key = narrow  # type: ignore[attr-defined]
 
 
+class _MallocInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
 def count_objects(*_: object) -> None:
     gc.collect()
     path = Path(os.environ["SOAK_OBJECTS"])
     counts = Counter(type(each).__qualname__ for each in gc.get_objects())
+    counts[PYTHON] = sys.getallocatedblocks()
+    info = ctypes.CDLL(None).mallinfo2
+    info.restype = _MallocInfo
+    found = info()
+    counts[MALLOC] = (found.uordblks + found.hblkhd) // 1024
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(counts.most_common()), encoding="utf-8")
     fresh.rename(path)

@@ -41,17 +41,20 @@ class Flatness:
     quiet_threads: tuple[float, ...]
     peak_handles: int
     peak_threads: int
+    waiting: tuple[int, ...]
+    """The most events that waited in each cycle: memory follows it, and unequal cycles do not compare."""
 
-    def wrong(self, growth_max: float) -> list[str]:
+    def wrong(self, growth_max: float, spare_handles: int = SPARE_HANDLES) -> list[str]:
         """What is not flat, in words."""
         found = []
         if self.growth > growth_max:
             found.append(
                 f"memory grows by {self.growth_kb_per_cycle:.0f} KB a cycle, {self.growth:.1%} in all (at most "
                 f"{growth_max:.0%}): {', '.join(f'{each:.1f}' for each in self.memory_mb)} MB"
+                f" where at most {', '.join(f'{each:,}' for each in self.waiting)} events waited"
             )
         for what, series, spare in (
-            ("file handles", self.quiet_handles, SPARE_HANDLES),
+            ("file handles", self.quiet_handles, spare_handles),
             ("threads", self.quiet_threads, SPARE_THREADS),
         ):
             base = series[self.warm]
@@ -77,6 +80,7 @@ def flatness(samples: Sequence[Sample]) -> Flatness:
         tuple(_medians(quiet(samples), lambda sample: sample.held.threads, cycles)),
         max(sample.handles for sample in samples),
         max(sample.held.threads for sample in samples),
+        tuple(max(sample.pending for sample in samples if sample.cycle == cycle) for cycle in range(cycles)),
     )
 
 
