@@ -32,16 +32,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from bridge.core.window import EXACT_MAX, NEVER, Window
+from bridge.core.window import EXACT_MAX, FULL_SHARE, NEVER, Window
 
 __all__ = ["EXACT_MAX", "FULL_SHARE", "NEVER", "Burst", "Quota", "Slot", "WindowUse"]
 
 AHEAD_TELLING = 2.0
 """Calls ahead of the even rate from which on a refusal may be a small bucket's: with fewer there was no burst."""
-
-
-FULL_SHARE = 0.25
-"""Of a window, from which on our own use of it says which one is short."""
 
 
 class WindowUse(NamedTuple):

@@ -20,7 +20,8 @@ Rules that never break
     2. The pace wastes nothing: with work all the time, all that is not reserved is used in each length of the window.
 
 Giving way
-    Where somebody else uses the same key the window gets a *ceiling*: what we had used of it, less a twentieth. The
+    Where somebody else uses the same key the window gets a *ceiling*: what we had used of it, less a twentieth, and a
+    quarter of the limit at least: a refusal that has another reason would stop nearly everything else. The
     reserve is the same share of that; where that is a twentieth or more, what is not urgent gives way by it, and
     the ceiling is one call less only: so urgent calls go on as slots come back. It rises with the cube of the time
     since, by a twentieth of the limit in one length of the window and by all of it in three: so a neighbour who stays
@@ -57,6 +58,10 @@ GIVE_WAY = 0.05
 
 RECOVERY_SHARE = 0.05
 """Of a limit, by which a ceiling has risen after one length of its window."""
+
+FULL_SHARE = 0.25
+"""Of a limit: as much use of our own says that this window is the one that is short (core/quota.py). No ceiling is
+lower: below it a refusal says nothing of how much there is, and the server's own brake is answer enough."""
 
 NEVER = math.inf
 
@@ -197,7 +202,8 @@ class Window:
 
     def give_way(self, now: float) -> None:
         used = self.used(now)
-        self._ceiling = max(1.0, min(self.most(now), used) - max(1.0, used * GIVE_WAY - self.kept(used)))
+        given = min(self.most(now), used) - max(1.0, used * GIVE_WAY - self.kept(used))
+        self._ceiling = max(1.0, self.limit * FULL_SHARE, given)
         self._ceiling_at = now
 
     def _allows_at(self, now: float, used: int, urgent: bool) -> float:

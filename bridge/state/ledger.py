@@ -169,7 +169,8 @@ if ask.brake then
       local w = windows[yields]
       local reserve = math.max(0, math.min(math.ceil(w.spare * used[yields] / math.max(1, w.limit)), used[yields] - 1))
       local less = math.max(1, used[yields] * rules.give_way - reserve)
-      ceiling[yields], since[yields] = math.max(1, math.min(most[yields], used[yields]) - less), now
+      local least_ceiling = math.max(1, w.limit * rules.full_share)
+      ceiling[yields], since[yields] = math.max(least_ceiling, math.min(most[yields], used[yields]) - less), now
       put(key .. ':ceiling:' .. yields, ceiling[yields])
       put(key .. ':since:' .. yields, now)
       risen()

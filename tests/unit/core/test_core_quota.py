@@ -225,9 +225,9 @@ def test_refusals_under_way_together_took_no_tokens() -> None:
 def test_a_long_wait_or_even_calls_are_no_bucket() -> None:
     """A token comes within a second: who is to wait longer has a neighbour. So has who was not ahead of the rate."""
     waits = Quota([(60, 60.0)])
-    spend(waits, 11, 0.0)
+    spend(waits, 40, 0.0)
     waits.throttled(0.0, 30.0)
-    assert sum(waits.acquire(60.0) for _ in range(100)) == 10 + 3
+    assert sum(waits.acquire(60.0) for _ in range(100)) == 38 + 3
     even = Quota([(60, 60.0)])
     evenly(even, 40, 59.0)
     even.throttled(60.0, 1.0)
@@ -242,15 +242,15 @@ def test_a_burst_that_never_left_is_none() -> None:
         quota.unsent()
     spend(quota, 1, 0.0)
     quota.throttled(0.0, 1.0)
-    assert sum(quota.acquire(60.0) for _ in range(100)) == 1 + 3, "a neighbour, then"
+    assert sum(quota.acquire(60.0) for _ in range(100)) == 15 + 3, "a neighbour, then"
 
 
 def test_the_window_that_can_explain_the_wait_gives_way() -> None:
     """Ten minutes to wait are the hour's; without a word it is the minute's."""
     hour = Quota([(60, 60.0), (1000, 3600.0)])
-    spend(hour, 20, 0.0)
-    hour.throttled(0.0, 600.0)
-    assert sum(hour.acquire(600.0) for _ in range(100)) == 0, "the hour's 19 are used"
+    evenly(hour, 300, 3000.0)
+    hour.throttled(3000.0, 600.0)
+    assert sum(hour.acquire(3600.0) for _ in range(100)) == 0, "the hour's 285 are used"
     minute = Quota([(60, 60.0), (1000, 3600.0)])
     evenly(minute, 30, 50.0)
     minute.throttled(60.0, None)
@@ -275,10 +275,22 @@ def test_a_wait_longer_than_all_windows_is_the_longest_ones() -> None:
     assert sum(quota.acquire(7250.0) for _ in range(100)) == 60
 
 
+def test_a_refusal_of_hardly_used_windows_leaves_a_quarter_of_one() -> None:
+    """A server that throttles for another reason: one 429 at the first call does not make a minute of what follows.
+
+    Nor do many: the brake is what answers each of them."""
+    quota = Quota([(6000, 60.0)])
+    now = 0.0
+    for _ in range(20):
+        spend(quota, 1, now)
+        now = quota.throttled(now, 1.0)
+    assert sum(quota.acquire(now) for _ in range(2000)) == 1500 - 20
+
+
 def test_a_wait_for_a_ceiling_to_rise_is_told() -> None:
     """What stands against a call may be the ceiling alone: it rises before anything runs out."""
     quota = Quota([(60, 60.0), (1000, 3600.0)])
-    spend(quota, 10, 3600.0)
+    quota.remember(3600.0, 300)
     quota.throttled(3600.0, 600.0)
     at = quota.earliest(4200.0)
     assert 4200.0 < at < 7200.0

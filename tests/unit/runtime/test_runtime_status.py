@@ -152,7 +152,7 @@ def test_a_quota_that_gives_way_says_why_less_than_its_limit_is_used() -> None:
         await asyncio.sleep(5)
         (waiting,) = status_of(house).snapshot().waiting_for
         assert waiting.reason == "quota"
-        assert waiting.detail.startswith("default: at most 1 of its calls in 60 s for now, for Meisa answered 429")
+        assert waiting.detail.startswith("default: at most 250 of its calls in 60 s for now, for Meisa answered 429")
         await asyncio.sleep(300)
         assert house.source.committed == {P0: 500} and reasons(status_of(house).snapshot()) == {}
 
