@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,4 +37,8 @@ class StrictHeaders:
                 message = {**message, "headers": [*given, *(each for each in _RAW if each[0] not in names)]}
             await send(message)
 
-        await self._app(scope, receive, strict)
+        from starlette.requests import ClientDisconnect
+
+        # Who went before the end of a request gets no answer; a traceback of it would be in the log for everybody.
+        with contextlib.suppress(ClientDisconnect):
+            await self._app(scope, receive, strict)

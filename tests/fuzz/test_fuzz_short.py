@@ -16,7 +16,7 @@ from tests.support.fuzz.case import ADMIN_TOKEN, API_KEY, Broken, no_secret
 from tests.support.fuzz.corpus import TOPICS, Corpus
 from tests.support.fuzz.files import run_files
 from tests.support.fuzz.records import look_at_letter, look_at_log, run_records
-from tests.support.fuzz.requests import PROTECTED, Case, look, run_requests
+from tests.support.fuzz.requests import KNOWN, PROTECTED, Case, look, run_requests
 
 SEED = 20_261_122
 STRICT = "\r\n".join(f"{name}: {value}" for name, value in HEADERS.items()).encode()
@@ -116,7 +116,7 @@ def test_a_letter_with_other_bytes_or_a_secret_is_noticed() -> None:
     ],
 )
 def test_a_bad_answer_of_the_admin_server_is_noticed(answer: bytes, says: str) -> None:
-    unknown = Case(b"", tokenless=False, may_see=False, may_act=False)
+    unknown = Case(b"", KNOWN, may_see=False, may_act=False)
     assert look(unknown, b"HTTP/1.1 401 Unauthorized\r\nSTRICT\r\n\r\n".replace(b"STRICT", STRICT)) == "401"
     with pytest.raises(Broken, match=says):
         look(unknown, answer.replace(b"STRICT", STRICT))

@@ -91,12 +91,12 @@ async def ask(port: int, data: bytes) -> bytes:
 
 
 async def bad_requests(port: int) -> None:
-    routes = requests.Admin().routes
+    admin = requests.Admin()
     numbers = iter(range(REQUESTS))
 
     async def visitor() -> None:
         for number in numbers:
-            case = requests.case(SEED, number, routes)
+            case = requests.case(SEED, number, admin.routes, admin.csrf)
             requests.look(case, await ask(port, case.data))
 
     async with asyncio.TaskGroup() as group:

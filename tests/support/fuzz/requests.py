@@ -1,6 +1,7 @@
 """Bad requests to the admin server over raw sockets: each gets an answer or an end, and nobody gets what is not theirs.
 
-Two servers are asked: one with a token, and one without, which knows its visitors by the Host header. The paths are
+Three servers are asked: one with a token, one without, which knows its visitors by the Host header, and one with a
+token at which dead letters are asked for by those alone who may not: nothing may be asked for there. The paths are
 those of the application's own table of routes.
 """
 
@@ -21,14 +22,17 @@ from zlib import crc32
 
 from starlette.routing import Route
 
+from bridge.model import LetterKind
 from bridge.observe.metrics import Metrics
 from bridge.observe.snapshot import PartitionState, SlowContact, Snapshot, WaitState
 from bridge.web import AdminServer, serving
 from bridge.web.headers import HEADERS
+from tests.support.engine import TOPIC
 from tests.support.fuzz import damage
 from tests.support.fuzz.case import ADMIN_TOKEN, Broken, Report, batches, dice_of, hold, no_secret
 from tests.support.fuzz.records import logging_to, look_at_log
 from tests.support.letters import LetterDesk
+from tests.support.replays import LETTERS
 
 BATCH = 5_000
 AT_ONCE = 60
@@ -60,6 +64,10 @@ VERSIONS = (b"HTTP/1.1",) * 12 + (
     b"",
     b"HTTP/1.",
 )
+FORMS = (b"letter=letters/0/3&send_again=yes", b"kind=rejected&count=9&newest=", b"overwrite=yes&count=x",
+         b"letter=letters/0/1&letter=letters/0/2", b"letter=..%2f..&count=" + b"9" * 20, b"a=b&" * 1_500)  # fmt: skip
+BUSY = (b"too many pages are open", b"cannot be read", b"not be read in time")
+KNOWN, TOKENLESS, STRANGERS = range(3)
 POLITE_METHODS = (b"GET", b"POST", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE")
 FOREIGN_HOSTS = (b"evil.example", b"127.0.0.1.evil.example", b"evil.example:8080", b"localhost.evil.example",
                  b"[::1", b"", b"a" * 5_000, b"localhost@evil.example", b"evil.example/localhost",
@@ -67,9 +75,19 @@ FOREIGN_HOSTS = (b"evil.example", b"127.0.0.1.evil.example", b"evil.example:8080
 NEAR = (ADMIN_TOKEN[:-1], f"{ADMIN_TOKEN}x", ADMIN_TOKEN.swapcase(), ADMIN_TOKEN[::-1], "", "x" * 20_000)
 
 
+def _desk() -> LetterDesk:
+    """Dead letters whose every part is hostile, and one that is none."""
+    desk = LetterDesk()
+    for number, text in enumerate(damage.HOSTILE):
+        said = {"message": f"{PROTECTED} {text}", "response": {"said": text}, "request": {text: text}, "rule": text}
+        desk.letter(f"{PROTECTED}@example.com", kind=list(LetterKind)[number % len(LetterKind)], name=text, **said)
+    desk.logs.append(LETTERS, 0, b"\xff", b"\xff", headers=(("meisa-bridge.kind", b"\xff"), ("<img src=x>", None)))
+    return desk
+
+
 class Case(NamedTuple):
     data: bytes
-    tokenless: bool
+    server: int
     """Which of the servers is asked."""
     may_see: bool
     may_act: bool
@@ -118,7 +136,12 @@ def _path(template: str, dice: Random, topic: str) -> bytes:
         "a%0d%0aX-Forged:%201",
     )
 
+    there = dice.random() < 0.6
+    """Whether a letter is named that is there."""
+
     def filled(match: re.Match[str]) -> str:
+        if there and "dead-letters" in template:
+            return {"topic": TOPIC, "partition": "0"}.get(match[1]) or str(dice.randrange(len(damage.HOSTILE)))
         return topic if match[1].startswith("topic") and dice.random() < 0.7 else dice.choice(values)
 
     path = re.sub(r"\{(\w+)[^}]*\}", filled, template).encode()
@@ -225,12 +248,15 @@ def _headers(dice: Random) -> list[bytes]:
     )
 
 
-def case(seed: int, number: int, routes: Sequence[str]) -> Case:
-    """The case of that seed and number."""
+def case(seed: int, number: int, routes: Sequence[str], csrf: str = "") -> Case:
+    """The case of that seed and number; `csrf` is the word that the pages' forms hold."""
     dice = dice_of("request", seed, number)
+    template = dice.choice((*routes, "/api/topics/{topic}/resume"))
+    letters = "dead-letters" in template
     tokenless = dice.random() < 0.3
-    named = dice.random() < 0.5
-    """Whether the visitor is known: by the token, or by the Host header where there is none."""
+    # Whether the visitor is known: by the token, or by the Host header where there is none.
+    named = dice.random() < 0.5 and not (letters and tokenless)
+    server = TOKENLESS if tokenless else STRANGERS if letters and not named else KNOWN
     topic = f"t{number}x{crc32(str(number).encode()):x}"
     headers = []
     if tokenless:
@@ -251,7 +277,8 @@ def case(seed: int, number: int, routes: Sequence[str]) -> Case:
     # Half of them speak HTTP as one should, and get as far as the application: what is bad is what they want.
     polite = dice.random() < 0.55
     if polite:
-        body = dice.choice((b"", b"", b"csrf=x&action=replay&all=on", b'{"all": true}'))
+        form = b"csrf=%b&%b" % (dice.choice((csrf.encode(), b"x", b"%ff")), dice.choice(FORMS))
+        body = dice.choice((b"", b"", form, form, b'{"send_again": true}', b'{"dry_run": true}', b'{"overwrite": 1}'))
         more = [b"Content-Length: %d" % len(body), b"Content-Type: application/x-www-form-urlencoded"] if body else []
         more += dice.choice(([], [b"Accept: text/html"], [b"Connection: close"], [b"X-Forwarded-Host: localhost"]))
     else:
@@ -260,8 +287,8 @@ def case(seed: int, number: int, routes: Sequence[str]) -> Case:
     headers += more
     if dice.random() < 0.1:
         dice.shuffle(headers)
-    template = dice.choice((*routes, "/api/topics/{topic}/resume"))
-    method = b"POST" if "resume" in template and dice.random() < 0.6 else dice.choice(METHODS)
+    acting = "resume" in template or template.endswith(("replay", "discard"))
+    method = b"POST" if acting and dice.random() < 0.6 else dice.choice(METHODS)
     if polite:
         method = method if method in POLITE_METHODS else b"GET"
     version = b"HTTP/1.1" if polite else dice.choice(VERSIONS)
@@ -279,11 +306,11 @@ def case(seed: int, number: int, routes: Sequence[str]) -> Case:
         data = dice.choice((dice.randbytes(60), b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + dice.randbytes(90),
                             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + dice.randbytes(20), b"\r\n" * 40_000, b"\x00" * 900,
                             b"GET /\r\n", b"SSH-2.0-x\r\n"))  # fmt: skip
-    return Case(data, tokenless, named, named and not foreign)
+    return Case(data, server, named, named and not foreign)
 
 
 class Admin:
-    """The two servers, and what was done to them."""
+    """The servers, and what was done to them."""
 
     def __init__(self) -> None:
         self.resumed: list[str] = []
@@ -292,19 +319,16 @@ class Admin:
             self.resumed.append(topic)
             return True
 
-        self.letters = (LetterDesk(), LetterDesk())
-        for desk in self.letters:
-            for hostile in damage.HOSTILE[:20]:
-                desk.letter(f"{PROTECTED}@example.com", message=hostile, rule=hostile, request={"email": hostile})
-
-        def made(token: str | None) -> AdminServer:
+        def made(token: str | None, desk: LetterDesk) -> AdminServer:
             return AdminServer(
                 "127.0.0.1:0", Metrics(lambda: SNAPSHOT), lambda: SNAPSHOT, token,
-                show_contacts=True, resume=resume, slowest=lambda: SLOWEST, letters=self.letters[token is None].desk,
+                show_contacts=True, resume=resume, slowest=lambda: SLOWEST, letters=desk.desk,
             )  # fmt: skip
 
-        self.servers = (made(ADMIN_TOKEN), made(None))
-        self.routes = [route.path for route in self.servers[0]._app().routes if isinstance(route, Route)]
+        self.desks = tuple(_desk() for _ in range(3))
+        self.servers = tuple(map(made, (ADMIN_TOKEN, None, ADMIN_TOKEN), self.desks))
+        self.routes = sorted({route.path for route in self.servers[0]._app().routes if isinstance(route, Route)})
+        self.csrf = self.servers[KNOWN]._access.csrf
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -317,10 +341,12 @@ class Admin:
             finally:
                 for server in self.servers:
                     await server.stop()
+                for desk in self.desks:
+                    await desk.desk.close()
 
     async def ask(self, each: Case) -> bytes:
         """All that comes back until the server ends the connection, or a stream has begun."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.servers[each.tokenless].port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.servers[each.server].port)
         got = b""
         try:
             writer.write(each.data)
@@ -353,8 +379,8 @@ def look(each: Case, got: bytes) -> str:
         for line in _STRICT:
             hold(lines.count(line) == 1, f"{line!r} is not there once: {found[0][:900]!r}")
         hold(b"x-forged" not in found[2].lower(), f"a header was forged: {found[0][:900]!r}")
-        full = found[1] == b"503" and b"too many pages are open" in got
-        hold(found[1] < b"500" or full, f"{found[1]!r}: {got[:600]!r}")
+        busy = found[1] == b"503" and any(each in got for each in BUSY)
+        hold(found[1] < b"500" or busy, f"{found[1]!r}: {got[:600]!r}")
         hold(b"evil.example" not in found[2], f"the Host header came back: {found[0]!r}")
     hold(each.may_see or PROTECTED.encode() not in got, f"told to somebody unknown: {got[:900]!r}")
     if any(b"content-type: text/html" in found[2] for found in answers):
@@ -386,7 +412,7 @@ async def _asked(seed: int, count: int, first: int, report: Report) -> None:
                 assert server._server is not None
                 held = len(server._server.server_state.connections)
                 hold(held <= serving.CONNECTIONS_MAX, f"{held} connections are held")
-            good = Case(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", False, False, False)
+            good = Case(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", KNOWN, False, False)
             hold((await admin.ask(good)).endswith(b"\r\n\r\nok"), "a good request is not answered")
         now_files, now_tasks = await _rest(admin)
         hold(now_files <= files + 3, f"{now_files} open files, {files} before")
@@ -395,9 +421,12 @@ async def _asked(seed: int, count: int, first: int, report: Report) -> None:
         found = re.fullmatch(r"t(\d+)x([0-9a-f]+)", topic)
         if found is None or f"{crc32(found[1].encode()):x}" != found[2]:
             continue  # a damaged name: not to be attributed
-        asked = case(seed, int(found[1]), admin.routes)
+        asked = case(seed, int(found[1]), admin.routes, admin.csrf)
         hold(asked.may_act, f"request {found[1]} of seed {seed} changed something: {asked.data[:600]!r}")
     report.outcomes["topics resumed by who may"] = len(admin.resumed)
+    asked_for = [len(desk.requests()) for desk in admin.desks]
+    hold(asked_for[1:] == [0, 0], f"letters were asked for by who may not: {asked_for}")
+    report.outcomes["letters asked for by who may"] = asked_for[KNOWN]
 
 
 async def _rest(admin: Admin) -> tuple[int, int]:
@@ -416,7 +445,7 @@ async def _round(admin: Admin, report: Report, seed: int, numbers: range) -> Non
 
     async def visitor() -> None:
         for number in waiting:
-            each = case(seed, number, admin.routes)
+            each = case(seed, number, admin.routes, admin.csrf)
             try:
                 report.outcomes[look(each, await admin.ask(each))] += 1
             except Broken as broken:
