@@ -13,6 +13,7 @@ import click
 
 from bridge.cli.options import config_option, settings_without_keys
 from bridge.errors import DecodeError, LogFailed, ProblemsFound, RegistryFailed, UsageError, UserError
+from bridge.observe.printable import printable_in
 
 if TYPE_CHECKING:
     from bridge.config import Settings
@@ -221,7 +222,8 @@ def _print(report: Mapping[str, Any]) -> None:
     def dim(part: str) -> str:
         return click.style(part, dim=True)
 
-    click.echo(text.lines(text.text(report, bold=bold, dim=dim)), nl=False)  # click takes styles out of a pipe
+    shown = printable_in(report)  # names and messages of events are whatever somebody wrote
+    click.echo(text.lines(text.text(shown, bold=bold, dim=dim)), nl=False)  # click takes styles out of a pipe
 
 
 def _write_page(path: Path, report: Mapping[str, Any]) -> None:

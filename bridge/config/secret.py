@@ -59,6 +59,8 @@ class Secret:
             if not value:
                 state = "empty" if self._source in (self._environ or {}) else "not set"
                 raise UsageError(f"the environment variable {self._source} is {state}")
+            if not _is_text(value):
+                raise UsageError(f"the environment variable {self._source} is not UTF-8 text")
             return value
         return read_reference_file(Path(self._source))
 
@@ -85,6 +87,15 @@ class Secret:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
         return {"type": SECRET_TYPE}
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written anywhere: Python keeps an environment's other bytes as halves of surrogate pairs."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_reference_file(path: Path) -> str:

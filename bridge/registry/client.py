@@ -147,7 +147,10 @@ class RegistryClient:
             if self._basic is not None:
                 headers["authorization"] = "Basic " + base64.b64encode(self._basic().encode()).decode()
             elif self._bearer is not None:
-                headers["authorization"] = f"Bearer {self._bearer()}"
+                token = self._bearer()
+                if not token.isascii() or not token.isprintable():  # httpx would tell of it with the token itself
+                    raise UsageError("the bearer token holds characters that no token has")
+                headers["authorization"] = f"Bearer {token}"
         except UsageError as error:
             raise RegistryFailed(f"{self.where} cannot be asked: {error}") from None
         return headers

@@ -214,7 +214,8 @@ class Schemas:
             self.fetched("failed")
             raise
         if found.kind != "AVRO":
-            reason: str | None = f"the schema {id} is of kind {found.kind}, and the topic's records are read as Avro"
+            kind = found.kind if found.kind.isalnum() else repr(found.kind[:40])  # it goes into letters, on one line
+            reason: str | None = f"the schema {id} is of kind {kind[:42]}, and the topic's records are read as Avro"
             wire.refuse(id, str(reason))
         else:
             reason = wire.learn(id, found.text, found.references)

@@ -177,3 +177,12 @@ async def test_tls_by_an_authority_of_ones_own(tmp_path: Path) -> None:
     for bad in (tmp_path / "missing.pem", tmp_path / "bad.pem"):
         with pytest.raises(StartFailed, match="ca_file"):
             RegistryClient("https://localhost", ca_file=bad)
+
+
+@pytest.mark.parametrize("token", ["5up3r53cr3t\nX: y", "5up3r53cr3t\x00", "5up3r53crét"])
+async def test_a_token_that_no_header_can_hold_is_an_outage_and_is_not_told(token: str) -> None:
+    """The HTTP client would refuse it with the token in its words, or with an error of another kind."""
+    async with serving(lambda path: http(200, AVRO)) as url, asking(url, bearer=lambda: token) as registry:
+        with pytest.raises(RegistryFailed, match="the bearer token holds characters") as caught:
+            await registry.schema(1)
+    assert "5up3r" not in str(caught.value)

@@ -339,3 +339,10 @@ def test_a_reference_stands_for_any_scalar(tmp_path: Path) -> None:
     assert (settings.meisa.timeout, settings.meisa.quota.per_minute) == (7.0, 600)
     assert settings.rules == ["r/*.yaml"]
     assert settings.admin.show_contacts is True
+
+
+def test_a_secret_of_other_bytes_than_utf_8_is_told_as_such() -> None:
+    """Python keeps such bytes of the environment as halves of surrogate pairs, which nothing can send."""
+    secret = Secret.from_env("KEY", {"KEY": "5up3r\udcff53cr3t"})
+    with pytest.raises(UsageError, match="the environment variable KEY is not UTF-8 text"):
+        secret.read()

@@ -15,7 +15,7 @@ import structlog
 from bridge.model import TraceContext
 from bridge.observe.logs import TEXT_MAX, configure, forget_traces, name_traces
 from bridge.observe.masking import mask, mask_contact, mask_email, mask_keys
-from bridge.observe.printable import printable
+from bridge.observe.printable import printable, printable_in
 
 
 class Terminal(io.StringIO):
@@ -242,3 +242,4 @@ def test_a_traceback_on_a_terminal_looks_like_no_line_of_ours() -> None:
 def test_what_can_be_shown_is_shown_as_it_is(text: str) -> None:
     assert printable(text) == text
     assert printable(f"{text}\n\t", keep="\n\t") == f"{text}\n\t"
+    assert printable_in({text: [text, 1, None], "a\x1b": ("\r",)}) == {text: [text, 1, None], "a\\x1b": ["\\r"]}

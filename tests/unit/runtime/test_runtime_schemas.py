@@ -139,6 +139,7 @@ def test_a_schema_that_comes_late_is_still_in_time() -> None:
     ("kind", "schema", "says"),
     [
         ("PROTOBUF", "syntax", "of kind PROTOBUF"),
+        ("A\r\nB" * 90, "syntax", r"of kind 'A\r\nB"),
         ("AVRO", {"type": "array", "items": "null"}, "take no bytes"),
         ("AVRO", {"type": "what"}, "not an Avro schema"),
     ],
