@@ -15,7 +15,7 @@ INK, LINE, SHADE, RULE = "#333", "#2b6cb0", "#eef2f7", "#bbb"
 
 Value = Callable[[Sample], float]
 PANELS: Final[Sequence[tuple[str, Value]]] = (
-    ("memory (PSS), MB", lambda sample: sample.held.pss_kb / 1024),
+    ("memory (RSS), MB", lambda sample: sample.held.rss_kb / 1024),
     ("open file handles", lambda sample: sample.handles),
     ("threads", lambda sample: sample.held.threads),
     ("events that wait for their calls", lambda sample: sample.pending),

@@ -238,7 +238,7 @@ class Soak:
         if self.report.samples:
             last = self.report.samples[-1]
             self._say(
-                f"{self._elapsed() / 60:5.1f} min  cycle {cycle} {phase.name:12s} {last.held.pss_kb / 1024:6.1f} MB, "
+                f"{self._elapsed() / 60:5.1f} min  cycle {cycle} {phase.name:12s} {last.held.rss_kb / 1024:6.1f} MB, "
                 f"{last.handles} handles, {last.held.threads} threads, {last.calls} calls, {last.pending} pending"
             )
 
@@ -385,10 +385,14 @@ def told(report: Report) -> str:
     """The report for people, as Markdown."""
     flat, judgement = report.flat, report.judgement
     rows = [
-        ("memory (PSS), median of each cycle", ", ".join(f"{each:.1f}" for each in flat.memory_mb) + " MB"),
+        ("memory (RSS), median of each cycle", ", ".join(f"{each:.1f}" for each in flat.memory_mb) + " MB"),
         (
-            "growth after the warm-up (Theil-Sen over equal phases)",
-            f"{flat.growth_kb_per_cycle:+.0f} KB a cycle, {flat.growth:+.1%} over {flat.cycles - 1 - flat.warm} cycles",
+            "growth after the warm-up while no more events waited than before",
+            f"{flat.growth_kb:+,.0f} KB, {flat.growth:+.1%}",
+        ),
+        (
+            "growth from cycle to cycle (Theil-Sen over equal phases)",
+            f"{flat.slope_kb_per_cycle:+,.0f} KB a cycle",
         ),
         ("most events that waited in each cycle", ", ".join(f"{each:,}" for each in flat.waiting)),
         ("file handles in quiet phases", _counts(flat.quiet_handles) + f"; most {flat.peak_handles}"),

@@ -1,10 +1,11 @@
 """Says whether what was measured is flat. Pure.
 
-Load repeats in equal cycles, so one cycle's phase is compared with the same phase of other cycles: never a burst with a
-rest. The first third of the cycles is warm-up (imports, pools, caches that fill).
+The first third of the cycles is warm-up (imports, pools, caches that fill).
 
-Growth is the median of the slopes between all pairs of equal phases (Theil-Sen): one cycle in which the machine was
-busy, or the allocator rounded up, does not decide it.
+Memory is what the kernel counts (RSS). What waits takes memory, and an allocator keeps what a peak took; on a busy
+machine one cycle's peak is higher than another's. So the run is divided into *stretches* in which no more events waited
+than ever before: whatever grows within these is growth that no peak explains, and the sum of that is judged. Beside
+it stands the median of the slopes between all pairs of equal phases (Theil-Sen): in equal cycles it says the same.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ SPARE_HANDLES = 3
 """More in a quiet phase than after the warm-up: a connection to Kafka that is just being exchanged, a scrape."""
 SPARE_THREADS = 2
 SPARE_TASKS = 5
+STRETCH_SAMPLES = 12
+"""Of shorter stretches, beginning and end say little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,12 @@ class Flatness:
     warm: int
     """So many of them are warm-up."""
     memory_mb: tuple[float, ...]
-    """PSS, the median of each cycle."""
-    growth_kb_per_cycle: float
+    """RSS, the median of each cycle."""
+    slope_kb_per_cycle: float
+    growth_kb: float
+    """Within all stretches without a new peak together, after the warm-up."""
     growth: float
-    """What the measured cycles have grown by altogether, as a share of the memory after the warm-up."""
+    """The same as a share of the memory after the warm-up."""
     quiet_handles: tuple[float, ...]
     """The median of each cycle's quiet phase."""
     quiet_threads: tuple[float, ...]
@@ -49,7 +54,7 @@ class Flatness:
         found = []
         if self.growth > growth_max:
             found.append(
-                f"memory grows by {self.growth_kb_per_cycle:.0f} KB a cycle, {self.growth:.1%} in all (at most "
+                f"memory has grown by {self.growth_kb:.0f} KB while no more waited, {self.growth:.1%} (at most "
                 f"{growth_max:.0%}): {', '.join(f'{each:.1f}' for each in self.memory_mb)} MB"
                 f" where at most {', '.join(f'{each:,}' for each in self.waiting)} events waited"
             )
@@ -68,14 +73,15 @@ def flatness(samples: Sequence[Sample]) -> Flatness:
     cycles = 1 + max(sample.cycle for sample in samples)
     assert cycles >= 3, "no warm-up and two cycles to compare"
     warm = max(1, cycles // 3)
-    memory = list(_medians(samples, lambda sample: sample.held.pss_kb, cycles))
-    slope = _growth(samples, warm)
+    memory = list(_medians(samples, lambda sample: sample.held.rss_kb, cycles))
+    growth = _growth(samples, warm)
     return Flatness(
         cycles,
         warm,
         tuple(round(each / 1024, 1) for each in memory),
-        slope,
-        slope * (cycles - 1 - warm) / memory[warm],
+        _slope(samples, warm),
+        growth,
+        growth / memory[warm],
         tuple(_medians(quiet(samples), lambda sample: sample.handles, cycles)),
         tuple(_medians(quiet(samples), lambda sample: sample.held.threads, cycles)),
         max(sample.handles for sample in samples),
@@ -99,11 +105,30 @@ def _medians(samples: Sequence[Sample], value: Callable[[Sample], float], cycles
 
 
 def _growth(samples: Sequence[Sample], warm: int) -> float:
+    """KB of memory within stretches without a new peak of what waits."""
+    peak, stretches = -1, [list[int]()]
+    for sample in samples:
+        if sample.pending > peak:
+            peak = sample.pending
+            stretches.append([])
+        if sample.cycle >= warm:
+            stretches[-1].append(sample.held.rss_kb)
+    grown = 0.0
+    for stretch in stretches:
+        # What waits is told by a scrape some seconds old: a stretch's first tenth still belongs to its peak.
+        stretch = stretch[len(stretch) // 10 :]
+        if len(stretch) >= STRETCH_SAMPLES:
+            part = max(3, len(stretch) // 10)
+            grown += median(stretch[-part:]) - median(stretch[:part])
+    return grown
+
+
+def _slope(samples: Sequence[Sample], warm: int) -> float:
     """KB of memory in a cycle."""
     by_phase: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         if sample.cycle >= warm:
-            by_phase[sample.phase][sample.cycle].append(sample.held.pss_kb)
+            by_phase[sample.phase][sample.cycle].append(sample.held.rss_kb)
     slopes = [
         (median(cycles[later]) - median(cycles[earlier])) / (later - earlier)
         for cycles in by_phase.values()
