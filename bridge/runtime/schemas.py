@@ -213,6 +213,9 @@ class Schemas:
         except RegistryFailed:
             self.fetched("failed")
             raise
+        except Exception as error:  # a bug of the adapter's: the partition would wait for ever, and nobody would know
+            self.fetched("failed")
+            raise RegistryFailed(f"{registry.where} cannot be asked ({type(error).__name__})") from error
         if found.kind != "AVRO":
             kind = found.kind if found.kind.isalnum() else repr(found.kind[:40])  # it goes into letters, on one line
             reason: str | None = f"the schema {id} is of kind {kind[:42]}, and the topic's records are read as Avro"

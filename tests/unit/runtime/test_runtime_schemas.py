@@ -344,3 +344,20 @@ def test_replays_and_commands_have_a_records_schema_fetched_too() -> None:
         await schemas.close()
 
     run(story())
+
+
+def test_a_registrys_answer_that_breaks_its_client_is_an_outage() -> None:
+    """Were the question lost with the exception, the partition would wait for ever, for no reason that anybody sees."""
+
+    async def story() -> None:
+        at = Place()
+        at.known(2)
+        at.registry.trouble = [TypeError("'float' object is not iterable"), UnicodeError(), None]
+        at.source.assign(P0)
+        at.source.feed([written(0, 2)])
+        await asyncio.sleep(0.1)
+        assert at.waiting() == [(1, f"schema 2 of {TOPIC}: the fake registry cannot be asked (TypeError)")]
+        await asyncio.sleep(5)
+        assert at.source.committed == {P0: 1} and len(at.registry.asked) == 3
+
+    run(story())
