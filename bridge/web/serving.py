@@ -25,7 +25,7 @@ import httptools
 import uvicorn
 import uvicorn.lifespan.off  # which uvicorn would import by its name, on the loop
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bridge.web.headers import HEADERS, StrictHeaders
 
@@ -65,6 +65,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bytes = 0
         """Of the request that is being read; what stands in one packet with the request before counts too."""
         self._refused = False
+        self._running: RequestResponseCycle | None = None
+        """The request that is being answered, or was last."""
 
     @property
     def _answering(self) -> bool:
@@ -86,6 +88,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._complete()
         super().connection_lost(exc)
+        # uvicorn tells the request that was read last, which may wait behind this one: a stream would go on for ever.
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._unset_keepalive_if_required()  # uvicorn keeps its timer where the connection was reset
         self.pipeline.clear()
 
@@ -134,6 +140,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._complete()
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         self._idle_since = self.loop.time()

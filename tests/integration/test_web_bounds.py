@@ -145,3 +145,15 @@ async def test_probes_are_answered_however_many_connections_are_held(
     await stream.readuntil(b":\n\n")
     for writer in [*held, stream_writer]:
         writer.close()
+
+
+async def test_a_stream_ends_with_its_connection_whatever_was_asked_behind_it(admin: AdminServer) -> None:
+    """Its place would be lost for ever, and after sixteen nobody could look."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+    writer.write(b"GET /api/live HTTP/1.1\r\nhost: localhost\r\n\r\n" + GOOD)
+    async with asyncio.timeout(PATIENCE):
+        await reader.readuntil(b"event: sections")
+        assert admin._live.open == 1
+        writer.close()
+        while admin._live.open:
+            await asyncio.sleep(0.02)
