@@ -76,7 +76,12 @@ def check(
     if offline and create_topics:
         raise click.UsageError("--create-topics needs Kafka: leave out --offline")
     examined = examine(config, os.environ)
-    problems = [*examined.problems, *_envelope_problems(examined), *_schema_problems(examined)]
+    problems = [
+        *examined.problems,
+        *_property_problems(examined),
+        *_envelope_problems(examined),
+        *_schema_problems(examined),
+    ]
     unreadable: UsageError | None = None
     book: RuleBook | None = None
     try:
@@ -96,6 +101,24 @@ def check(
     if any(problem.code in codes.UNREADABLE for problem in problems):
         ctx.exit(2)
     ctx.exit(1 if _errors(problems) or (strict and any(problem.severity == "warning" for problem in problems)) else 0)
+
+
+def _property_problems(examined: Examined) -> list[Problem]:
+    """What librdkafka itself says of its properties; it needs no broker for that."""
+    if "kafka" not in examined.sections or not examined.sections["kafka"].properties:
+        return []  # most have none, and the library takes its time to load
+    from bridge.kafka.properties import validate
+
+    kafka = examined.sections["kafka"]
+    try:
+        validate(kafka.bootstrap_servers, kafka.properties)
+    except UsageError as error:
+        named = [name for name in kafka.properties if name in str(error)]
+        problem = examined.place("kafka", "properties", *named[:1]).problem("MB204", str(error))
+        told = {(each.file, each.line, each.column) for each in _errors(examined.problems)}
+        # What is wrong there is told already, such as a file that is not there.
+        return [] if (problem.file, problem.line, problem.column) in told else [problem]
+    return []
 
 
 def _rule_problems(examined: Examined) -> tuple[list[Problem], RuleBook | None]:

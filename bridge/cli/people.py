@@ -102,7 +102,7 @@ def _row(cells: Sequence[str], columns: Sequence[str], line: int, seen: dict[str
     if email is None:
         return "no email"
     if not re.fullmatch(r"[^\s@]+@[^\s@]+", email):
-        return "the email is none"
+        return "the email is not an address"
     external_id = said.pop("external_id", None)
     if external_id is None and not said:
         return "neither external_id nor alias: nothing could be found by it"

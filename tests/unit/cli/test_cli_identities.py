@@ -80,7 +80,7 @@ BAD_ROWS = {
     "a@x.io,7": "2 cells, but the first line names 3 columns",
     "a@x.io,7,c,d": "4 cells, but the first line names 3 columns",
     ",7,c": "no email",
-    "a.x.io,7,c": "the email is none",
+    "a.x.io,7,c": "the email is not an address",
     "a@x.io, ,": "neither external_id nor alias: nothing could be found by it",
     "G@x.io,9,": "the email stands in line 2 already",
     "a@x.io,1,": "the external_id stands in line 2 already",
@@ -101,7 +101,7 @@ def test_line_numbers_count_lines_not_rows_and_many_are_cut_short(folder: Path) 
     result = import_('email,external_id,crm\n\na@x.io,7,"two\nlines"\nbad,1,\n' + "bad,,\n" * 30)
     lines = result.stderr.splitlines()
     assert lines[0] == "meisa-bridge: nothing was imported: 31 bad rows"
-    assert lines[1] == "people.csv:5: the email is none"
+    assert lines[1] == "people.csv:5: the email is not an address"
     assert lines[-1] == "and 11 more" and len(lines) == 22
 
 
