@@ -89,7 +89,7 @@ HEADERS: dict[str, str] = {
     "source.timestamp": "its timestamp, milliseconds since 1970",
     "undelivered": "JSON list: positions of the actions that were not delivered; a replay sends these",
     "undelivered_ids": "JSON list: the same actions by the ids that they have for ever",
-    "replays": "how often the record was replayed and failed again",
+    "replays": "how often the record was replayed and failed again; 0 at first",
     "value_omitted": "the value's size, where the letter with its value was too large for the broker",
     "key_omitted": "`true`, where even the key did not fit",
     "headers_omitted": "how many headers of the record did not fit",

@@ -190,11 +190,11 @@ def _bounded(text: str) -> str:
     return data[: TEXT_BYTES_MAX - 3].decode("utf-8", "ignore") + "…"
 
 
-def _replays(headers: tuple[tuple[str, bytes | None], ...]) -> str | None:
-    """How often the record was replayed, this failure included; None where it never was."""
+def _replays(headers: tuple[tuple[str, bytes | None], ...]) -> str:
+    """How often the record was replayed, this failure included."""
     before = dict(headers).get(PREFIX + "replays")
     if before is None:
-        return None
+        return "0"
     # Anybody can write this header: thousands of digits are no number to Python, and a record must end all the same.
     return str(int(before) + 1) if len(before) <= 18 and before.isdigit() else "1"
 
