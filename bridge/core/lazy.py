@@ -17,7 +17,9 @@ Rules that never break
     3. Only what a commit has told, and what lasts as long as its offset does, may ride (the caller asks: `told`).
     4. Names, tags and `source` are never lazy, nor is a path in `preserve`: of that each value is sent. A contact that
        is not known to Meisa by exactly the names of the event gets an ordinary call.
-    5. Kept values never cost another's call its life: after a refusal they stay aside (`suspect`) and go alone, path
+    5. What is due rides on the last upsert of its contact that waits. Were one behind it that says something older,
+       only this process would know what that must not undo.
+    6. Kept values never cost another's call its life: after a refusal they stay aside (`suspect`) and go alone, path
        by path, until what is refused stands alone.
 
 The bounds
@@ -126,8 +128,11 @@ class LazyValues:
 
     # Riding
 
-    def ride(self, group: Sequence[Said], told: Callable[[TopicPartition, int], bool], sole: bool) -> Ride | None:
-        """What the call of these contributions takes along; `sole` says that it was made for that alone."""
+    def ride(
+        self, group: Sequence[Said], told: Callable[[TopicPartition, int], bool], sole: bool, last: bool = True
+    ) -> Ride | None:
+        """What the call of these contributions takes along; `sole` says that it was made for that alone, `last` that no
+        other upsert of the contact waits behind it."""
         if not self._count:
             return None
         entries = self._find(group[0].action.contact)
@@ -145,7 +150,7 @@ class LazyValues:
                 if mine is not None and not (mine.place == entry.place and value.offset > mine.offset):
                     if value.due:
                         settled.append((entry, path, value))  # the call says something newer
-                elif (value.due or mine is not None) and told(entry.place, value.offset):
+                elif (last if value.due else mine is not None) and told(entry.place, value.offset):
                     if entry.suspect and (not sole or values):
                         continue
                     values[path] = value.value

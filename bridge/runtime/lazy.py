@@ -160,10 +160,15 @@ class LazyFields:
     def left(self, item: Item) -> None:
         """It stands there no more. What was to ride on it, and never had a call, does not wait for a whole period."""
         email = self._email_of.pop(item, None)
-        if email is not None and self._coming[email][0] is item:
+        if email is not None and self._is_coming(email, item):
             _, contact = self._coming.pop(email)
             self.values.soon(contact, self._clock.wall())
             self._arm()
+
+    def _is_coming(self, email: str, item: Item) -> bool:
+        """Whether it is the contact's last upsert that waits; of none is that known once a later one left before it."""
+        coming = self._coming.get(email)
+        return coming is not None and coming[0] is item
 
     # A call
 
@@ -171,17 +176,24 @@ class LazyFields:
         """What the item's call says, with what it takes along."""
         group = item.pending.group
         body = item.pending.body()
+        # Once it has left with them, another attempt takes them too: the first may have been carried out.
+        last = item.ride is not None or _sole(group) or self._is_last(item)
         item.ride = None
         if not self.values or not mergeable(group[0].action):
             return body
         told = self.told if not item.bare else _untold
-        ride = self.values.ride(_all_said(group), told, _sole(group))
+        ride = self.values.ride(_all_said(group), told, _sole(group), last)
         item.ride = ride
         if ride is None:
             return body
         for entry, _, _ in ride.settled:
             self._concerns(item, entry.place)
         return with_values(body, ride.values) if ride.values else body
+
+    def _is_last(self, item: Item) -> bool:
+        """Whether no other upsert of the contact waits behind it, as far as is known."""
+        email = self._email_of.get(item)
+        return email is None or email not in self._coming or self._is_coming(email, item)
 
     def needless(self, item: Item) -> bool:
         """Whether the item is there for kept values, and none is left: another call has taken them along."""

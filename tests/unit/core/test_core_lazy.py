@@ -244,6 +244,16 @@ def test_another_partitions_own_value_settles_what_is_due() -> None:
     assert machine.waiting == 0
 
 
+def test_what_is_due_leaves_the_call_to_the_last_upsert_that_waits() -> None:
+    """One behind this may say something older. What was sent already is undone by none."""
+    machine = known()
+    assert machine.ride([said(2, plan="pro")], told, False, last=False) is None
+    assert machine.ride([said(0, seen=0)], told, False, last=False) is None
+    send(machine, said(2, plan="pro"))
+    ride = machine.ride([said(0, seen=0)], told, False, last=False)
+    assert ride is not None and ride.values == {"custom_fields.seen": 1}
+
+
 def test_what_no_commit_told_does_not_ride() -> None:
     """Neither as a kept value nor over an older one of the call."""
     machine = known()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Call, Ending, Outcome
+from bridge.model import Call, Ending, Outcome, Verdict
 from bridge.runtime.status import Status
 from tests.support.engine import P0, P1
 from tests.support.fakes import DELIVERED, FakeMeisa
@@ -178,6 +178,68 @@ def test_log_ins_between_tracks_wait_for_no_turn() -> None:
         assert house.source.committed == {P0: 4}
         await settled(house, 2 * DAY)
         assert len(said(house)) == 5
+
+    run(story())
+
+
+def test_values_ride_on_the_last_upsert_that_waits() -> None:
+    """One behind a track says an older value: after a restart it would undo what had gone before it."""
+
+    async def story() -> None:
+        house = bridge(limits=SLOW)
+        house.source.assign(P0)
+        house.source.feed([login(0)])
+        await settled(house)
+        house.source.feed(
+            [
+                record(1, fields={"n": 1}),
+                record(2, do=["track"]),
+                record(3, fields={"n": 2, "seen": 3}),
+                login(4),
+            ]
+        )
+        await settled(house, 600)
+        assert said(house) == [{"seen": 0}, {"n": 1}, {"track": "track2"}, {"n": 2, "seen": 4}]
+        await settled(house, 2 * DAY)
+        assert len(said(house)) == 4
+
+    run(story())
+
+
+def test_what_went_out_with_a_call_that_may_have_been_carried_out_goes_with_its_repetition() -> None:
+    """Another upsert waits behind it meanwhile: without the value the repetition would undo it."""
+
+    async def story() -> None:
+        outcomes = [DELIVERED, Outcome(Verdict.UNKNOWN, message="no answer")]
+        house = bridge(meisa=FakeMeisa(lambda call: outcomes.pop(0) if outcomes else DELIVERED, latency=1.0))
+        house.source.assign(P0)
+        house.source.feed([login(0)])
+        await settled(house)
+        house.source.feed([record(1, fields={"seen": 1, "n": 1}), record(2, do=["track"])])
+        house.source.feed([login(3)])
+        await asyncio.sleep(0.5)
+        house.source.feed([record(4, fields={"n": 4, "seen": 4})])
+        await settled(house, 600)
+        assert said(house)[1:] == [{"n": 1, "seen": 3}, {"n": 1, "seen": 3}, {"track": "track2"}, {"n": 4, "seen": 4}]
+
+    run(story())
+
+
+def test_a_value_that_waited_for_an_upsert_which_never_went_goes_when_its_period_ends() -> None:
+    """The last one that waited was another partition's, which was lost."""
+
+    async def story() -> None:
+        house = bridge(limits=SLOW)
+        house.source.assign(P0, P1)
+        house.source.feed([login(0)])
+        await settled(house)
+        house.source.feed([record(1, fields={"n": 1}), record(2, do=["track"])])
+        house.source.feed([record(0, partition=1, fields={"n": 2})])
+        await asyncio.sleep(1)
+        house.source.lose(P1)
+        house.source.feed([login(3)])
+        await settled(house, 2 * DAY)
+        assert said(house) == [{"seen": 0}, {"n": 1}, {"track": "track2"}, {"seen": 3}]
 
     run(story())
 
