@@ -46,8 +46,11 @@ class Parts:
         return found if len(found) == len(wanted) else None
 
 
-def wrong_with(call: Call, acts: Sequence[Act]) -> str:
-    """What is wrong with a call that stands for these upserts (and tags); empty where it says what they say."""
+def wrong_with(call: Call, acts: Sequence[Act], *, lazy: bool) -> str:
+    """What is wrong with a call that stands for these upserts (and tags); empty where it says what they say.
+
+    `lazy` says that values of lazy fields may be kept.
+    """
     upserts = sorted((act for act in acts if act.kind is Kind.UPSERT), key=lambda act: act.order)
     body: Any = call.body or {}
     if not upserts:
@@ -72,8 +75,9 @@ def wrong_with(call: Call, acts: Sequence[Act]) -> str:
     said = _paths(body)
     state = said.keys() & PATHS  # whose that is nobody can tell (states.py)
     said = {path: value for path, value in said.items() if path not in state}
-    # Meisa keeps the original source: the first one's, or what it assumes where that one names none.
-    sources = {act.writes.get("source") for act in first.values()} | ({None} if state else set())
+    # Meisa keeps the original source: the first one's, or what it assumes where that one names none. So it is with a
+    # kept value that the others joined; its event came first, also where the value itself was put aside meanwhile.
+    sources = {act.writes.get("source") for act in first.values()} | ({None} if state or lazy else set())
     if last.pop("source", None) and said.get("source") not in sources:
         return f"source is {said.get('source')}"
     for path, values in last.items():

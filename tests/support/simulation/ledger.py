@@ -205,7 +205,8 @@ class Ledger:
                 ORDER, f"{member} sends {acts[0].name}, though Kafka has acknowledged nothing since {since:.0f}"
             )
         self.merged += max(0, len(acts) - 1)
-        wrong = wrong_with(call, acts)
+        known = self.world.scenario.known
+        wrong = wrong_with(call, acts, lazy=known is not None and known.lazy_every > 0)
         if wrong:
             self._broken(LOST, f"the call for {', '.join(act.name for act in acts)} is wrong: {wrong}: {call.body}")
         tenures = {}
