@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from bridge.model import Record
@@ -34,6 +35,7 @@ def plain(found: Found, record: Record | None = None, *, show_contacts: bool) ->
         told |= {
             "request": letter.request or None,
             "response": letter.response or None,
+            "undelivered": _positions(record),
             "source_timestamp": letter.source_timestamp_ms,
             "key": _text(record.key),
             "value": _text(record.value),
@@ -42,6 +44,16 @@ def plain(found: Found, record: Record | None = None, *, show_contacts: bool) ->
         }
     masked: dict[str, Any] = mask(told, show_contacts=show_contacts)
     return masked
+
+
+def _positions(record: Record) -> list[int]:
+    """The places of the undelivered actions in the event's plan."""
+    text = dict(record.headers).get(PREFIX + "undelivered") or b"[]"
+    try:
+        positions = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return [each for each in positions if isinstance(each, int)] if isinstance(positions, list) else []
 
 
 def plain_outlook(look: Outlook, *, show_contacts: bool) -> dict[str, Any]:

@@ -7,7 +7,6 @@ stand in these texts; `admin.show_contacts` shows both.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -102,7 +101,6 @@ def whole(found: Found, record: Record, now: float, *, show_contacts: bool) -> F
         "age_seconds": _age(letter.failed_at, now),
         "value_bytes": size if record.value is not None else None,
         "headers_left_out": max(0, len(others) - HEADERS_MAX),
-        "undelivered": _positions(record),
     }
 
 
@@ -130,16 +128,6 @@ def _counts(letters: Sequence[Found]) -> Mapping[str, int]:
     for each in letters:
         counts[each.state.value] = counts.get(each.state.value, 0) + 1
     return dict(sorted(counts.items()))
-
-
-def _positions(record: Record) -> list[int]:
-    """The places of the undelivered actions in the event's plan."""
-    text = dict(record.headers).get(PREFIX + "undelivered") or b"[]"
-    try:
-        positions = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    return [each for each in positions if isinstance(each, int)] if isinstance(positions, list) else []
 
 
 def _age(failed_at: str, now: float) -> float | None:
