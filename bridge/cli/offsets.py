@@ -286,7 +286,7 @@ def plain(each: Standing, wall: float) -> dict[str, Any]:
 
 
 def table(standings: Sequence[Standing], wall: float) -> Iterator[str]:
-    head = ("partition", "committed", "log", "lag", "finished beyond", "triggers in doubt", "calls used")
+    head = ("partition", "committed", "log", "lag", "finished beyond", "triggers in doubt", "calls counted")
     rows = [head]
     for each in standings:
         facts = plain(each, wall)
