@@ -225,8 +225,8 @@ def test_lazy_fields_leave_the_same_contacts_once_their_period_is_over(story: li
     assert len(fewer.calls) <= len(single.calls)
 
 
-def test_a_value_that_rode_ahead_is_not_undone_by_an_older_one_that_waits_longer_than_a_period() -> None:
-    """The last log-in rides on the first sign-up; an earlier one, merged with another event, goes minutes later."""
+def test_a_kept_value_is_not_undone_by_an_older_one_that_waits_longer_than_a_period() -> None:
+    """The last log-in has finished at once; an earlier one, merged with another event, goes minutes later."""
     kinds = ["user.signed_up"] * 6 + ["user.named", "user.logged_in", "user.signed_up", "user.logged_in"]
     fewer, single = both([Happens(kind, 0, "a", 0.0) for kind in kinds], 1, LAZY)
     assert fewer.contacts() == single.contacts()

@@ -194,14 +194,38 @@ def test_values_ride_on_the_last_upsert_that_waits() -> None:
             [
                 record(1, fields={"n": 1}),
                 record(2, do=["track"]),
-                record(3, fields={"n": 2, "seen": 3}),
-                login(4),
+                record(3, fields={"n": 3, "seen": 3}),
+                record(4, do=["track"]),
+                login(5),
             ]
         )
         await settled(house, 600)
-        assert said(house) == [{"seen": 0}, {"n": 1}, {"track": "track2"}, {"n": 2, "seen": 4}]
+        assert said(house) == [
+            {"seen": 0},
+            {"n": 1},
+            {"track": "track2"},
+            {"n": 3, "seen": 5},
+            {"track": "track4"},
+        ]
         await settled(house, 2 * DAY)
-        assert len(said(house)) == 4
+        assert len(said(house)) == 5
+
+    run(story())
+
+
+def test_a_record_is_passed_once_it_has_finished() -> None:
+    """Until then a value that was sent is not forgotten, however long that takes: the record may say an older one."""
+
+    async def story() -> None:
+        house = bridge(limits=SLOW)
+        house.source.assign(P0)
+        house.source.feed([login(0), record(1, "b@x", fields={"n": 1}), record(2, "c@x", fields={"n": 2})])
+        passed = house.delivery.lazy.values.passed
+        await asyncio.sleep(1)
+        assert [passed(P0, offset) for offset in (0, 1, 2)] == [True, False, False]
+        await settled(house, 600)
+        assert [passed(P0, offset) for offset in (0, 1, 2)] == [True, True, True]
+        assert not passed(P1, 0), "of a partition that is not ours nothing is known"
 
     run(story())
 
