@@ -7,7 +7,7 @@ PIP_TOOLS ?= pip-tools==7.6.2
 # More arguments for pytest: make test ARGS="-k quota -x"
 ARGS ?=
 # Processes that share the tests; 0 runs them in one. Many tests wait for a broker more than they compute.
-WORKERS ?= 3
+WORKERS ?= 4
 # Tests start dozens of processes: each would compile the sources anew where an environment forbids to keep that.
 unexport PYTHONDONTWRITEBYTECODE
 

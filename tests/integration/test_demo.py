@@ -142,6 +142,7 @@ def processes_of(folder: Path) -> list[int]:
         pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_no_process_outlives_it(number: signal.Signals, tmp_path: Path) -> None:
     """Ctrl-C, a closed terminal (SIGTERM takes the same way) and kill -9 in the middle: broker, sandbox and bridge end
     too, and unless it was killed nothing of its folder is left. No trace of Python is shown."""

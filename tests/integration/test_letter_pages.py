@@ -132,6 +132,7 @@ async def test_what_was_refused_is_replayed_from_the_page_in_order_and_once(
         assert await hour(place) == used + len(sent), "a replay's calls count like all others"
 
 
+@pytest.mark.slow
 async def test_a_bridge_that_was_stopped_meanwhile_goes_on(
     embedded_kafka: Cluster, tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,7 @@ async def test_what_cannot_be_meant_is_one_line(
     assert result.exit_code == 2 and says in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 async def test_a_broker_that_is_away_is_one_line_too(embedded_kafka: Cluster, tmp_path: Path) -> None:
     """And nothing stands on standard output, which a program may read."""
     place = Place(embedded_kafka, tmp_path, "http://127.0.0.1:9/api/v1", rules=RULES)

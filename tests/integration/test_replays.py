@@ -146,6 +146,7 @@ async def test_a_replay_delivers_what_was_missing_and_undoes_nothing(
     assert emails(sandbox) == ["ann@example.com", "ben@example.com"]
 
 
+@pytest.mark.slow
 async def test_overwrite_sends_everything_but_only_where_somebody_agreed(sandbox: SandboxServer, place: Place) -> None:
     """Without a terminal and --yes nothing is written."""
     refuse(sandbox, "ann", 1, "upsert")
@@ -158,6 +159,7 @@ async def test_overwrite_sends_everything_but_only_where_somebody_agreed(sandbox
     assert contact(sandbox, "ann")["custom_fields"] == {"plan": "free", "country": "DE"}
 
 
+@pytest.mark.slow
 async def test_what_is_refused_again_is_a_fresh_letter_and_only_that(sandbox: SandboxServer, place: Place) -> None:
     """The fresh letter counts the replay and stands for the former one, in the list and for the next replay."""
     refuse(sandbox, "ann", None, "trigger")
@@ -179,6 +181,7 @@ async def test_what_is_refused_again_is_a_fresh_letter_and_only_that(sandbox: Sa
     assert len(calls(sandbox, "upsert")) == 1, "what was delivered is not sent again"
 
 
+@pytest.mark.slow
 async def test_a_letter_that_was_written_twice_is_replayed_once(sandbox: SandboxServer, place: Place) -> None:
     """As after a crash between the letter's acknowledgement and the commit: one entry in the list, one email."""
     refuse(sandbox, "ann", 1, "trigger")
@@ -212,6 +215,7 @@ async def test_an_unknown_outcome_is_sent_again_only_on_demand(sandbox: SandboxS
     assert emails(sandbox) == ["ann@example.com"]
 
 
+@pytest.mark.slow
 async def test_where_retention_removed_later_events_nothing_is_sent_unless_told_to(
     sandbox: SandboxServer, place: Place
 ) -> None:
@@ -232,6 +236,7 @@ async def test_where_retention_removed_later_events_nothing_is_sent_unless_told_
     assert contact(sandbox, "ann")["custom_fields"] == {"plan": "free", "country": "DE"}
 
 
+@pytest.mark.slow
 async def test_replays_wait_for_a_bridge_and_discarded_letters_are_left_alone(
     sandbox: SandboxServer, place: Place
 ) -> None:

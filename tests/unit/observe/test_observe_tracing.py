@@ -173,9 +173,12 @@ async def test_all_are_sampled_by_default() -> None:
 async def test_no_complaint_shows_a_header(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Neither of a variable that cannot be read, nor of a value that cannot be sent."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "no header of 5up3r53cr3t,authorization=Bearer%0A5up3r53cr3t")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     with capture_logs() as lines:
         tracer = open_tracer(endpoint="http://127.0.0.1:1")
         tracer.ended(span())
+        while not tracer.failed:  # the end alone gives up after two seconds, which a busy machine may need to begin
+            await asyncio.sleep(0.01)
         await tracer.close()
     assert "Header format invalid" in caplog.text and "(not shown)" in caplog.text
     (told,) = [line for line in lines if "does not take" in line["event"]]
