@@ -502,6 +502,8 @@ class Engine:
         if self._duplicates is not None:
             self._duplicates.gone(names)
         self.burial.forget(names)
+        if self._lasting is not None:
+            self._lasting.withdraw(names)
         if self._traces is not None:
             self._traces.gone(names)
         if self._spend is not None:

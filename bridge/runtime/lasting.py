@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
 from bridge.errors import StoreFailed
-from bridge.model import Position, Waiting
+from bridge.model import Position, TopicPartition, Waiting
 from bridge.ports import Store
 
 log = structlog.get_logger(__name__)
@@ -74,9 +74,19 @@ class Lasting:
                     self.trouble = ""
                 again = AGAIN_SECONDS
                 for _ in range(requests):
-                    self._commit(self._waiting.popleft())
+                    positions = self._waiting.popleft()
+                    if positions:  # else all of them were withdrawn
+                        self._commit(positions)
         finally:
             self._task = None
+
+    def withdraw(self, partitions: Collection[TopicPartition]) -> None:
+        """These went to other owners: nothing of them is committed any more, also once they have come back."""
+        gone = set(partitions)
+        # Emptied and not taken out: who runs has counted them.
+        self._waiting = deque(
+            [position for position in positions if position.partition not in gone] for positions in self._waiting
+        )
 
     async def close(self) -> None:
         """What waits is not committed; what can be written still is."""
